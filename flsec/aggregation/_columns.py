@@ -5,20 +5,20 @@ The median and the trimmed mean are both "the mean of the sorted values low, ...
 
 - a selection network over the rows in torch: no sorting of columns, one elementwise minimum or maximum of two
   rows at a time. Few rows, any device;
-- the same network compiled by numba, on strips of columns that stay in the first-level cache, eight rows at a time
-  in registers to begin with. Large cohorts on a CPU, when numba is installed;
+- the same network compiled by numba, on strips of columns that stay in the first-level cache, sixteen rows at a
+  time in registers to begin with. Large cohorts on a CPU, when numba works here;
 - sorting transposed blocks: many rows.
 """
 
 import functools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from flsec.aggregation._threads import in_threads
 from flsec.errors import ConfigError
 
 __all__ = ["check_matrix", "column_blocks", "mean_of_ranks"]
@@ -27,10 +27,9 @@ __all__ = ["check_matrix", "column_blocks", "mean_of_ranks"]
 _MAX_ROWS_TORCH = 48  # more rows: sorting beats a torch call per comparator
 _MAX_ROWS_KERNEL = 256  # more rows: sorting beats the compiled network, whose size grows with n log(n)^2
 _MIN_ELEMENTS_KERNEL = 1 << 22  # less work than this is not worth importing numba
-_ELEMENTS_PER_THREAD = 1 << 20
 _SORTED_ELEMENTS = 1 << 18  # smaller blocks cost more in handing Python's lock from thread to thread
-_STRIP = 128  # columns that the compiled network handles at once: 100 float32 rows fill 50 KiB
-_ROW = tuple(np.uintp(row * _STRIP) for row in range(8))  # where eight rows of a strip begin
+_STRIP = 64  # columns that the compiled network handles at once: 100 float32 rows fill 26 KiB of L1's 32 or 48
+_ROW = tuple(np.uintp(row * _STRIP) for row in range(16))  # where sixteen rows of a strip begin
 
 
 def check_matrix(updates: object, *, rule: str) -> tuple[int, int]:
@@ -105,17 +104,6 @@ def _slices(start: int, stop: int, width: int) -> Iterator[slice]:
     return (slice(left, min(left + width, stop)) for left in range(start, stop, width))
 
 
-def _in_threads(work: Callable[[int, int], None], n: int, d: int) -> None:
-    """Run ``work(start, stop)`` on parts of the d columns, in as many threads as torch may use."""
-    parts = max(1, min(torch.get_num_threads(), n * d // _ELEMENTS_PER_THREAD))
-    edges = [d * part // parts for part in range(parts + 1)]
-    if parts == 1:
-        work(0, d)
-        return
-    with ThreadPoolExecutor(parts) as pool:
-        list(pool.map(work, edges[:-1], edges[1:]))
-
-
 # The network: comparators (i, j), i < j, put the smaller of two rows first.
 
 
@@ -186,10 +174,9 @@ def _network_means(updates: Tensor, low: int, high: int, out: Tensor) -> None:
 
 
 def _network_strips(
-    values: Any, start: int, stop: int, network: Any, low: int, high: int, out: Any
+    values: Any, start: int, stop: int, network: Any, low: int, high: int, flat: Any, out: Any
 ) -> None:  # numpy arrays; this function is compiled by numba and keeps to what numba knows
     n = values.shape[0]
-    flat = np.full((n + 7) // 8 * 8 * _STRIP, np.inf, values.dtype)  # whole eights: +inf sorts to their ends
     rows = flat.reshape(-1, _STRIP)
     total = np.empty(_STRIP, np.float64)
     for left in range(start, stop, _STRIP):
@@ -199,30 +186,58 @@ def _network_strips(
             for c in range(width):
                 value = source[c]
                 row[c] = value if value == value else np.inf
-        for eight in range(0, len(flat), 8 * _STRIP):
-            for column in range(eight, eight + _STRIP):
+        for sixteen in range(0, len(flat), 16 * _STRIP):
+            for column in range(sixteen, sixteen + _STRIP):
                 # In registers, which saves most of the loads and stores. Unsigned, or the compiler would look for
                 # negative indices, and not vectorise.
                 i = np.uintp(column)
-                a, b, c, d = flat[i], flat[i + _ROW[1]], flat[i + _ROW[2]], flat[i + _ROW[3]]
-                e, f, g, h = flat[i + _ROW[4]], flat[i + _ROW[5]], flat[i + _ROW[6]], flat[i + _ROW[7]]
-                a, b, c, d = min(a, b), max(a, b), min(c, d), max(c, d)
-                e, f, g, h = min(e, f), max(e, f), min(g, h), max(g, h)
-                a, c, b, d = min(a, c), max(a, c), min(b, d), max(b, d)
-                e, g, f, h = min(e, g), max(e, g), min(f, h), max(f, h)
-                b, c, f, g = min(b, c), max(b, c), min(f, g), max(f, g)
-                a, e, b, f = min(a, e), max(a, e), min(b, f), max(b, f)
-                c, g, d, h = min(c, g), max(c, g), min(d, h), max(d, h)
-                c, e, d, f = min(c, e), max(c, e), min(d, f), max(d, f)
-                b, c, d, e, f, g = min(b, c), max(b, c), min(d, e), max(d, e), min(f, g), max(f, g)
-                flat[i], flat[i + _ROW[1]], flat[i + _ROW[2]], flat[i + _ROW[3]] = a, b, c, d
-                flat[i + _ROW[4]], flat[i + _ROW[5]], flat[i + _ROW[6]], flat[i + _ROW[7]] = e, f, g, h
+                v0, v1, v2, v3 = flat[i], flat[i + _ROW[1]], flat[i + _ROW[2]], flat[i + _ROW[3]]
+                v4, v5, v6, v7 = flat[i + _ROW[4]], flat[i + _ROW[5]], flat[i + _ROW[6]], flat[i + _ROW[7]]
+                v8, v9, v10, v11 = flat[i + _ROW[8]], flat[i + _ROW[9]], flat[i + _ROW[10]], flat[i + _ROW[11]]
+                v12, v13, v14, v15 = flat[i + _ROW[12]], flat[i + _ROW[13]], flat[i + _ROW[14]], flat[i + _ROW[15]]
+                v0, v1, v2, v3 = min(v0, v1), max(v0, v1), min(v2, v3), max(v2, v3)
+                v4, v5, v6, v7 = min(v4, v5), max(v4, v5), min(v6, v7), max(v6, v7)
+                v8, v9, v10, v11 = min(v8, v9), max(v8, v9), min(v10, v11), max(v10, v11)
+                v12, v13, v14, v15 = min(v12, v13), max(v12, v13), min(v14, v15), max(v14, v15)
+                v0, v2, v1, v3 = min(v0, v2), max(v0, v2), min(v1, v3), max(v1, v3)
+                v4, v6, v5, v7 = min(v4, v6), max(v4, v6), min(v5, v7), max(v5, v7)
+                v8, v10, v9, v11 = min(v8, v10), max(v8, v10), min(v9, v11), max(v9, v11)
+                v12, v14, v13, v15 = min(v12, v14), max(v12, v14), min(v13, v15), max(v13, v15)
+                v1, v2, v5, v6 = min(v1, v2), max(v1, v2), min(v5, v6), max(v5, v6)
+                v9, v10, v13, v14 = min(v9, v10), max(v9, v10), min(v13, v14), max(v13, v14)
+                v0, v4, v1, v5 = min(v0, v4), max(v0, v4), min(v1, v5), max(v1, v5)
+                v2, v6, v3, v7 = min(v2, v6), max(v2, v6), min(v3, v7), max(v3, v7)
+                v8, v12, v9, v13 = min(v8, v12), max(v8, v12), min(v9, v13), max(v9, v13)
+                v10, v14, v11, v15 = min(v10, v14), max(v10, v14), min(v11, v15), max(v11, v15)
+                v2, v4, v3, v5 = min(v2, v4), max(v2, v4), min(v3, v5), max(v3, v5)
+                v10, v12, v11, v13 = min(v10, v12), max(v10, v12), min(v11, v13), max(v11, v13)
+                v1, v2, v3, v4 = min(v1, v2), max(v1, v2), min(v3, v4), max(v3, v4)
+                v5, v6, v9, v10 = min(v5, v6), max(v5, v6), min(v9, v10), max(v9, v10)
+                v11, v12, v13, v14 = min(v11, v12), max(v11, v12), min(v13, v14), max(v13, v14)
+                v0, v8, v1, v9 = min(v0, v8), max(v0, v8), min(v1, v9), max(v1, v9)
+                v2, v10, v3, v11 = min(v2, v10), max(v2, v10), min(v3, v11), max(v3, v11)
+                v4, v12, v5, v13 = min(v4, v12), max(v4, v12), min(v5, v13), max(v5, v13)
+                v6, v14, v7, v15 = min(v6, v14), max(v6, v14), min(v7, v15), max(v7, v15)
+                v4, v8, v5, v9 = min(v4, v8), max(v4, v8), min(v5, v9), max(v5, v9)
+                v6, v10, v7, v11 = min(v6, v10), max(v6, v10), min(v7, v11), max(v7, v11)
+                v2, v4, v3, v5 = min(v2, v4), max(v2, v4), min(v3, v5), max(v3, v5)
+                v6, v8, v7, v9 = min(v6, v8), max(v6, v8), min(v7, v9), max(v7, v9)
+                v10, v12, v11, v13 = min(v10, v12), max(v10, v12), min(v11, v13), max(v11, v13)
+                v1, v2, v3, v4 = min(v1, v2), max(v1, v2), min(v3, v4), max(v3, v4)
+                v5, v6, v7, v8 = min(v5, v6), max(v5, v6), min(v7, v8), max(v7, v8)
+                v9, v10, v11, v12 = min(v9, v10), max(v9, v10), min(v11, v12), max(v11, v12)
+                v13, v14 = min(v13, v14), max(v13, v14)
+                flat[i], flat[i + _ROW[1]], flat[i + _ROW[2]], flat[i + _ROW[3]] = v0, v1, v2, v3
+                flat[i + _ROW[4]], flat[i + _ROW[5]], flat[i + _ROW[6]], flat[i + _ROW[7]] = v4, v5, v6, v7
+                flat[i + _ROW[8]], flat[i + _ROW[9]], flat[i + _ROW[10]], flat[i + _ROW[11]] = v8, v9, v10, v11
+                flat[i + _ROW[12]], flat[i + _ROW[13]], flat[i + _ROW[14]], flat[i + _ROW[15]] = v12, v13, v14, v15
         for k in range(len(network)):
-            smaller, larger = rows[network[k, 0]], rows[network[k, 1]]
-            for c in range(_STRIP):
-                x, y = smaller[c], larger[c]
-                smaller[c] = x if x < y else y
-                larger[c] = y if x < y else x
+            first, second = network[k, 0] * _ROW[1], network[k, 1] * _ROW[1]
+            for column in range(_STRIP):
+                at = np.uintp(column)
+                x, y = flat[first + at], flat[second + at]
+                flat[first + at] = x if x < y else y
+                flat[second + at] = y if x < y else x
         total[:] = 0
         for r in range(low, high):
             row = rows[r]
@@ -249,19 +264,22 @@ def _compiled_network() -> Callable[..., None] | None:
 
 def _kernel_means(kernel: Callable[..., None], updates: Tensor, low: int, high: int, out: Tensor) -> None:
     n, d = updates.shape
-    comparators = [(i, j) for i, j, _, _ in _selection_network(n, low, high, run=8)]
+    comparators = [(i, j) for i, j, _, _ in _selection_network(n, low, high, run=16)]
     network = np.array(comparators, dtype=np.uintp).reshape(-1, 2)
     values, means = updates.numpy(), out.numpy()
 
     def work(start: int, stop: int) -> None:
+        # Whole sixteens of rows: +inf sorts to their ends. From torch, whose memory begins where a line of the cache
+        # does: across two lines the kernel takes a third longer.
+        flat = torch.full(((n + 15) // 16 * 16 * _STRIP,), torch.inf, dtype=updates.dtype).numpy()
         if values.flags.c_contiguous:
-            kernel(values, start, stop, network, low, high, means)
+            kernel(values, start, stop, network, low, high, flat, means)
             return
         for columns in _slices(start, stop, 16 * _STRIP):  # the kernel is compiled for contiguous rows only
             block = np.ascontiguousarray(values[:, columns])
-            kernel(block, 0, block.shape[1], network, low, high, means[columns])
+            kernel(block, 0, block.shape[1], network, low, high, flat, means[columns])
 
-    _in_threads(work, n, d)
+    in_threads(work, n, d)
 
 
 def _sorted_means(updates: Tensor, low: int, high: int, out: Tensor) -> None:
@@ -284,4 +302,4 @@ def _numpy_sorted_means(updates: Tensor, low: int, high: int, out: Tensor) -> No
             kept = ranked[:, low:high]
             means[columns] = np.einsum("ij->i", kept, dtype=np.float64) / (high - low)
 
-    _in_threads(work, n, d)
+    in_threads(work, n, d)

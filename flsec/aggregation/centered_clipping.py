@@ -3,7 +3,7 @@ import math
 import torch
 from torch import Tensor
 
-from flsec.aggregation._gram import check_updates, gram, is_whole, row_norms, weighted_sum
+from flsec.aggregation._gram import check_updates, is_whole, rounded_gram, row_norms, weighted_sum
 from flsec.errors import ConfigError
 from flsec.parameters import Positive, PositiveCount
 
@@ -46,7 +46,7 @@ def centered_clipping(updates: Tensor, center: Tensor, radius: Positive, num_ite
     if num_iterations == 1:  # v = center: norms are enough
         coefficients = _shares(row_norms(updates, center), radius)
     else:
-        coefficients = _iterate(gram(updates, center), radius, num_iterations)
+        coefficients = _iterate(rounded_gram(updates, center), radius, num_iterations)
     stays = (1 - coefficients.sum()) * center
     return weighted_sum(updates, coefficients).add_(stays.to(updates.dtype))
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flsec.aggregation import _columns
+from flsec.aggregation import _columns, _threads
 from flsec.aggregation._columns import check_matrix, column_blocks, mean_of_ranks
 from flsec.errors import ConfigError
 
@@ -131,7 +131,7 @@ def test_any_strides_and_the_input_stays_as_it_is(way):
 def test_the_number_of_threads_changes_nothing(way, monkeypatch):
     u = draw(1, 20, 4003)
     alone = run(way, u, 3, 17)
-    monkeypatch.setattr(_columns, "_ELEMENTS_PER_THREAD", 1)
+    monkeypatch.setattr(_threads, "_ELEMENTS_PER_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(run(way, u, 3, 17), alone)
 

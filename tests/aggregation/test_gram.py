@@ -4,13 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flsec import ConfigError
-from flsec.aggregation import _gram
+from flsec.aggregation import _gram, _threads
 from flsec.aggregation._gram import (
     check_updates,
     check_weights,
     expand_squares,
     gram,
     robust_gram,
+    rounded_gram,
     row_norms,
     squared_distances,
     weighted_median,
@@ -162,6 +163,8 @@ def test_the_reference_follows_the_weights():
 @pytest.mark.parametrize("block", [1, 13, 64, 10**6])
 def test_blocks_change_nothing(monkeypatch, block):
     monkeypatch.setitem(_gram._BLOCK, "cpu", block)
+    monkeypatch.setattr(_gram, "_PRODUCT_BLOCK", block)
+    monkeypatch.setattr(_gram, "_SMALLEST_BLOCK", min(block, _gram._SMALLEST_BLOCK))
     updates = normal(0, n=5, d=41)
     weights = torch.tensor([0.5, -1.0, 0.0, 2.0, 3.0])
     rows = updates.double()
@@ -171,6 +174,31 @@ def test_blocks_change_nothing(monkeypatch, block):
     torch.testing.assert_close(row_norms(updates, updates[3]), (rows - rows[3]).norm(dim=1))
     torch.testing.assert_close(weighted_sum(updates, weights), (weights.double() @ rows).float())
     assert largest_relative_error(updates) < 1e-9
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1.0, 1e12, 1e25])
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_rounded_products_are_right_to_float32_at_any_size(size, offset):
+    updates = ((normal(0, n=9, d=3001) + offset) * size).float()
+    center = ((normal(1, n=1, d=3001)[0] + offset) * size).float()
+    exact = gram(updates.double(), center.double())
+    norms = exact.diagonal().sqrt()
+    assert float(((rounded_gram(updates, center) - exact) / norms.outer(norms)).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("odd", [0.0, 1e30, torch.inf, torch.nan])
+def test_rounded_products_of_rows_that_float32_cannot_square_are_those_of_float64(odd):
+    updates = normal(0, n=5, d=40).float()
+    updates[2] = odd
+    center = torch.zeros(40)
+    assert torch.equal(rounded_gram(updates, center).nan_to_num(7), gram(updates, center).nan_to_num(7))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 50])
+def test_threads_change_nothing(monkeypatch, threads):
+    monkeypatch.setattr(_threads, "_ELEMENTS_PER_THREAD", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    test_blocks_change_nothing(monkeypatch, 13)
 
 
 def test_panels_of_many_rows_agree():
