@@ -25,6 +25,8 @@ from flsec.simulations.grid import CLIENT_FAILED, OwnGrid
 __all__ = ["PooledGrid"]
 
 Packed = dict[str, Any]  # records by name; arrays as numpy views of their bytes, which Ray maps without pickling them
+_Work = tuple[Packed, Any, Context]  # a message's records that others of the round do not share, and its metadata
+_Result = tuple[Any, Error | None, Any, Any, Any]  # a reply: metadata, error or arrays and other records; a state
 
 
 def _pack(record: ArrayRecord) -> list[tuple[str, str, tuple[int, ...], str, Any]]:
@@ -60,15 +62,21 @@ class _Worker:
     def ready(self) -> None:
         """Answer when the app has been loaded."""
 
-    def process(self, work: tuple[str, Any, Packed, Any, Context]) -> tuple[Any, ...]:
-        """Run the app on one message; return the reply in parts, and the client's state if it has any."""
+    def process(self, work: tuple[str, Any, Sequence[_Work]]) -> tuple[float, list[_Result]]:
+        """Run the app on messages of one round, one after the other; return the seconds, and a result for each."""
         import ray
 
-        key, shared, own, metadata, context = work
+        key, shared, parts = work
+        started = time.perf_counter()
         if key != self._key:  # the first message of a round: fetch what all its messages share
             arrays, others = ray.get(shared[0])
             self._arrays = {name: _unpack(packed, copy=True) for name, packed in arrays.items()}
             self._others, self._key = others, key
+        results = [self._run(*part) for part in parts]
+        return time.perf_counter() - started, results
+
+    def _run(self, own: Packed, metadata: Any, context: Context) -> _Result:
+        """Return the reply to one message in parts, and the client's state if it has any."""
         content = RecordDict(
             {
                 **{name: ArrayRecord(dict(record)) for name, record in self._arrays.items()},
@@ -123,17 +131,22 @@ class _Round:
 
 @dataclass
 class _Slot:
-    """One actor and the messages that it has been given, oldest first."""
+    """One actor and the calls that it has been given, oldest first."""
 
     actor: Any
-    working: deque[tuple[Any, Message]] = field(default_factory=deque)
+    working: deque[tuple[Any, list[Message]]] = field(default_factory=deque)
+
+    @property
+    def messages(self) -> list[Message]:
+        """What it has in hand."""
+        return [message for _, messages in self.working for message in messages]
 
 
 class PooledGrid(OwnGrid):
     """Run clients on a pool of Ray actors; node ids are partition ids.
 
     Works for any ClientApp and any ServerApp, of both Flower APIs. A client that raises becomes an error reply; a
-    worker that dies loses the messages it had in hand (at most two) and is replaced.
+    worker that dies loses the messages it had in hand, no more than its share of the round, and is replaced.
 
     Args:
         client_app: what the clients run.
@@ -149,11 +162,12 @@ class PooledGrid(OwnGrid):
     Raises:
         ConfigError: the resources do not suffice for one worker.
 
-    Cost: each call to an actor takes about a millisecond; the model is copied once a round into the object store and
-    once a round by each worker, a reply once by its worker.
+    Cost: a call to an actor takes some milliseconds of all processes' time, so quick clients share one; the model is
+    copied once a round into the object store and once a round by each worker, a reply once by its worker.
     """
 
-    DEPTH = 2  # messages in hand per worker: while it works on one, the next is already there
+    DEPTH = 2  # calls in hand per worker: while it works on one, the next is already there
+    CALL = 0.03  # seconds of work that are worth a call
     WAIT = 0.02  # seconds that a look for replies may take
     START, START_EACH = 300.0, 10.0  # seconds for the workers to start, and for each of them; busy machines are slow
 
@@ -178,6 +192,8 @@ class PooledGrid(OwnGrid):
         self._waiting: deque[tuple[str, Message]] = deque()
         self._replies: dict[str, Message] = {}
         self._round: _Round | None = None
+        self._pace = self.CALL  # seconds that a message takes
+        self._alone: set[str] = set()  # messages that may spoil a call for others
         try:
             count = check_workers_fit(num_cpus, num_gpus)
         except ConfigError:
@@ -252,10 +268,11 @@ class PooledGrid(OwnGrid):
             late = set(message_ids)
             self._waiting = deque(entry for entry in self._waiting if entry[0] not in late)
             for slot in self._slots:
-                if slot.working and slot.working[0][1].metadata.message_id in late:
-                    again = [message for _, message in slot.working if message.metadata.message_id not in late]
+                if slot.working and any(message.metadata.message_id in late for message in slot.working[0][1]):
+                    again = [message for message in slot.messages if message.metadata.message_id not in late]
                     self._replace(slot)
                     self._waiting.extendleft((m.metadata.message_id, m) for m in reversed(again))
+            self._alone -= late
             for key in late:
                 self._replies.pop(key, None)
 
@@ -276,25 +293,40 @@ class PooledGrid(OwnGrid):
             slot = min(self._slots, key=lambda slot: len(slot.working))
             if len(slot.working) >= self.DEPTH:
                 return
-            self._submit(slot, self._waiting.popleft()[1])
+            self._submit(slot, self._next_call())
         for idle in (slot for slot in self._slots if not slot.working):
             self._take_over(idle)
 
+    def _next_call(self) -> list[Message]:
+        """Take waiting messages for one call: as many as are quick, the fewer the nearer the round is to its end."""
+        fair = len(self._waiting) // (self.DEPTH * len(self._slots))
+        count = max(1, min(fair, int(self.CALL / self._pace)))
+        messages = [self._waiting.popleft()[1]]
+        key = self._parts(messages[0].content)[0]
+        while len(messages) < count and self._alone.isdisjoint((messages[0].metadata.message_id, self._waiting[0][0])):
+            if self._parts(self._waiting[0][1].content)[0] != key:
+                break
+            messages.append(self._waiting.popleft()[1])
+        return messages
+
     def _take_over(self, idle: _Slot) -> None:
-        """Let an idle worker do what waits behind another's message, so that a slow client delays nobody else."""
+        """Let an idle worker do what waits behind another's call, so that a slow client delays nobody else."""
         import ray
 
         busy = next((slot for slot in self._slots if len(slot.working) > 1), None)
         if busy is not None:
-            reference, message = busy.working.pop()
+            reference, messages = busy.working.pop()
             ray.cancel(reference)  # if it has just been started after all, its result is not looked at
-            self._submit(idle, message)
+            self._submit(idle, messages)
 
-    def _submit(self, slot: _Slot, message: Message) -> None:
-        key, shared, own = self._parts(message.content)
-        context = self._context(message.metadata.dst_node_id)
-        work = key, [shared], own, message.metadata, context  # one argument: Ray pickles each on its own
-        slot.working.append((slot.actor.process.remote(work), message))
+    def _submit(self, slot: _Slot, messages: list[Message]) -> None:
+        """Call the worker; the messages share their arrays."""
+        works: list[_Work] = []
+        for message in messages:
+            key, shared, own = self._parts(message.content)
+            works.append((own, message.metadata, self._context(message.metadata.dst_node_id)))
+        call = key, [shared], works  # one argument: Ray pickles each on its own
+        slot.working.append((slot.actor.process.remote(call), messages))
 
     def _parts(self, content: RecordDict) -> tuple[str, Any, Packed]:
         """Split a message into what the round's messages share, in the object store, and the rest.
@@ -327,21 +359,33 @@ class PooledGrid(OwnGrid):
             finished, _ = ray.wait(references, num_returns=len(references), timeout=0)
         for reference in finished:
             slot = next(slot for slot in self._slots if slot.working and slot.working[0][0] is reference)
-            _, message = slot.working.popleft()
+            _, messages = slot.working.popleft()
+            self._alone.difference_update(message.metadata.message_id for message in messages)
             try:
-                parts = ray.get(reference)
-            except ray.exceptions.RayTaskError as error:  # the message or the reply cannot travel
-                self._fail(message, error)
+                seconds, results = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:  # a message or a reply cannot travel
+                self._fail_or_repeat(messages, error)
             except ray.exceptions.RayError as error:
-                lost = [message, *(other for _, other in slot.working)]
+                lost = [*messages, *slot.messages]
                 self._replace(slot)
-                for gone in lost:
-                    self._fail(gone, error)
+                for message in lost:
+                    self._fail(message, error)
             else:
-                self._replies[message.metadata.message_id] = self._reply(message, parts)
+                self._pace = (self._pace + max(seconds / len(messages), 1e-6)) / 2
+                for message, parts in zip(messages, results, strict=True):
+                    self._replies[message.metadata.message_id] = self._reply(message, parts)
         self._hand_out()
 
-    def _reply(self, message: Message, parts: Sequence[Any]) -> Message:
+    def _fail_or_repeat(self, messages: list[Message], error: Exception) -> None:
+        """Find out which of them it was, by calling for each alone."""
+        if len(messages) == 1:
+            self._fail(messages[0], error)
+            return
+        for message in reversed(messages):
+            self._alone.add(message.metadata.message_id)
+            self._waiting.appendleft((message.metadata.message_id, message))
+
+    def _reply(self, message: Message, parts: _Result) -> Message:
         metadata, error, arrays, others, state = parts
         if state is not None:
             node_id = message.metadata.dst_node_id

@@ -90,6 +90,23 @@ def test_a_worker_that_dies_loses_what_it_had_in_hand_and_is_replaced() -> None:
     grid.close()
 
 
+def test_quick_clients_share_calls_and_a_bad_reply_spoils_no_other() -> None:
+    grid = PooledGrid(faulty.stowaway_app, 60)
+    calls: list[int] = []
+    submit = grid._submit
+    grid._submit = lambda slot, batch: (calls.append(len(batch)), submit(slot, batch))[1]  # type: ignore[method-assign]
+    for round_ in (1, 2, 3):
+        calls.clear()
+        replies = list(grid.send_and_receive(messages(round_, range(60)), timeout=60))
+        failed = [reply.metadata.reply_to_message_id for reply in replies if reply.has_error()]
+        assert len(replies) == 60
+        assert len(failed) == (round_ > 1)
+        assert max(calls) <= 60 // len(grid._slots)  # a worker's share
+    assert max(calls) > 1
+    assert not grid._alone
+    grid.close()
+
+
 def test_a_killed_worker_costs_its_share_of_the_round() -> None:
     grid = PooledGrid(faulty.slow_app, 8)
     done: list[Any] = []

@@ -1,6 +1,7 @@
 """Clients that misbehave in every way we know of, each in its own; importable in worker processes."""
 
 import os
+import threading
 import time
 from typing import Any
 
@@ -81,6 +82,18 @@ def train(message: Message, context: Context) -> Message:
         }
     )
     return Message(content, reply_to=message)
+
+
+stowaway_app = ClientApp()
+
+
+@stowaway_app.train()
+def smuggle(message: Message, context: Context) -> Message:
+    """From round 2 on, partition 3's reply holds what cannot be sent."""
+    reply = Message(RecordDict({"metrics": MetricRecord({"worker": os.getpid()})}), reply_to=message)
+    if int(context.node_config["partition-id"]) == 3 and message.content["config"]["server-round"] > 1:
+        reply.content["metrics"].__dict__["stowaway"] = threading.Lock()
+    return reply
 
 
 dying_app = ClientApp()
