@@ -201,7 +201,8 @@ class PooledGrid(OwnGrid):
             raise
         app = ray.put(client_app)
         worker: Any = ray.remote(_Worker)
-        actor = worker.options(num_cpus=num_cpus, num_gpus=num_gpus)
+        # Without task events: Ray would keep a record of each of the last 100,000 calls.
+        actor = worker.options(num_cpus=num_cpus, num_gpus=num_gpus, enable_task_events=False)
         self._new_actor: Callable[[], Any] = lambda: actor.remote(app, max(1, int(num_cpus)))
         self._slots = [_Slot(self._new_actor()) for _ in range(min(count, max_workers or count, num_clients))]
         self._wait_for_workers()
