@@ -366,8 +366,8 @@ def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
             )
     with torch.no_grad():
         for tensor, array in zip(state.values(), arrays, strict=True):
-            # the copy is writable, contiguous and, unlike that of ascontiguousarray, 0-d where the array is
-            tensor.copy_(torch.from_numpy(np.array(array, order="C")))
+            # unlike ascontiguousarray, require leaves 0-d arrays 0-d; torch warns of arrays that are not writable
+            tensor.copy_(torch.from_numpy(np.require(array, requirements="CW")))
 
 
 def pick_device(name: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:

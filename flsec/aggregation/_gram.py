@@ -29,6 +29,7 @@ __all__ = [
     "robust_gram",
     "rounded_gram",
     "row_norms",
+    "scaled_rows",
     "squared_distances",
     "weighted_median",
     "weighted_sum",
@@ -178,7 +179,6 @@ def _products(
     updates: Tensor, origin: Tensor | None, rows: Tensor | None = None, dtype: type[np.floating[Any]] = np.float64
 ) -> Tensor:
     n = updates.shape[0] if rows is None else rows.shape[0]
-    products = torch.zeros(n, n, dtype=torch.float64, device=updates.device)
     if updates.device.type == "cpu":
         # numpy knows that a matrix times its own transpose is symmetric, and does half the work. Narrow blocks fit
         # the cache, but not so narrow that adding up (n, n) results costs more than computing them.
@@ -187,10 +187,11 @@ def _products(
         def product(_: slice, block: Array) -> Array:
             return np.asarray(block @ block.T, dtype=np.float64)
 
-        products += torch.as_tensor(_sum_over_blocks(product, updates, rows, origin, elements, dtype))
-    else:
-        for _, block in float64_blocks(updates, rows, origin):
-            products.addmm_(block, block.T)
+        total = np.zeros((n, n)) + _sum_over_blocks(product, updates, rows, origin, elements, dtype)
+        return torch.from_numpy(np.tril(total) + np.tril(total, -1).T)
+    products = torch.zeros(n, n, dtype=torch.float64, device=updates.device)
+    for _, block in float64_blocks(updates, rows, origin):
+        products.addmm_(block, block.T)
     return products.tril_().add_(products.tril(-1).T)
 
 
@@ -209,6 +210,34 @@ def row_norms(updates: Tensor, origin: Tensor | None = None) -> Tensor:
         for _, block in float64_blocks(updates, origin=origin):
             squares += block.square_().sum(dim=1)
     return squares.sqrt_()
+
+
+@torch.no_grad()
+def scaled_rows(updates: Tensor, factors: Tensor) -> Tensor:
+    """Return factors[i] * updates[i], multiplied in float64, with the dtype of ``updates``.
+
+    Args:
+        updates: (n, d).
+        factors: (n,).
+
+    Returns:
+        (n, d).
+    """
+    factors = factors.to(updates.device, torch.float64)[:, None]
+    if updates.device.type != "cpu" or updates.dtype not in (torch.float32, torch.float64):
+        scaled = torch.empty_like(updates)
+        for columns, block in float64_blocks(updates):
+            scaled[:, columns] = block.mul_(factors)
+        return scaled
+    values, known, out = _as_numpy(updates), factors.numpy(), np.empty(updates.shape, _as_numpy(updates).dtype)
+
+    def work(start: int, stop: int) -> None:
+        columns = np.s_[:, start:stop]
+        with np.errstate(all="ignore"):  # rows that are not finite
+            np.multiply(values[columns], known, out=out[columns], dtype=np.float64, casting="same_kind")
+
+    in_threads(work, *out.shape)
+    return torch.from_numpy(out)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ __all__ = ["in_threads"]
 
 R = TypeVar("R")
 
-_ELEMENTS_PER_THREAD = 1 << 20  # less than this is done before a thread has started
+_ELEMENTS_PER_THREAD = 1 << 22  # less than this is done before a second thread has got going
 _ONE_AT_A_TIME = threading.Lock()  # the number of BLAS threads is the whole process's
 
 
@@ -29,11 +29,12 @@ def in_threads(work: Callable[[int, int], R], n: int, d: int) -> list[R]:
         d: columns.
     """
     parts = max(1, min(torch.get_num_threads(), d, n * d // _ELEMENTS_PER_THREAD))
-    if parts == 1:
-        return [work(0, d)]
-    edges = [d * part // parts for part in range(parts + 1)]
-    with _ONE_AT_A_TIME, _controller().limit(limits=1, user_api="blas"), ThreadPoolExecutor(parts) as pool:
-        return list(pool.map(work, edges[:-1], edges[1:]))
+    with _ONE_AT_A_TIME, _controller().limit(limits=1, user_api="blas"):
+        if parts == 1:
+            return [work(0, d)]
+        edges = [d * part // parts for part in range(parts + 1)]
+        with ThreadPoolExecutor(parts) as pool:
+            return list(pool.map(work, edges[:-1], edges[1:]))
 
 
 @functools.cache

@@ -3,7 +3,7 @@ import math
 import torch
 from torch import Tensor
 
-from flsec.aggregation._gram import check_updates, float64_blocks, row_norms
+from flsec.aggregation._gram import check_updates, row_norms, scaled_rows
 from flsec.errors import ConfigError
 from flsec.parameters import Positive
 
@@ -37,8 +37,4 @@ def norm_clipping(updates: Tensor, max_norm: Positive) -> Tensor:
     check_updates(updates, "norm_clipping")
     if not 0 < max_norm < math.inf:
         raise ConfigError(f"norm_clipping needs 0 < max_norm < inf; got max_norm={max_norm}. 5.0 is a common start.")
-    factors = (max_norm / row_norms(updates)).clamp_(max=1.0)[:, None]  # a zero row: inf, so 1
-    clipped = torch.empty_like(updates)
-    for columns, block in float64_blocks(updates):
-        clipped[:, columns] = block.mul_(factors)
-    return clipped
+    return scaled_rows(updates, (max_norm / row_norms(updates)).clamp_(max=1.0))  # a zero row: inf, so 1
