@@ -367,7 +367,7 @@ def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
     with torch.no_grad():
         for tensor, array in zip(state.values(), arrays, strict=True):
             # unlike ascontiguousarray, require leaves 0-d arrays 0-d; torch warns of arrays that are not writable
-            tensor.copy_(torch.from_numpy(np.require(array, requirements="CW")))
+            tensor.copy_(torch.from_numpy(np.require(array, requirements=["C", "W"])))
 
 
 def pick_device(name: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
