@@ -218,10 +218,12 @@ class PartitionGrid(Grid):
         deadline = None if timeout is None else time.monotonic() + timeout
         replies: list[Message] = []
         waiting: set[str] = set()
-        for message in messages:  # one by one: the in-process grid runs a client when it is sent a message
+        # the in-process grid runs a client when it is sent a message
+        one_by_one = isinstance(self._grid, InProcessGrid)
+        for batch in ([message] for message in messages) if one_by_one else [list(messages)]:
             if self._stop.is_set():
                 raise Interrupted
-            waiting.update(self.push_messages([message]))
+            waiting.update(self.push_messages(batch))
         while waiting:
             arrived = list(self.pull_messages(waiting))
             replies.extend(arrived)

@@ -167,7 +167,7 @@ class PooledGrid(OwnGrid):
     """
 
     DEPTH = 2  # calls in hand per worker: while it works on one, the next is already there
-    CALL = 0.03  # seconds of work that are worth a call
+    CALL, LEAST_CALL = 0.03, 0.01  # seconds of work in a call, also when the round nears its end
     WAIT = 0.02  # seconds that a look for replies may take
     START, START_EACH = 300.0, 10.0  # seconds for the workers to start, and for each of them; busy machines are slow
 
@@ -300,8 +300,9 @@ class PooledGrid(OwnGrid):
 
     def _next_call(self) -> list[Message]:
         """Take waiting messages for one call: as many as are quick, the fewer the nearer the round is to its end."""
-        fair = len(self._waiting) // (self.DEPTH * len(self._slots))
-        count = max(1, min(fair, int(self.CALL / self._pace)))
+        share = len(self._waiting) // len(self._slots)
+        most, least = (int(seconds / self._pace) for seconds in (self.CALL, self.LEAST_CALL))
+        count = max(1, min(share // self.DEPTH, most), min(share, least))
         messages = [self._waiting.popleft()[1]]
         key = self._parts(messages[0].content)[0]
         while len(messages) < count and self._alone.isdisjoint((messages[0].metadata.message_id, self._waiting[0][0])):
