@@ -398,13 +398,12 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--engines", nargs="+", choices=("inprocess", "pooled", "flower"))
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--threads", type=int, help="most torch threads of the server; on a busy machine, 1")
+    parser.add_argument("--threads", type=int, help="torch threads of the server; on a busy machine, 1")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.threads:
-        set_threads = torch.set_num_threads
-        torch.set_num_threads = lambda count: set_threads(min(count, options.threads))
+        torch.set_num_threads(options.threads)
     function, engines, rounds = PARTS[options.part]
     rounds = options.rounds or rounds
     if options.one:

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -75,7 +74,6 @@ class ServerLoop:
 
     def _run(self, grid: Grid) -> None:
         simulation = self.config.simulation
-        torch.set_num_threads(os.cpu_count() or 1)
         self.experiment = experiment(json.dumps(self.config.to_dict()))
         self.device = pick_device(simulation.device)
         model = self.experiment.new_model()
