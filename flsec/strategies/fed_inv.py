@@ -32,9 +32,11 @@ class FedInv(RobustStrategy):
         num_classes: C.
         scale: s; in round t the gradient that a client's dummies must reproduce is multiplied by s^t, because updates
             shrink as the model converges. The paper calls it a hyperparameter to be tuned and gives no value.
-        amplification: a constant factor beside s^t.
+        amplification: a constant factor beside s^t. It and the learning rate decide how well scores separate; on MNIST
+            and HAR 0.1 does, at 1.0 logistic regression lets the Krum attack in.
         batch_size: dummies per client; the paper gives 10 in one experiment.
-        num_steps: of the inversion.
+        num_steps: of the inversion; the paper's 700. 50 steps of 0.03 tell the clients apart as well, in a tenth of the
+            time; longer ways blur the verdict.
         learning_rate: of the inversion, about how far an input moves in a step; the paper gives none.
         selection: which scores are good; see ``flsec.aggregation.fedinv``. ``"clusters"`` is the paper's; where honest
             clients differ much it can cut among them and keep the attackers, for which there is ``"lowest"``.
@@ -45,10 +47,10 @@ class FedInv(RobustStrategy):
             number counts up to a bound, with ``"uniform"`` not at all, here and in the number of steps.
         options: see ``RobustStrategy``.
 
-    The gradient that stands for client n's update u_n of T steps is -u_n / (T learning rate). The paper prints a plus,
-    but u_n goes against the gradient, and leaves the rate out: with its Adam at 0.001 the dummies would then reproduce
-    little more than no gradient at all, which is the same for all clients. T follows from the client's number of
-    examples.
+    The gradient that stands for client n's update u_n of T steps is -u_n / (T learning rate), times s^t and the
+    amplification. The paper prints a plus, but u_n goes against the gradient, and leaves the rate out: with its Adam at
+    0.001 the dummies would then reproduce little more than no gradient at all, which is the same for all clients. T
+    follows from the client's number of examples.
 
     The verdict's scores are the paper's q; good are moderate ones. Clients are dropped in every round, also where all
     are honest: at most n - F are kept, and of a round's replies the larger of two clusters. A client whose dummies left
@@ -74,10 +76,10 @@ class FedInv(RobustStrategy):
         input_shape: Sequence[PositiveCount],
         num_classes: Annotated[int, Ge(2)],
         scale: Positive = 1.02,
-        amplification: Positive = 1.0,
+        amplification: Positive = 0.1,
         batch_size: PositiveCount = 10,
         num_steps: PositiveCount = 700,
-        learning_rate: Positive = 0.03,
+        learning_rate: Positive = 0.003,
         selection: Literal["clusters", "lowest"] = "clusters",
         clients_at_once: PositiveCount | None = None,
         num_rounds: PositiveCount | None = None,

@@ -43,8 +43,9 @@ def draw(seed, *shape):
 
 
 def make(n=10, f=3, training=TRAINING, model=Network, **options):
-    form = {"input_shape": (FEATURES,), "num_classes": CLASSES, "batch_size": 6, "num_steps": 40, "learning_rate": 0.1}
-    return FedInv(inner(n), num_byzantine=f, model_factory=model, training=training, **{**form, **options})
+    form = {"input_shape": (FEATURES,), "num_classes": CLASSES, "batch_size": 6}
+    inversion = {"num_steps": 40, "learning_rate": 0.1, "amplification": 1.0}
+    return FedInv(inner(n), num_byzantine=f, model_factory=model, training=training, **{**form, **inversion, **options})
 
 
 def test_is_registered_under_its_yaml_name():
