@@ -13,6 +13,7 @@ from flsec.aggregation._gram import (
     robust_gram,
     rounded_gram,
     row_norms,
+    scaled_rows,
     squared_distances,
     weighted_median,
     weighted_sum,
@@ -173,6 +174,7 @@ def test_blocks_change_nothing(monkeypatch, block):
     torch.testing.assert_close(row_norms(updates), rows.norm(dim=1))
     torch.testing.assert_close(row_norms(updates, updates[3]), (rows - rows[3]).norm(dim=1))
     torch.testing.assert_close(weighted_sum(updates, weights), (weights.double() @ rows).float())
+    assert torch.equal(scaled_rows(updates, weights), (weights.double()[:, None] * rows).float())
     assert largest_relative_error(updates) < 1e-9
 
 
@@ -213,6 +215,8 @@ def test_strided_and_half_precision_input():
         total = weighted_sum(view, torch.ones(len(view)))
         assert total.dtype == view.dtype
         torch.testing.assert_close(total.double(), view.double().sum(dim=0), rtol=1e-2, atol=1e-2)
+        thirds = torch.full((len(view),), 1 / 3, dtype=torch.float64)
+        assert torch.equal(scaled_rows(view, thirds), (view.double() / 3).to(view.dtype))
 
 
 def test_gram_about_a_central_row_gives_the_same_distances():

@@ -52,6 +52,17 @@ def test_message_api_survives_every_fault() -> None:
     grid.close()
 
 
+def test_a_rounds_messages_are_queued_together_so_that_the_first_calls_can_be_long() -> None:
+    grid = PooledGrid(faulty.counting_app, 7)
+    queued: list[int] = []
+    push = grid.push_messages
+    grid.push_messages = lambda batch: (queued.append(len(batch)), push(batch))[1]  # type: ignore[method-assign]
+    replies = PartitionGrid(grid, 7, threading.Event()).send_and_receive(messages(1, range(7)), timeout=60)
+    assert len(list(replies)) == 7
+    assert queued == [7]
+    grid.close()
+
+
 def test_classic_api_survives_every_fault() -> None:
     final: list[Any] = []
     strategy = RobustStrategy(
