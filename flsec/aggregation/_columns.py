@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flsec.aggregation._device import device_of_blocks
 from flsec.aggregation._threads import in_threads
 from flsec.errors import ConfigError
 
@@ -28,6 +29,7 @@ _MAX_ROWS_TORCH = 48  # more rows: sorting beats a torch call per comparator
 _MAX_ROWS_KERNEL = 256  # more rows: sorting beats the compiled network, whose size grows with n log(n)^2
 _MIN_ELEMENTS_KERNEL = 1 << 22  # less work than this is not worth importing numba
 _SORTED_ELEMENTS = 1 << 18  # smaller blocks cost more in handing Python's lock from thread to thread
+_BLOCK_ELSEWHERE = 1 << 26  # elements that are sent to another device at once
 _STRIP = 64  # columns that the compiled network handles at once: 100 float32 rows fill 26 KiB of L1's 32 or 48
 _ROW = tuple(np.uintp(row * _STRIP) for row in range(16))  # where sixteen rows of a strip begin
 
@@ -85,9 +87,23 @@ def mean_of_ranks(updates: Tensor, low: int, high: int) -> Tensor:
 
     O(n log(n)^2 d) time, O(block) extra memory.
     """
-    n, d = updates.shape
     updates = updates.detach()
-    out = updates.new_empty(d)
+    out = updates.new_empty(updates.shape[1])
+    device = device_of_blocks(updates)
+    if device in (None, updates.device):
+        _means_here(updates, low, high, out)
+        return out
+    width = max(1, _BLOCK_ELSEWHERE // updates.shape[0])
+    for columns in _slices(0, len(out), width):
+        block = updates[:, columns].to(device)
+        means = block.new_empty(block.shape[1])
+        _means_here(block, low, high, means)
+        out[columns] = means.to(out.device)
+    return out
+
+
+def _means_here(updates: Tensor, low: int, high: int, out: Tensor) -> None:
+    n, d = updates.shape
     on_cpu = updates.device.type == "cpu"
     if on_cpu and n <= _MAX_ROWS_KERNEL and n * d >= _MIN_ELEMENTS_KERNEL and (kernel := _compiled_network()):
         _kernel_means(kernel, updates, low, high, out)
@@ -97,7 +113,6 @@ def mean_of_ranks(updates: Tensor, low: int, high: int) -> Tensor:
         _numpy_sorted_means(updates, low, high, out)
     else:
         _sorted_means(updates, low, high, out)
-    return out
 
 
 def _slices(start: int, stop: int, width: int) -> Iterator[slice]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flsec.aggregation._device import device_of_blocks
 from flsec.aggregation._threads import in_threads
 from flsec.errors import ConfigError
 
@@ -118,19 +119,23 @@ def _width(rows: int, columns: int, largest: int) -> int:
 
 
 def float64_blocks(
-    updates: Tensor, rows: Tensor | None = None, origin: Tensor | None = None
+    updates: Tensor, rows: Tensor | None = None, origin: Tensor | None = None, device: torch.device | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (columns, float64 block of ``updates[rows] - origin``); every block reuses the same memory."""
+    """Yield (columns, float64 block of ``updates[rows] - origin``); every block reuses the same memory.
+
+    Blocks are on ``device``; None: where the updates are.
+    """
     count = updates.shape[0] if rows is None else rows.shape[0]
+    device = device or updates.device
     buffer: Tensor | None = None
-    for columns in column_blocks(count, updates.shape[1], updates.device):
+    for columns in column_blocks(count, updates.shape[1], device):
         width = columns.stop - columns.start
         if buffer is None:
-            buffer = torch.empty(count, width, dtype=torch.float64, device=updates.device)
+            buffer = torch.empty(count, width, dtype=torch.float64, device=device)
         source = updates[:, columns]
         block = buffer[:, :width].copy_(source if rows is None else source.index_select(0, rows))
         if origin is not None:
-            block.sub_(origin[columns].double())  # float64: exact for neighbouring float32 values
+            block.sub_(origin[columns].to(block))  # float64: exact for neighbouring float32 values
         yield columns, block
 
 
@@ -179,7 +184,8 @@ def _products(
     updates: Tensor, origin: Tensor | None, rows: Tensor | None = None, dtype: type[np.floating[Any]] = np.float64
 ) -> Tensor:
     n = updates.shape[0] if rows is None else rows.shape[0]
-    if updates.device.type == "cpu":
+    device = device_of_blocks(updates)
+    if device is None:
         # numpy knows that a matrix times its own transpose is symmetric, and does half the work. Narrow blocks fit
         # the cache, but not so narrow that adding up (n, n) results costs more than computing them.
         elements = max(_PRODUCT_BLOCK, 2 * n * n)
@@ -189,10 +195,10 @@ def _products(
 
         total = np.zeros((n, n)) + _sum_over_blocks(product, updates, rows, origin, elements, dtype)
         return torch.from_numpy(np.tril(total) + np.tril(total, -1).T)
-    products = torch.zeros(n, n, dtype=torch.float64, device=updates.device)
-    for _, block in float64_blocks(updates, rows, origin):
+    products = torch.zeros(n, n, dtype=torch.float64, device=device)
+    for _, block in float64_blocks(updates, rows, origin, device):
         products.addmm_(block, block.T)
-    return products.tril_().add_(products.tril(-1).T)
+    return products.tril_().add_(products.tril(-1).T).to(updates.device)
 
 
 @torch.no_grad()
@@ -201,15 +207,16 @@ def row_norms(updates: Tensor, origin: Tensor | None = None) -> Tensor:
 
     A row with NaN or infinity, or with squares beyond float64 (values above 1e150), has norm NaN or infinity.
     """
-    squares = torch.zeros(updates.shape[0], dtype=torch.float64, device=updates.device)
-    if updates.device.type == "cpu":
+    device = device_of_blocks(updates)
+    squares = torch.zeros(updates.shape[0], dtype=torch.float64, device=device)
+    if device is None:
         squares += torch.as_tensor(
             _sum_over_blocks(lambda _, b: np.einsum("ij,ij->i", b, b), updates, origin=origin)  # no copy of the squares
         )
     else:
-        for _, block in float64_blocks(updates, origin=origin):
+        for _, block in float64_blocks(updates, origin=origin, device=device):
             squares += block.square_().sum(dim=1)
-    return squares.sqrt_()
+    return squares.sqrt_().to(updates.device)
 
 
 @torch.no_grad()
@@ -224,10 +231,11 @@ def scaled_rows(updates: Tensor, factors: Tensor) -> Tensor:
         (n, d).
     """
     factors = factors.to(updates.device, torch.float64)[:, None]
-    if updates.device.type != "cpu" or updates.dtype not in (torch.float32, torch.float64):
+    device = device_of_blocks(updates)
+    if device is not None or updates.dtype not in (torch.float32, torch.float64):
         scaled = torch.empty_like(updates)
-        for columns, block in float64_blocks(updates):
-            scaled[:, columns] = block.mul_(factors)
+        for columns, block in float64_blocks(updates, device=device):
+            scaled[:, columns] = block.mul_(factors.to(block.device))
         return scaled
     values, known, out = _as_numpy(updates), factors.numpy(), np.empty(updates.shape, _as_numpy(updates).dtype)
 
@@ -257,7 +265,8 @@ def weighted_sum(updates: Tensor, weights: Tensor) -> Tensor:
     if len(rows) == 0:
         return total
     some = None if len(rows) == updates.shape[0] else rows
-    if updates.device.type == "cpu":
+    device = device_of_blocks(updates)
+    if device is None:
         known = factors.numpy()
         sums = total if total.dtype in (torch.float32, torch.float64) else total.float()
 
@@ -267,8 +276,8 @@ def weighted_sum(updates: Tensor, weights: Tensor) -> Tensor:
 
         _sum_over_blocks(add, updates, some)
         return sums.to(total.dtype)
-    for columns, block in float64_blocks(updates, some):
-        total[columns] = factors @ block
+    for columns, block in float64_blocks(updates, some, device=device):
+        total[columns] = (factors.to(block.device) @ block).to(total)
     return total
 
 
@@ -278,7 +287,7 @@ def rounded_gram(updates: Tensor, center: Tensor) -> Tensor:
     For weights of a mean, not for distances of rows that lie close together. The blocks of float32 rows on a CPU are
     multiplied in float32 and added up in float64; where float32 has no room for a row's square, all is done in float64.
     """
-    if updates.dtype != torch.float32 or updates.device.type != "cpu":
+    if updates.dtype != torch.float32 or device_of_blocks(updates) is not None:
         return _products(updates, center)
     products = _products(updates, center, dtype=np.float32)
     squares = products.diagonal()

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flsec import _npy
+from flsec.aggregation._device import computing_on
 from flsec.errors import ConfigError
 from flsec.parameters import PositiveCount, check_parameters, checked
 from flsec.strategies import _classic, _message
 from flsec.strategies._snapshot import optimizer_state, restore_attributes, snapshot_attributes
 from flsec.strategies.cohort import Cohort
 from flsec.strategies.replies import GlobalModel, Quarantined, Reply
+from flsec.training import pick_device
 
 __all__ = ["KeepPreviousModel", "RobustStrategy", "RoundReport", "Verdict", "Weighting"]
 
@@ -96,9 +98,12 @@ class RobustStrategy(ClassicStrategy, MessageStrategy):
             the attacker writes; ``"examples"`` trusts it.
         max_weight_ratio: with ``"examples"``, no client counts more than this many times the median client.
         max_num_examples: a reply that claims more examples is quarantined.
+        device: where matrices of updates are multiplied, summed and ranked: ``"cpu"``, ``"cuda"``, or ``"auto"``, the
+            GPU where there is one. Replies stay in main memory, and go to a GPU one block of columns at a time, so that
+            a cohort of any size fits. Of nested wrappers the outermost's counts.
 
     Raises:
-        ConfigError: a parameter out of its range, or a nesting that cannot work.
+        ConfigError: ``"cuda"`` without a usable GPU, a parameter out of its range, or a nesting that cannot work.
 
     Always on: a reply with a wrong shape, a wrong kind of number, NaN or infinity, or an impossible
     ``num_examples`` is quarantined. If too few replies are left, the previous global model is kept.
@@ -114,6 +119,7 @@ class RobustStrategy(ClassicStrategy, MessageStrategy):
         weighting: Weighting = "uniform",
         max_weight_ratio: PositiveCount | None = None,
         max_num_examples: PositiveCount = 10**9,
+        device: Literal["auto", "cpu", "cuda"] = "cpu",
     ) -> None:
         super().__init__()
         options = {
@@ -121,12 +127,14 @@ class RobustStrategy(ClassicStrategy, MessageStrategy):
             "weighting": weighting,
             "max_weight_ratio": max_weight_ratio,
             "max_num_examples": max_num_examples,
+            "device": device,
         }
         check_parameters(RobustStrategy, options, name=type(self).__name__)
         self.strategy = strategy
         self.weighting = weighting
         self.max_weight_ratio = max_weight_ratio
         self.max_num_examples = max_num_examples
+        self.device = pick_device(device)
         self.last_report: RoundReport | None = None
         self._global: Parameters | ArrayRecord | None = None
         self._selected: frozenset[int] = frozenset()
@@ -280,7 +288,8 @@ class RobustStrategy(ClassicStrategy, MessageStrategy):
         metrics: Any = None
         reason: str | None = None
         try:
-            tensors, metrics = self._pass_on(cohort, model, expected, deliver, verdicts, seconds)
+            with computing_on(None if self.device.type == "cpu" else self.device):
+                tensors, metrics = self._pass_on(cohort, model, expected, deliver, verdicts, seconds)
         except KeepPreviousModel as refusal:
             reason = str(refusal)
             logger.warning("round %d: the previous global model is kept: %s", server_round, reason)

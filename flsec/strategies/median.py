@@ -17,6 +17,7 @@ class Median(RobustStrategy):
         weighting: see ``RobustStrategy``; the median itself is always unweighted.
         max_weight_ratio: see ``RobustStrategy``.
         max_num_examples: see ``RobustStrategy``.
+        device: see ``RobustStrategy``.
 
     Robust while fewer than half of the replies are hostile. O(n d log n) time, O(n d) memory.
 

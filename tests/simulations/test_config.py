@@ -245,7 +245,7 @@ EXACT = [
         "num_byzantin: 4",
         18,
         "defenses[1].num_byzantin: no such key. Did you mean 'num_byzantine'? "
-        "Legal here: name, num_byzantine, weighting, max_weight_ratio, max_num_examples.",
+        "Legal here: name, num_byzantine, weighting, max_weight_ratio, max_num_examples, device.",
     ),
     ("bias: 0.5", "alpha: 0.5", 7, "data.partition.alpha: no such key. Legal here: name, bias, by, num_groups."),
     ("scale: 4.0", "seed: 4", 21, "attacks[0].seed: no such key. Legal here: name, scale, camp."),
@@ -649,6 +649,7 @@ def test_resolved_settings_hold_the_defaults(write):
         "weighting": "uniform",
         "max_weight_ratio": None,
         "max_num_examples": 10**9,
+        "device": "cpu",
     }
     assert plain["training"]["optimizer"] == "sgd"
     assert plain["adversaries"]["redraw"] == "never"

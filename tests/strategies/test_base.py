@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import FedAvg as MessageFedAvg
 
 from flsec._contracts.faults import first_array
 from flsec._contracts.server import MODEL, ClassicServer, MessageServer, flower_strategy, honest, identify, only_honest
+from flsec.aggregation._device import device_of_blocks
 from flsec.errors import ConfigError
 from flsec.simulations.state import load_state, save_state
 from flsec.strategies import CenteredClipping, KeepPreviousModel, Krum, Median, NormClipping, RobustStrategy
@@ -42,6 +43,28 @@ def play(api, strategy, rounds=(1,), answer=only_honest):
 def assert_unmoved(server):
     for array, start in zip(server.arrays, MODEL.values(), strict=True):
         np.testing.assert_array_equal(array, start)
+
+
+class Where(RobustStrategy):
+    """Notes where blocks of updates are computed on."""
+
+    def before_aggregation(self, cohort):
+        self.seen = device_of_blocks(cohort.updates)
+        return cohort.keep([])  # nothing is to be computed where there is no GPU
+
+
+@both_apis
+def test_a_round_computes_where_the_user_says(api, monkeypatch):
+    with monkeypatch.context() as without:
+        without.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(ConfigError, match="torch sees no GPU"):
+            Where(fedavg(api), device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for device, seen in (("cpu", None), ("cuda", torch.device("cuda"))):
+        strategy = Where(fedavg(api), device=device)
+        play(api, strategy)
+        assert strategy.seen == seen
+    assert device_of_blocks(torch.empty(1, 1)) is None
 
 
 # --- reports ----------------------------------------------------------------------------------------------------
@@ -357,6 +380,7 @@ def test_initial_parameters_that_are_not_handed_out_yet_are_no_loss_on_resume():
         ("max_weight_ratio", 1.5),
         ("max_num_examples", 0),
         ("max_num_examples", "many"),
+        ("device", "gpu"),
     ],
 )
 @pytest.mark.parametrize("defense", [Median, NormClipping, RobustStrategy])

@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from flsec.aggregation import (
+    _columns,
+    _gram,
+    bulyan,
+    centered_clipping,
+    geometric_median,
+    krum,
+    median,
+    multi_krum,
+    norm_clipping,
+    trimmed_mean,
+)
+from flsec.aggregation._device import computing_on, device_of_blocks
+
+RULES = {
+    "krum": lambda u: krum(u, 2),
+    "multi_krum": lambda u: multi_krum(u, 2),
+    "bulyan": lambda u: bulyan(u, 2),
+    "geometric_median": geometric_median,
+    "centered_clipping": lambda u: centered_clipping(u, torch.zeros(u.shape[1]), 5.0),
+    "norm_clipping": lambda u: norm_clipping(u, 5.0),
+    "median": median,
+    "trimmed_mean": lambda u: trimmed_mean(u, 2),
+}
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    for kind in ("cpu", "cuda"):
+        monkeypatch.setitem(_gram._BLOCK, kind, 50)
+    monkeypatch.setattr(_gram, "_SMALLEST_BLOCK", 50)
+    monkeypatch.setattr(_columns, "_BLOCK_ELSEWHERE", 50)
+
+
+def updates():
+    rows = torch.randn(11, 137, generator=torch.Generator().manual_seed(0))
+    rows[3, 5], rows[4] = torch.nan, 1e20
+    return rows
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
+    ],
+)
+def test_blocks_sent_to_a_device_give_the_same(rule, device):
+    rows = updates()
+    here = RULES[rule](rows)
+    with computing_on(torch.device(device)):
+        there = RULES[rule](rows)
+    assert there.device == rows.device
+    torch.testing.assert_close(there, here, equal_nan=True)
+
+
+def test_only_matrices_in_main_memory_are_sent_and_only_meanwhile():
+    elsewhere = torch.device("cuda")
+    assert device_of_blocks(torch.empty(2, 2)) is None
+    with computing_on(elsewhere):
+        assert device_of_blocks(torch.empty(2, 2)) == elsewhere
+        assert device_of_blocks(torch.empty(2, 2, device="meta")) == torch.device("meta")
+        with computing_on(None):
+            assert device_of_blocks(torch.empty(2, 2)) is None
+    assert device_of_blocks(torch.empty(2, 2)) is None
