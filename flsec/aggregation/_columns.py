@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flsec.aggregation._device import device_of_blocks
+from flsec.aggregation._device import device_of_blocks, kept_on
 from flsec.aggregation._threads import in_threads
 from flsec.errors import ConfigError
 
@@ -87,15 +87,15 @@ def mean_of_ranks(updates: Tensor, low: int, high: int) -> Tensor:
 
     O(n log(n)^2 d) time, O(block) extra memory.
     """
-    updates = updates.detach()
     out = updates.new_empty(updates.shape[1])
     device = device_of_blocks(updates)
     if device in (None, updates.device):
-        _means_here(updates, low, high, out)
+        _means_here(updates.detach(), low, high, out)
         return out
+    updates = kept_on(updates, device)
     width = max(1, _BLOCK_ELSEWHERE // updates.shape[0])
     for columns in _slices(0, len(out), width):
-        block = updates[:, columns].to(device)
+        block = updates[:, columns].detach().to(device)
         means = block.new_empty(block.shape[1])
         _means_here(block, low, high, means)
         out[columns] = means.to(out.device)

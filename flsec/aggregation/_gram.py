@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flsec.aggregation._device import device_of_blocks
+from flsec.aggregation._device import device_of_blocks, kept_on
 from flsec.aggregation._threads import in_threads
 from flsec.errors import ConfigError
 
@@ -127,6 +127,8 @@ def float64_blocks(
     """
     count = updates.shape[0] if rows is None else rows.shape[0]
     device = device or updates.device
+    updates = kept_on(updates, device)
+    rows = None if rows is None else rows.to(updates.device)
     buffer: Tensor | None = None
     for columns in column_blocks(count, updates.shape[1], device):
         width = columns.stop - columns.start

@@ -3,6 +3,7 @@ import torch
 
 from flsec.aggregation import (
     _columns,
+    _device,
     _gram,
     bulyan,
     centered_clipping,
@@ -67,3 +68,29 @@ def test_only_matrices_in_main_memory_are_sent_and_only_meanwhile():
         with computing_on(None):
             assert device_of_blocks(torch.empty(2, 2)) is None
     assert device_of_blocks(torch.empty(2, 2)) is None
+
+
+def test_a_matrix_that_fits_is_sent_once_and_again_when_it_has_changed(monkeypatch):
+    sent = []
+
+    def to(self, *args, **kwargs):
+        if isinstance(args[0], torch.device) and args[0].type == "meta":
+            sent.append(self.shape)
+        return torch.empty(self.shape, device="meta")
+
+    device = torch.device("meta")
+    rows = torch.zeros(4, 6)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    for free, times in ((2 * rows.nbytes, [1, 1, 2]), (2 * rows.nbytes - 1, [0, 0, 0])):
+        monkeypatch.setattr(_device, "_free_bytes", lambda _, free=free: free)
+        sent.clear()
+        rows.zero_()
+        with computing_on(device):
+            first = _device.kept_on(rows, device)
+            assert len(sent) == times[0]
+            assert _device.kept_on(rows, device) is first
+            assert len(sent) == times[1]
+            rows.add_(1)
+            _device.kept_on(rows, device)
+            assert len(sent) == times[2]
+        assert _device.kept_on(rows, device) is rows
