@@ -89,7 +89,7 @@ def mean_of_ranks(updates: Tensor, low: int, high: int) -> Tensor:
     """
     out = updates.new_empty(updates.shape[1])
     device = device_of_blocks(updates)
-    if device in (None, updates.device):
+    if device is None or updates.device.type != "cpu":
         _means_here(updates.detach(), low, high, out)
         return out
     updates = kept_on(updates, device)

@@ -34,8 +34,8 @@ class FedInv(RobustStrategy):
             shrink as the model converges. The paper calls it a hyperparameter to be tuned and gives no value.
         amplification: a constant factor beside s^t.
         batch_size: dummies per client; the paper gives 10 in one experiment.
-        num_steps: of the inversion. The paper names 700, and no learning rate. With ours 700 blur the verdict; 300 tell
-            the clients of the paper's CNN apart, also under BadNets; for logistic regression 50 are better.
+        num_steps: of the inversion. The paper names 700, and no learning rate. With ours 700 blur the verdict; with 300
+            accuracy holds on the paper's CNN, also under BadNets; for logistic regression 50 are better.
         learning_rate: of the inversion, about how far an input moves in a step.
         selection: which scores are good; see ``flsec.aggregation.fedinv``. ``"clusters"`` is the paper's; where honest
             clients differ much it can cut among them and keep the attackers, for which there is ``"lowest"``.
