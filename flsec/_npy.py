@@ -2,6 +2,7 @@
 
 import functools
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def read(data: bytes) -> NDArray[Any]:
     shape, fortran, dtype, start = _described(data)
     if dtype.hasobject:
         raise ValueError("an array of Python objects")
-    count = int(np.prod(shape, dtype=object)) if shape else 1
+    count = math.prod(shape)
     if len(data) - start != count * dtype.itemsize:
         raise ValueError(f"{len(data) - start} bytes for shape {shape} of {dtype}")
     array = np.frombuffer(data, dtype, count, start)

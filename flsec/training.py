@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -451,14 +452,17 @@ def _batches(num_examples: int, batch_size: int, steps: int, generator: torch.Ge
     """Yield ``steps`` index vectors: shuffled passes over the data, each cut into batches."""
     while steps > 0:
         order = torch.randperm(num_examples, generator=generator, device=generator.device)
-        batches = torch.split(order, batch_size)[:steps]
-        yield from batches
-        steps -= len(batches)
+        for start in range(0, min(num_examples, steps * batch_size), batch_size):
+            yield order[start : start + batch_size]
+            steps -= 1
 
 
 @contextmanager
 def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     before = {module: module.training for module in model.modules()}
+    if all(mode == training for mode in before.values()):  # as most clients' models are; setting it takes a while
+        yield
+        return
     model.train(training)
     try:
         yield
@@ -498,7 +502,7 @@ def _check_data(x: Tensor, y: Tensor) -> int:
 
 
 def _device_of(model: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in _state(model).values()), torch.device("cpu"))
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

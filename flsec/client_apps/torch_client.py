@@ -1,5 +1,6 @@
 """A NumPyClient that trains any torch model."""
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -42,7 +43,10 @@ class TorchClient(NumPyClient):
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        self.model = model.to(device)
+        device = torch.device(device)
+        if any(tensor.device != device for tensor in chain(model.parameters(), model.buffers())):
+            model.to(device)  # which takes a while also where there is nothing to move
+        self.model = model
         self.trainset = trainset
         self.training = training
         self.client_id = client_id

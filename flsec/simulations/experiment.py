@@ -149,7 +149,7 @@ def client_fn(config_json: str, context: Context, *, states: Path | None = None)
     """Return the client of a context."""
     whole = experiment(config_json)
     client = whole.client(int(context.node_config["partition-id"]))
-    return _in_process(client, max(1, int(whole.config.simulation.client_resources.num_cpus)), states)
+    return _InProcess(client, max(1, int(whole.config.simulation.client_resources.num_cpus)), states)
 
 
 @contextlib.contextmanager
@@ -163,12 +163,14 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _in_process(client: NumPyClient, threads: int, states: Path | None) -> NumPyClient:
-    honest_fit: Any = client.fit
+class _InProcess(NumPyClient):
+    """A client with its number of threads and its folder for state."""
 
-    class Client(NumPyClient):
-        def fit(self, parameters: Any, config: Any) -> Any:
-            with _threads(threads), state_folder(states):
-                return honest_fit(parameters, config)
+    def __init__(self, client: NumPyClient, threads: int, states: Path | None):
+        self._client = client
+        self._threads = threads
+        self._states = states
 
-    return Client()
+    def fit(self, parameters: Any, config: Any) -> Any:
+        with _threads(self._threads), state_folder(self._states):
+            return self._client.fit(parameters, config)

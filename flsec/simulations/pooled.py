@@ -5,11 +5,12 @@ enters Ray's object store once a round, the ClientApp is shipped once to each ac
 are not at work, so that 35,000 of them cost nothing until they are asked.
 """
 
+import gc
 import pickle
 import threading
 import time
 import uuid
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,7 @@ class _Worker:
         import torch
 
         torch.set_num_threads(num_threads)
+        gc.freeze()  # what has been imported stays: collections need not look through it
         self._app = app
         self._key = ""
         self._arrays: dict[str, ArrayRecord] = {}  # a client gets records of its own, which it may empty,
@@ -94,7 +96,7 @@ class _Worker:
         state = context.state if len(context.state) else None
         if reply.has_error():
             return reply.metadata, reply.error, None, None, state
-        arrays = {name: _pack(record) for name, record in reply.content.array_records.items()}
+        arrays = {name: _pack(record) for name, record in _arrays_of(reply.content).items()}
         others = {name: record for name, record in reply.content.items() if name not in arrays}
         return reply.metadata, None, arrays, others, state
 
@@ -104,6 +106,16 @@ def _message(content: RecordDict | Error, metadata: Any) -> Message:
     make: Any = Message
     message: Message = make(content, metadata=metadata)
     return message
+
+
+def _arrays_of(content: RecordDict) -> dict[str, ArrayRecord]:
+    """Return the records of arrays; ``array_records`` makes a dictionary that keeps track of changes, slowly."""
+    return {name: record for name, record in content.items() if isinstance(record, ArrayRecord)}
+
+
+def _identity(content: RecordDict) -> tuple[object, ...]:
+    """Return what is the same for messages with the same arrays, and records of the same names."""
+    return *content, *(id(array) for record in _arrays_of(content).values() for array in record.values())
 
 
 def _described(records: Packed) -> dict[str, bytes]:
@@ -122,7 +134,7 @@ def _kill(actor: Any) -> None:
 class _Round:
     """What the messages of one round share, and how to know one of them."""
 
-    identity: tuple[int, ...]
+    identity: tuple[object, ...]
     key: str
     shared: Any  # in the object store
     arrays: dict[str, ArrayRecord]
@@ -167,7 +179,7 @@ class PooledGrid(OwnGrid):
     """
 
     DEPTH = 2  # calls in hand per worker: while it works on one, the next is already there
-    CALL, LEAST_CALL = 0.03, 0.01  # seconds of work in a call, also when the round nears its end
+    CALL, LEAST_CALL = 0.06, 0.015  # seconds of work in a call, at the most, and when the round nears its end
     WAIT = 0.02  # seconds that a look for replies may take
     START, START_EACH = 300.0, 10.0  # seconds for the workers to start, and for each of them; busy machines are slow
 
@@ -192,7 +204,7 @@ class PooledGrid(OwnGrid):
         self._waiting: deque[tuple[str, Message]] = deque()
         self._replies: dict[str, Message] = {}
         self._round: _Round | None = None
-        self._pace = self.CALL  # seconds that a message takes
+        self._paces: dict[str, float] = defaultdict(lambda: self.CALL)  # seconds that a message of a type takes
         self._alone: set[str] = set()  # messages that may spoil a call for others
         try:
             count = check_workers_fit(num_cpus, num_gpus)
@@ -294,19 +306,24 @@ class PooledGrid(OwnGrid):
             slot = min(self._slots, key=lambda slot: len(slot.working))
             if len(slot.working) >= self.DEPTH:
                 return
-            self._submit(slot, self._next_call())
+            self._submit(slot, self._next_call(slot))
         for idle in (slot for slot in self._slots if not slot.working):
             self._take_over(idle)
 
-    def _next_call(self) -> list[Message]:
-        """Take waiting messages for one call: as many as are quick, the fewer the nearer the round is to its end."""
-        share = len(self._waiting) // len(self._slots)
-        most, least = (int(seconds / self._pace) for seconds in (self.CALL, self.LEAST_CALL))
-        count = max(1, min(share // self.DEPTH, most), min(share, least))
+    def _next_call(self, slot: _Slot) -> list[Message]:
+        """Take waiting messages for one call: as many as are quick, the fewer the nearer the round is to its end.
+
+        No worker has more in hand than its share of what is not done yet.
+        """
+        pace = self._paces[self._waiting[0][1].metadata.message_type]
+        most, least = (int(seconds / pace) for seconds in (self.CALL, self.LEAST_CALL))
+        part = len(self._waiting) // (len(self._slots) * self.DEPTH)
+        share = -(-(len(self._waiting) + sum(len(each.messages) for each in self._slots)) // len(self._slots))
+        count = max(1, min(max(least, min(part, most)), share - len(slot.messages), len(self._waiting)))
         messages = [self._waiting.popleft()[1]]
-        key = self._parts(messages[0].content)[0]
+        identity = _identity(messages[0].content)
         while len(messages) < count and self._alone.isdisjoint((messages[0].metadata.message_id, self._waiting[0][0])):
-            if self._parts(self._waiting[0][1].content)[0] != key:
+            if _identity(self._waiting[0][1].content) != identity:
                 break
             messages.append(self._waiting.popleft()[1])
         return messages
@@ -337,11 +354,11 @@ class PooledGrid(OwnGrid):
         """
         import ray
 
-        arrays = dict(content.array_records)
+        arrays = _arrays_of(content)
         others = {name: record for name, record in content.items() if name not in arrays}
-        identity = tuple(id(array) for record in arrays.values() for array in record.values())
+        identity = _identity(content)
         known = self._round
-        if known is None or identity != known.identity or set(others) != set(known.others):
+        if known is None or identity != known.identity:
             packed = {name: _pack(record) for name, record in arrays.items()}
             # the records are kept as well: an id is only unique while its object lives
             known = _Round(identity, str(uuid.uuid4()), ray.put((packed, others)), arrays, _described(others))
@@ -373,7 +390,8 @@ class PooledGrid(OwnGrid):
                 for message in lost:
                     self._fail(message, error)
             else:
-                self._pace = (self._pace + max(seconds / len(messages), 1e-6)) / 2
+                kind = messages[0].metadata.message_type
+                self._paces[kind] = (self._paces[kind] + max(seconds / len(messages), 1e-6)) / 2
                 for message, parts in zip(messages, results, strict=True):
                     self._replies[message.metadata.message_id] = self._reply(message, parts)
         self._hand_out()

@@ -36,7 +36,8 @@ def with_config(messages: Iterable[Message], config: dict[str, Any], key: str) -
     prepared = []
     for message in messages:
         content = RecordDict(dict(message.content))
-        content[key] = ConfigRecord({**config, **dict(content.config_records.get(key, {}))})
+        sent = content.get(key)
+        content[key] = ConfigRecord({**config, **(sent if isinstance(sent, ConfigRecord) else {})})
         message.content = content
         prepared.append(message)
     return prepared
@@ -63,12 +64,12 @@ def collect(
 
 
 def _read(message: Message, weight_key: str, names: Sequence[str]) -> Reply:
-    arrays = message.content.array_records
-    metrics = message.content.metric_records
+    # array_records and metric_records make dictionaries that keep track of changes, which takes longer than all else
+    arrays = [record for record in message.content.values() if isinstance(record, ArrayRecord)]
+    metrics = [record for record in message.content.values() if isinstance(record, MetricRecord)]
     if len(arrays) != 1 or len(metrics) != 1:
         raise Malformed(f"{len(arrays)} array records and {len(metrics)} metric records instead of one each")
-    record = next(iter(arrays.values()))
-    values = dict(next(iter(metrics.values())))
+    record, values = arrays[0], dict(metrics[0])
     if set(record) == set(names) and any(a.stype != "numpy.ndarray" for a in record.values()):
         raise Malformed("an array is not serialised as numpy.ndarray")
     return Reply(
