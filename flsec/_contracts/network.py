@@ -56,4 +56,4 @@ class SquaredDistance:
         self.center = center
 
     def __call__(self, update: Tensor) -> float:
-        return float((update.double() - self.center).square().sum())
+        return float((update.double() - self.center.to(update.device)).square().sum())

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from flsec.aggregation._device import where_blocks_are
 from flsec.aggregation._gram import column_blocks
 from flsec.errors import ConfigError
 
@@ -32,13 +33,14 @@ def alignment(updates: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tenso
         with NaN or infinity has is not finite, and no other row's is touched by it.
     """
     n, d = updates.shape
-    reference = reference.to(updates.device)
-    products = torch.zeros(n, dtype=torch.float64, device=updates.device)
+    source, device = where_blocks_are(updates)
+    products = torch.zeros(n, dtype=torch.float64, device=device)
     squares = torch.zeros_like(products)
-    reference_squares = torch.zeros(reference.shape[:-1], dtype=torch.float64, device=updates.device)
-    for columns in column_blocks(2 * n, d, updates.device):
-        rows, guide = updates[:, columns].double(), reference[..., columns].double()
+    reference_squares = torch.zeros(reference.shape[:-1], dtype=torch.float64, device=device)
+    for columns in column_blocks(2 * n, d, device):
+        rows, guide = (part[..., columns].to(device, torch.float64) for part in (source, reference))
         products += (rows * guide).sum(dim=1)
         squares += rows.square().sum(dim=1)
         reference_squares += guide.square().sum(dim=-1)
-    return products, squares.sqrt_(), reference_squares.sqrt_()
+    back = updates.device
+    return products.to(back), squares.sqrt_().to(back), reference_squares.sqrt_().to(back)

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-__all__ = ["computing_on", "device_of_blocks", "kept_on"]
+__all__ = ["computing_device", "computing_on", "device_of_blocks", "kept_on", "where_blocks_are"]
 
 _SHARE_OF_FREE = 0.5  # of a device's free memory that a matrix may take; the rest is for blocks and results
 
@@ -30,9 +30,20 @@ def computing_on(device: torch.device | None) -> Iterator[None]:
         _kept.reset(kept_before)
 
 
+def computing_device() -> torch.device:
+    """Return the device of ``computing_on``, for networks on the server; the CPU where it was not said."""
+    return _elsewhere.get() or torch.device("cpu")
+
+
 def device_of_blocks(updates: Tensor) -> torch.device | None:
     """Return where torch is to compute on blocks of ``updates``; None: here, in the processor's threads."""
     return _elsewhere.get() if updates.device.type == "cpu" else updates.device
+
+
+def where_blocks_are(updates: Tensor) -> tuple[Tensor, torch.device]:
+    """Return what to cut blocks of ``updates`` from, and the device to send them to, for rules that torch computes."""
+    device = device_of_blocks(updates) or updates.device
+    return kept_on(updates, device), device
 
 
 def kept_on(updates: Tensor, device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from flsec.aggregation._device import where_blocks_are
 from flsec.aggregation._gram import check_byzantine, check_updates, column_blocks, is_whole, squared_distances
 from flsec.errors import ConfigError
 from flsec.parameters import Count
@@ -124,7 +125,7 @@ def selection_from_distances(distances: Tensor, num_byzantine: int) -> Tensor:
         near, who, remaining = near[stays], who[stays], remaining[stays]
         kept = who != picks[-1]
         near, who = near[kept].view(m - 1, m - 1), who[kept].view(m - 1, m - 1)
-    return torch.tensor(sorted(picks), device=distances.device)
+    return torch.tensor(sorted(picks)).to(distances.device)
 
 
 def _check_phase(second_phase: str) -> None:
@@ -138,8 +139,10 @@ def _check_phase(second_phase: str) -> None:
 def second_phase_of_rows(updates: Tensor, selected: Tensor, num_byzantine: int, second_phase: SecondPhase) -> Tensor:
     """Return ``bulyan_second_phase`` of some rows of a matrix, without copying them all."""
     result = torch.empty(updates.shape[1], dtype=updates.dtype, device=updates.device)
-    for columns in column_blocks(len(selected), updates.shape[1], updates.device):
-        values = _sorted_columns(updates[:, columns].index_select(0, selected))
+    source, device = where_blocks_are(updates)
+    selected = selected.to(source.device)
+    for columns in column_blocks(len(selected), updates.shape[1], device):
+        values = _sorted_columns(source[:, columns].index_select(0, selected).to(device))
         result[columns] = _window_means(values, 2 * num_byzantine, centred=second_phase == "mean")
     return result
 
@@ -167,7 +170,7 @@ def _window_means(values: Tensor, num_dropped: int, centred: bool) -> Tensor:
     if not centred:
         start = torch.full((values.shape[0], 1), num_dropped // 2, device=values.device)
     else:
-        middle = values[:, [(theta - 1) // 2, theta // 2]].to(torch.float64).mean(dim=1, keepdim=True)
+        middle = values[:, (theta - 1) // 2 : theta // 2 + 1].to(torch.float64).mean(dim=1, keepdim=True)
         leaves = middle - values[:, :num_dropped]
         enters = values[:, beta:] - middle
         start = (leaves > enters).sum(dim=1, keepdim=True)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from flsec.aggregation._gram import check_updates, column_blocks
+from flsec.aggregation._alignment import alignment
+from flsec.aggregation._gram import check_updates
 from flsec.errors import ConfigError
 
 __all__ = ["cross_round_similarities"]
@@ -34,21 +35,16 @@ def cross_round_similarities(vectors: Tensor, references: Tensor) -> Tensor:
 
     Source: FedML's security module (cross-round defense); Han et al., "Kick Bad Guys Out!", 2023 (cross-round check).
     """
-    n = check_updates(vectors, "cross_round_similarities")
+    check_updates(vectors, "cross_round_similarities")
     if not isinstance(references, Tensor) or references.shape not in (vectors.shape, vectors.shape[1:]):
         got = tuple(references.shape) if isinstance(references, Tensor) else type(references).__name__
         raise ConfigError(
             f"cross_round_similarities needs references of shape {tuple(vectors.shape)} or {tuple(vectors.shape[1:])}; "
             f"got {got}. Pass one reference per row, zeros where there is none."
         )
-    products, squares, reference_squares = torch.zeros(3, n, dtype=torch.float64, device=vectors.device)
-    for columns in column_blocks(2 * n, vectors.shape[1], vectors.device):
-        block, reference = vectors[:, columns].double(), references[..., columns].double()
-        products += (block * reference).sum(dim=-1)
-        squares += block.square().sum(dim=-1)
-        reference_squares += reference.square().sum(dim=-1)
-    cosines = products / (squares.sqrt() * reference_squares.sqrt())
-    cosines = torch.where(squares == 0, 0, cosines)
-    cosines = torch.where(reference_squares == 0, 1, cosines)
-    finite = squares.isfinite() & reference_squares.isfinite()
+    products, norms, reference_norms = alignment(vectors, references)
+    cosines = products / (norms * reference_norms)
+    cosines = torch.where(norms == 0, 0, cosines)
+    cosines = torch.where(reference_norms == 0, 1, cosines)
+    finite = norms.isfinite() & reference_norms.isfinite()
     return torch.where(finite, cosines.clamp(-1, 1), -1)

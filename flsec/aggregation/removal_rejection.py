@@ -3,6 +3,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from flsec.aggregation._device import where_blocks_are
 from flsec.aggregation._gram import check_updates, check_weights, column_blocks, is_whole, row_norms, weighted_sum
 from flsec.errors import ConfigError
 from flsec.parameters import Count
@@ -118,8 +119,10 @@ def removal_scores(updates: Tensor, objective: Callable[[Tensor], float], weight
 def _mixtures(rows: Tensor, weights: Tensor) -> Tensor:
     """Return ``weights @ rows`` in float64, since one row may matter little; a zero weight hides any finite row."""
     mixed = weights.new_empty(weights.shape[0], rows.shape[1])
-    for columns in column_blocks(rows.shape[0] + weights.shape[0], rows.shape[1], rows.device):
-        torch.mm(weights, rows[:, columns].double(), out=mixed[:, columns])
+    source, device = where_blocks_are(rows)
+    weights = weights.to(device)
+    for columns in column_blocks(rows.shape[0] + weights.shape[0], rows.shape[1], device):
+        mixed[:, columns] = weights @ source[:, columns].to(device, torch.float64)
     return mixed
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flsec.aggregation._columns import mean_of_ranks
+from flsec.aggregation._device import where_blocks_are
 from flsec.aggregation._gram import check_updates, column_blocks, weighted_sum
 from flsec.errors import ConfigError
 from flsec.parameters import Fraction, Positive
@@ -91,13 +92,16 @@ def reweight(updates: Tensor, confidence_interval: float, threshold: float) -> t
             "residual_reweighting needs 0 < confidence_interval < inf and 0 <= threshold <= 1; got "
             f"confidence_interval={confidence_interval}, threshold={threshold}. The defaults are 2.0 and 0.1."
         )
-    totals = torch.zeros(n, dtype=torch.float64, device=updates.device)
     corrected = torch.empty_like(updates)
-    for columns in column_blocks(n * n, updates.shape[1], updates.device):
-        values = updates[:, columns].double().nan_to_num(_LARGE, _LARGE, -_LARGE).clamp_(-_LARGE, _LARGE)
+    source, device = where_blocks_are(updates)
+    totals = torch.zeros(n, dtype=torch.float64, device=device)
+    for columns in column_blocks(n * n, updates.shape[1], device):
+        values = source[:, columns].to(device, torch.float64)
+        values = values.nan_to_num(_LARGE, _LARGE, -_LARGE).clamp_(-_LARGE, _LARGE)
         confidence, line = _fit(values, confidence_interval)
         totals += (confidence * confidence.std(dim=0)).sum(dim=1)
         corrected[:, columns] = torch.where(confidence >= threshold, values, line).to(updates.dtype)
+    totals = totals.to(updates.device)
     if not bool(totals.any()):
         return torch.full_like(totals, 1 / n), corrected
     weights = (totals / totals.max()).square()

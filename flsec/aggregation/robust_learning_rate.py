@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from flsec.aggregation._columns import check_matrix, column_blocks
+from flsec.aggregation._columns import check_matrix
+from flsec.aggregation._device import where_blocks_are
+from flsec.aggregation._gram import column_blocks
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative
 
@@ -47,11 +49,12 @@ def robust_learning_rate(updates: Tensor, threshold: NonNegative, weights: Tenso
             f"robust_learning_rate needs 0 <= threshold <= n, or every coordinate is flipped in every round; got "
             f"threshold={threshold!r}, n={n}. Sample more clients per round or lower threshold."
         )
-    shares = _shares(weights, n).to(updates.device)
     updates = updates.detach()
     out = updates.new_empty(d)
-    for columns in column_blocks(updates):
-        block = updates[:, columns]
+    source, device = where_blocks_are(updates)
+    shares = _shares(weights, n).to(device)
+    for columns in column_blocks(n, d, device):
+        block = source[:, columns].to(device)
         mean = shares @ block.double()
         if not mean.isfinite().all():
             finite = block.isfinite()

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from flsec.aggregation._gram import check_updates
+from flsec.aggregation._device import where_blocks_are
+from flsec.aggregation._gram import check_updates, column_blocks
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative, Positive
 
@@ -86,7 +87,9 @@ def rsa_server_step(
     settings = {"learning_rate": learning_rate, "delta": delta, "lambda_": lambda_}
     if not all(0 <= value < math.inf for value in settings.values()) or learning_rate == 0:
         raise ConfigError(f"rsa_server_step needs learning_rate > 0, delta >= 0 and lambda_ >= 0; got {settings}.")
-    votes = torch.zeros(updates.shape[1], dtype=torch.float64, device=updates.device)
-    for row in updates:
-        votes += row.sign().nan_to_num_(nan=0.0)
-    return (learning_rate * (delta * votes - lambda_ * parameters.double())).to(updates.dtype)
+    votes = torch.empty(updates.shape[1], dtype=torch.float64, device=updates.device)
+    source, device = where_blocks_are(updates)
+    for columns in column_blocks(updates.shape[0], updates.shape[1], device):
+        signs = source[:, columns].to(device).sign().nan_to_num_(nan=0.0)
+        votes[columns] = signs.sum(dim=0, dtype=torch.float64).to(votes.device)
+    return (learning_rate * (delta * votes - lambda_ * parameters.to(votes))).to(updates.dtype)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flsec.aggregation._device import computing_device
 from flsec.errors import ConfigError
 from flsec.randomness import generator
 from flsec.strategies.cohort import Cohort
@@ -100,6 +101,7 @@ class RootModel:
                 f"clients train one of {len(slots)}, {sum(slot.start is not None for slot in slots)} of them floats. "
                 "Give the factory of the clients' model."
             )
+        self._model.to(computing_device())
         with np.errstate(over="ignore"):  # a hostile value may be too large for a model in half precision
             set_weights(self._model, cohort.layout.unflatten(parameters, self._integers))
 

@@ -98,9 +98,10 @@ class RobustStrategy(ClassicStrategy, MessageStrategy):
             the attacker writes; ``"examples"`` trusts it.
         max_weight_ratio: with ``"examples"``, no client counts more than this many times the median client.
         max_num_examples: a reply that claims more examples is quarantined.
-        device: where matrices of updates are multiplied, summed and ranked: ``"cpu"``, ``"cuda"``, or ``"auto"``, the
-            GPU where there is one. Replies stay in main memory, and go to a GPU one block of columns at a time, so that
-            a cohort of any size fits. Of nested wrappers the outermost's counts.
+        device: where matrices of updates are multiplied, summed and ranked, and networks on the server run: ``"cpu"``,
+            ``"cuda"``, or ``"auto"``, the GPU where there is one. Replies stay in main memory; a copy is kept on the
+            GPU if it fits, else blocks of columns go there one at a time, so that a cohort may have any size. Of nested
+            wrappers the outermost's counts.
 
     Raises:
         ConfigError: ``"cuda"`` without a usable GPU, a parameter out of its range, or a nesting that cannot work.

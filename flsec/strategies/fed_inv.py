@@ -8,6 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from flsec.aggregation._device import computing_device
 from flsec.aggregation.fedinv import fedinv, fedinv_distances, fedinv_scores
 from flsec.parameters import Count, Positive, PositiveCount
 from flsec.randomness import seed_for
@@ -127,10 +128,10 @@ class FedInv(RobustStrategy):
     def invert(self, cohort: Cohort) -> InvertedUpdates:
         """Return the dummies of this round's clients, which before_aggregation compares."""
         with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced
-            model = self.model_factory()
+            model = self.model_factory().to(computing_device())
         own = [array for array in get_weights(model) if array.dtype.kind != "f"]
         set_weights(model, cohort.layout.unflatten(cohort.global_parameters, own))
-        return invert_update(
+        found = invert_update(
             model,
             self._equivalent_gradients(cohort, model),
             input_shape=self.input_shape,
@@ -141,6 +142,7 @@ class FedInv(RobustStrategy):
             num_steps=self.num_steps,
             clients_at_once=self.clients_at_once,
         )
+        return InvertedUpdates(**{name: part.cpu() for name, part in vars(found).items()})
 
     def _equivalent_gradients(self, cohort: Cohort, model: nn.Module) -> Tensor:
         """Return (n, d), of the parameters that require a gradient."""

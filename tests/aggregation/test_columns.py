@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from flsec.aggregation import _columns, _threads
 from flsec.aggregation._columns import check_matrix, column_blocks, mean_of_ranks
 from flsec.errors import ConfigError
+from tests.support.pretend_gpu import a_gpu
 
 
 def network(updates, low, high, out):
@@ -182,15 +183,16 @@ def test_without_a_place_for_its_cache_numba_compiles_in_memory(monkeypatch):
     assert _columns._compiled_network.__wrapped__() is _columns._network_strips
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("n", [5, 48, 49, 300])
-def test_cuda_agrees_with_the_cpu(n):
+def test_a_gpu_agrees_with_the_cpu(n, monkeypatch):
     u = draw(n, n, 1000)
     u[0, ::3] = torch.nan
     for low, high in [((n - 1) // 2, n // 2 + 1), (n // 5, n - n // 5)]:
-        result = mean_of_ranks(u.cuda(), low, high)
-        assert result.is_cuda
-        torch.testing.assert_close(result.cpu(), mean_of_ranks(u, low, high))
+        with a_gpu(monkeypatch) as device:
+            result = mean_of_ranks(u.to(device), low, high)
+            assert result.is_cuda
+            result = result.cpu()
+        torch.testing.assert_close(result, mean_of_ranks(u, low, high))
 
 
 @pytest.mark.parametrize("shape", [(1, 0), (1, 1), (3, 1_000_003), (1000, 2500), (3_000_000, 2)])

@@ -163,12 +163,6 @@ def test_float64_stays_float64():
     assert robust_learning_rate(draw(2, 5, 4, torch.float64), 1).dtype == torch.float64
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_agrees_with_the_cpu():
-    u, weights = draw(4, 10, 100), torch.arange(10.0)
-    torch.testing.assert_close(robust_learning_rate(u.cuda(), 4, weights).cpu(), robust_learning_rate(u, 4, weights))
-
-
 @pytest.mark.parametrize("threshold", [-1, 4, float("nan")])
 def test_refuses_a_threshold_that_always_flips_or_is_none(threshold):
     complaint = rf"0 <= threshold <= n.*got threshold={threshold}, n=3\. .*lower threshold"
