@@ -32,6 +32,8 @@ _SORTED_ELEMENTS = 1 << 18  # smaller blocks cost more in handing Python's lock 
 _BLOCK_ELSEWHERE = 1 << 26  # elements that are sent to another device at once
 _STRIP = 64  # columns that the compiled network handles at once: 100 float32 rows fill 26 KiB of L1's 32 or 48
 _ROW = tuple(np.uintp(row * _STRIP) for row in range(16))  # where sixteen rows of a strip begin
+_AHEAD = 4  # strips between what is worked on and what is asked for: memory answers in the time of about two
+_LINE = 64  # bytes that memory sends at once
 
 
 def check_matrix(updates: object, *, rule: str) -> tuple[int, int]:
@@ -188,15 +190,22 @@ def _network_means(updates: Tensor, low: int, high: int, out: Tensor) -> None:
         out[columns] = total / (high - low)
 
 
+def _prefetch(address: Any) -> None:
+    """Ask memory for a line; does nothing unless compiled."""
+
+
 def _network_strips(
     values: Any, start: int, stop: int, network: Any, low: int, high: int, flat: Any, out: Any
 ) -> None:  # numpy arrays; this function is compiled by numba and keeps to what numba knows
     n = values.shape[0]
     rows = flat.reshape(-1, _STRIP)
+    begin, pitch, size = np.intp(values.ctypes.data), np.intp(values.strides[0]), np.intp(values.itemsize)
     total = np.empty(_STRIP, np.float64)
     for left in range(start, stop, _STRIP):
         width = min(_STRIP, stop - left)
         for r in range(n):
+            for line in range(_STRIP * size // _LINE):  # processors do not foresee a jump from row to row
+                _prefetch(begin + r * pitch + (left + _AHEAD * _STRIP) * size + line * _LINE)
             source, row = values[r, left : left + width], rows[r]
             for c in range(width):
                 value = source[c]
@@ -267,6 +276,8 @@ def _compiled_network() -> Callable[..., None] | None:
     """Return ``_network_strips`` compiled to run without Python's lock, or None when numba cannot be used."""
     try:
         import numba
+
+        _compile_prefetch()
     except ImportError:  # not installed, or not for this version of numpy
         return None
     kernel: Callable[..., None]
@@ -275,6 +286,28 @@ def _compiled_network() -> Callable[..., None] | None:
     except RuntimeError:  # no writable place for the cache: compile anew in every process
         kernel = numba.njit(nogil=True)(_network_strips)
     return kernel
+
+
+def _compile_prefetch() -> None:
+    """Let ``_prefetch`` be one instruction where numba compiles it."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic, overload
+
+    def of_an_address(_: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            takes = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+            prefetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], takes)
+            for_reading, into_second_level, of_data = number(0), number(2), number(1)
+            place = builder.inttoptr(arguments[0], pointer)
+            builder.call(prefetch, [place, for_reading, into_second_level, of_data])
+            return context.get_dummy_value()
+
+        return types.void(types.intp), generate
+
+    instruction: Any = intrinsic(of_an_address)
+    overload(_prefetch)(lambda address: lambda address: instruction(address))
 
 
 def _kernel_means(kernel: Callable[..., None], updates: Tensor, low: int, high: int, out: Tensor) -> None:

@@ -3,7 +3,6 @@
 import itertools
 import sys
 import tracemalloc
-import types
 
 import numpy as np
 import pytest
@@ -179,7 +178,7 @@ def test_without_a_place_for_its_cache_numba_compiles_in_memory(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: function
 
-    monkeypatch.setitem(sys.modules, "numba", types.SimpleNamespace(njit=njit))
+    monkeypatch.setattr(pytest.importorskip("numba"), "njit", njit)
     assert _columns._compiled_network.__wrapped__() is _columns._network_strips
 
 
