@@ -14,7 +14,8 @@ flower35000  Flower's own engine with 35,000 clients of `many`.
 Overhead is what is left of the wall time for clients and aggregation when training is taken out: the seconds inside
 ``flsec.training.train``, divided by the number of workers. On a machine that has other work to do the wall says little;
 so the processor's seconds of all processes, less those of training, are given as well, per client and round. Memory is
-the sum over all processes (driver, workers, Ray's own) of the proportional set size: shared pages count once.
+the sum over all processes (driver, workers, Ray's own) of the proportional set size: shared pages count once. Over
+the rounds it is shown without pages of files (the data, which more and more clients look at) + these.
 """
 
 import argparse
@@ -65,15 +66,15 @@ def processes() -> list[int]:
     return found
 
 
-def memory(pids: Iterable[int]) -> float:
-    """Return the proportional set size in MiB, summed."""
+def memory(pids: Iterable[int], part: str = "Pss") -> float:
+    """Return the proportional set size in MiB, summed; of ``"Pss_File"``, the pages of files that are mapped."""
     total = 0
     for pid in pids:
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        total += next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+        total += next((int(line.split()[1]) for line in lines if line.startswith(f"{part}:")), 0)
     return total / 1024
 
 
@@ -235,7 +236,8 @@ def many(engine_name: str, rounds: int) -> dict[str, Any]:
                     end.update(cpu_seconds(processes()))
                     trained.update(wall=totals.wall, cpu=totals.cpu)
             if record["round"] % max(1, rounds // 20) == 0:
-                timeline.append({"round": record["round"], "MiB": round(memory(processes()), 1)})
+                size, files = memory(processes()), memory(processes(), "Pss_File")
+                timeline.append({"round": record["round"], "MiB": round(size, 1), "files": round(files, 1)})
 
         loop = ServerLoop(config, loop_folder, on_round)
         totals = Totals()
@@ -421,7 +423,7 @@ def main() -> None:
         rows.append(json.loads([row for row in done.stdout.splitlines() if row.startswith("{")][-1]))
         for key, value in rows[-1].items():
             if key == "timeline":
-                value = "  ".join(f"{point['round']}: {point['MiB']:.0f}" for point in value)
+                value = "  ".join(f"{at['round']}: {at['MiB'] - at['files']:.0f} + {at['files']:.0f}" for at in value)
             print(f"{key:28}{value:.4g}" if isinstance(value, float) else f"{key:28}{value}", flush=True)
         print()
     if options.json:
