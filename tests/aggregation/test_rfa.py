@@ -14,7 +14,8 @@ from tests.aggregation.brute_force import displacement, honest, with_hostile
 def test_is_a_few_weiszfeld_steps_from_the_mean(seed, n, d, steps):
     u = honest(seed, n, d)
     expected = brute_force.weiszfeld(u, u.mean(dim=0), steps, smoothing=1e-9)
-    torch.testing.assert_close(rfa(u, max_iterations=steps, tolerance=0.0), expected, rtol=0, atol=1e-9)
+    # Where it runs into a row, inner products do not tell distances below 1e-8 apart.
+    torch.testing.assert_close(rfa(u, max_iterations=steps, tolerance=0.0), expected, rtol=0, atol=1e-7)
 
 
 def test_the_default_budget_is_four_steps():
