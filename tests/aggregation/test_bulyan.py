@@ -1,10 +1,12 @@
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flsec import ConfigError
-from flsec.aggregation import _gram, bulyan, bulyan_second_phase, bulyan_selection, mean, multi_krum_selection
+from flsec.aggregation import _gram, _threads, bulyan, bulyan_second_phase, bulyan_selection, mean, multi_krum_selection
 from tests.aggregation import brute_force
 from tests.aggregation.brute_force import displacement, honest, with_hostile
 
@@ -115,11 +117,15 @@ def test_rows_that_are_not_finite_are_not_selected():
 
 
 @pytest.mark.parametrize("block", [9, 40])
-def test_blocks_change_nothing(monkeypatch, block):
-    u = honest(0, 15, 33).float()
+def test_blocks_and_threads_change_nothing(monkeypatch, block):
+    u = honest(0, 15, 33).float().requires_grad_()
     expected = bulyan(u, 3)
     monkeypatch.setitem(_gram._BLOCK, "cpu", block)
+    monkeypatch.setattr(sys.modules[bulyan.__module__], "_BLOCK", block)
+    monkeypatch.setattr(_threads, "_ELEMENTS_PER_THREAD", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(bulyan(u, 3), expected)
+    assert not expected.requires_grad
 
 
 @pytest.mark.parametrize(("n", "f"), [(6, 1), (10, 2), (2, 0), (15, 4), (15, -1)])
