@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from flsec.aggregation._device import where_blocks_are
-from flsec.aggregation._gram import column_blocks
+from flsec.aggregation._threads import each_block
 from flsec.errors import ConfigError
 
 __all__ = ["alignment", "check_reference"]
@@ -34,13 +34,10 @@ def alignment(updates: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tenso
     """
     n, d = updates.shape
     source, device = where_blocks_are(updates)
-    products = torch.zeros(n, dtype=torch.float64, device=device)
-    squares = torch.zeros_like(products)
-    reference_squares = torch.zeros(reference.shape[:-1], dtype=torch.float64, device=device)
-    for columns in column_blocks(2 * n, d, device):
+
+    def work(columns: slice) -> Tensor:
         rows, guide = (part[..., columns].to(device, torch.float64) for part in (source, reference))
-        products += (rows * guide).sum(dim=1)
-        squares += rows.square().sum(dim=1)
-        reference_squares += guide.square().sum(dim=-1)
-    back = updates.device
-    return products.to(back), squares.sqrt_().to(back), reference_squares.sqrt_().to(back)
+        return torch.stack([(rows * guide).sum(dim=1), rows.square().sum(dim=1), guide.square().sum(dim=-1).expand(n)])
+
+    products, squares, reference_squares = each_block(work, n, d, device).to(updates.device)
+    return products, squares.sqrt_(), (reference_squares if reference.ndim > 1 else reference_squares[0]).sqrt_()

@@ -1,4 +1,3 @@
-from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -6,15 +5,13 @@ from torch import Tensor
 
 from flsec.aggregation._device import where_blocks_are
 from flsec.aggregation._gram import check_byzantine, check_updates, is_whole, squared_distances
-from flsec.aggregation._threads import in_threads
+from flsec.aggregation._threads import each_block
 from flsec.errors import ConfigError
 from flsec.parameters import Count
 
 __all__ = ["bulyan", "bulyan_second_phase", "bulyan_selection"]
 
 SecondPhase = Literal["mean", "trimmed_mean"]
-
-_BLOCK, _BLOCK_ELSEWHERE = 2**15, 2**25  # elements; on so few torch starts no threads of its own in each of ours
 
 
 def bulyan(updates: Tensor, num_byzantine: Count, second_phase: SecondPhase = "mean") -> Tensor:
@@ -142,21 +139,16 @@ def _check_phase(second_phase: str) -> None:
 def second_phase_of_rows(updates: Tensor, selected: Tensor, num_byzantine: int, second_phase: SecondPhase) -> Tensor:
     """Return ``bulyan_second_phase`` of some rows of a matrix, without copying them all."""
     updates = updates.detach()
-    theta, d = len(selected), updates.shape[1]
-    result = torch.empty(d, dtype=updates.dtype, device=updates.device)
+    result = torch.empty(updates.shape[1], dtype=updates.dtype, device=updates.device)
     source, device = where_blocks_are(updates)
     selected = selected.to(source.device)
 
-    def work(start: int, stop: int, width: int) -> None:
-        for left in range(start, stop, width):
-            columns = slice(left, min(left + width, stop))
-            values = _sorted_columns(source[:, columns].index_select(0, selected).to(device))
-            result[columns] = _window_means(values, 2 * num_byzantine, centred=second_phase == "mean")
+    def work(columns: slice) -> float:
+        values = _sorted_columns(source[:, columns].index_select(0, selected).to(device))
+        result[columns] = _window_means(values, 2 * num_byzantine, centred=second_phase == "mean")
+        return 0.0
 
-    if device.type == "cpu":
-        in_threads(partial(work, width=max(1, _BLOCK // theta)), theta, d)
-    else:
-        work(0, d, max(1, _BLOCK_ELSEWHERE // theta))
+    each_block(work, len(selected), updates.shape[1], device)
     return result
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from flsec.aggregation._columns import check_matrix
 from flsec.aggregation._device import where_blocks_are
-from flsec.aggregation._gram import column_blocks
+from flsec.aggregation._threads import each_block
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative
 
@@ -53,7 +53,8 @@ def robust_learning_rate(updates: Tensor, threshold: NonNegative, weights: Tenso
     out = updates.new_empty(d)
     source, device = where_blocks_are(updates)
     shares = _shares(weights, n).to(device)
-    for columns in column_blocks(n, d, device):
+
+    def work(columns: slice) -> float:
         block = source[:, columns].to(device)
         mean = shares @ block.double()
         if not mean.isfinite().all():
@@ -62,7 +63,10 @@ def robust_learning_rate(updates: Tensor, threshold: NonNegative, weights: Tenso
             counted = shares @ finite.double()
             mean = (shares @ block.double() / counted).where(counted > 0, 0.0)
         votes = block.sign().sum(dim=0).double()  # compared exactly: float32 would round the threshold
-        out[columns] = mean.where(votes.abs() >= threshold, -mean)
+        out[columns] = mean.where(votes.abs() >= threshold, -mean).to(out)
+        return 0.0
+
+    each_block(work, n, d, device)
     return out
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from flsec.aggregation._device import where_blocks_are
-from flsec.aggregation._gram import check_updates, column_blocks
+from flsec.aggregation._gram import check_updates
+from flsec.aggregation._threads import each_block
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative, Positive
 
@@ -89,7 +90,11 @@ def rsa_server_step(
         raise ConfigError(f"rsa_server_step needs learning_rate > 0, delta >= 0 and lambda_ >= 0; got {settings}.")
     votes = torch.empty(updates.shape[1], dtype=torch.float64, device=updates.device)
     source, device = where_blocks_are(updates)
-    for columns in column_blocks(updates.shape[0], updates.shape[1], device):
+
+    def count(columns: slice) -> float:
         signs = source[:, columns].to(device).sign().nan_to_num_(nan=0.0)
         votes[columns] = signs.sum(dim=0, dtype=torch.float64).to(votes.device)
+        return 0.0
+
+    each_block(count, updates.shape[0], updates.shape[1], device)
     return (learning_rate * (delta * votes - lambda_ * parameters.to(votes))).to(updates.dtype)

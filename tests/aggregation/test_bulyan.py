@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -121,7 +119,7 @@ def test_blocks_and_threads_change_nothing(monkeypatch, block):
     u = honest(0, 15, 33).float().requires_grad_()
     expected = bulyan(u, 3)
     monkeypatch.setitem(_gram._BLOCK, "cpu", block)
-    monkeypatch.setattr(sys.modules[bulyan.__module__], "_BLOCK", block)
+    monkeypatch.setattr(_threads, "_FEW", block)
     monkeypatch.setattr(_threads, "_ELEMENTS_PER_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(bulyan(u, 3), expected)

@@ -14,6 +14,7 @@ from flsec.aggregation import (
     CountSketch,
     _columns,
     _gram,
+    _threads,
     fetchsgd_init,
     fetchsgd_step,
     sparsefed_init,
@@ -76,6 +77,8 @@ def _small_blocks(monkeypatch):
         monkeypatch.setitem(_gram._BLOCK, kind, 1000)
     monkeypatch.setattr(_gram, "_SMALLEST_BLOCK", 1000)
     monkeypatch.setattr(_columns, "_BLOCK_ELSEWHERE", 1000)
+    for name in ("_FEW", "_MANY"):
+        monkeypatch.setattr(_threads, name, 1000)
 
 
 def case(name):
