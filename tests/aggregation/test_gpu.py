@@ -13,6 +13,7 @@ from flsec._contracts.server import MODEL, ClassicServer, flower_strategy, hones
 from flsec.aggregation import (
     CountSketch,
     _columns,
+    _device,
     _gram,
     _threads,
     fetchsgd_init,
@@ -116,6 +117,7 @@ def test_computing_on_a_gpu_as_in_main_memory(name, monkeypatch):
     torch.testing.assert_close(result, expected)
 
 
+NO_MATRIX = {"crfl", "eavesdrop", "flwbc", "oracle_sgd", "soteria"}  # that leave the mean to Flower
 TRAINING = {"diverse_fl", "fed_inv", "fl_trust"}  # that compute gradients on the server
 
 
@@ -132,8 +134,13 @@ def test_a_defense_computes_the_same_on_a_gpu(name, monkeypatch):
         return ClassicServer(strategy, range(1, N + 1)).play([1, 2], lambda *said: [honest(*said)[0]])
 
     here = play().arrays
-    with a_gpu(monkeypatch):
+    sent, kept_on = [], _device.kept_on
+    monkeypatch.setattr(_device, "kept_on", lambda *said: (sent.append(said), kept_on(*said))[1])
+    monkeypatch.setattr(_gram, "kept_on", _device.kept_on)
+    monkeypatch.setattr(_columns, "kept_on", _device.kept_on)
+    with a_gpu(monkeypatch) as device:
         there = play(device="cuda").arrays
+    assert any(where.type == device.type for _, where in sent) == (name not in NO_MATRIX)
     assert any((one != start).any() for one, start in zip(here, MODEL.values(), strict=True))
     for one, other in zip(here, there, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
