@@ -1,6 +1,7 @@
 """Starting a run: resources checked, logs redirected, the chosen engine driven, interruptions handled."""
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -74,7 +75,7 @@ def resume(
 
 
 def _run(loop: ServerLoop, verbose: bool) -> RunFolder:
-    with _logged(loop.folder.log, verbose), _interruptible(loop.stop):
+    with _logged(loop.folder.log, verbose), _interruptible(loop.stop), _little_to_collect():
         if loop.config.simulation.engine == "inprocess":
             _run_in_process(loop)
         elif loop.config.simulation.engine == "pooled":
@@ -86,6 +87,17 @@ def _run(loop: ServerLoop, verbose: bool) -> RunFolder:
     if loop.config.output.plots:
         plot_rounds(loop.folder.rounds(), loop.folder.path / "accuracy.png", loop.config.name)
     return loop.folder
+
+
+@contextlib.contextmanager
+def _little_to_collect() -> Iterator[None]:
+    """Keep the garbage collector from looking through all that has been imported, again and again, in a run."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _run_in_process(loop: ServerLoop) -> None:

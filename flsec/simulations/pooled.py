@@ -6,6 +6,7 @@ are not at work, so that 35,000 of them cost nothing until they are asked.
 """
 
 import gc
+import logging
 import pickle
 import threading
 import time
@@ -24,6 +25,8 @@ from flsec.simulations._ray import check_workers_fit, connect
 from flsec.simulations.grid import CLIENT_FAILED, OwnGrid
 
 __all__ = ["PooledGrid"]
+
+logger = logging.getLogger("flsec")
 
 Packed = dict[str, Any]  # records by name; arrays as numpy views of their bytes, which Ray maps without pickling them
 _Work = tuple[Packed, Any, Context]  # a message's records that others of the round do not share, and its metadata
@@ -61,16 +64,16 @@ class _Worker:
         self._arrays: dict[str, ArrayRecord] = {}  # a client gets records of its own, which it may empty,
         self._others: Packed = {}  # around these
 
-    def ready(self) -> None:
-        """Answer when the app has been loaded."""
-
     def process(self, work: tuple[str, Any, Sequence[_Work]]) -> tuple[float, list[_Result]]:
-        """Run the app on messages of one round, one after the other; return the seconds, and a result for each."""
+        """Run the app on messages of one round, one after the other; return the seconds, and a result for each.
+
+        Without messages it answers as soon as the app has been loaded.
+        """
         import ray
 
         key, shared, parts = work
         started = time.perf_counter()
-        if key != self._key:  # the first message of a round: fetch what all its messages share
+        if parts and key != self._key:  # the first message of a round: fetch what all its messages share
             arrays, others = ray.get(shared[0])
             self._arrays = {name: _unpack(packed, copy=True) for name, packed in arrays.items()}
             self._others, self._key = others, key
@@ -141,24 +144,27 @@ class _Round:
     others: dict[str, bytes]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slot:
-    """One actor and the calls that it has been given, oldest first."""
+    """One actor, and the call that it is at work on; at first one without messages, which it answers when it is up."""
 
     actor: Any
-    working: deque[tuple[Any, list[Message]]] = field(default_factory=deque)
+    call: Any = None  # reference to the result
+    messages: list[Message] = field(default_factory=list)
+    since: float = 0.0  # when the call was made
 
-    @property
-    def messages(self) -> list[Message]:
-        """What it has in hand."""
-        return [message for _, messages in self.working for message in messages]
+    @classmethod
+    def of(cls, actor: Any) -> "_Slot":
+        """Return a slot whose actor is starting."""
+        return cls(actor, actor.process.remote(("", None, [])))
 
 
 class PooledGrid(OwnGrid):
     """Run clients on a pool of Ray actors; node ids are partition ids.
 
-    Works for any ClientApp and any ServerApp, of both Flower APIs. A client that raises becomes an error reply; a
-    worker that dies loses the messages it had in hand, no more than its share of the round, and is replaced.
+    Works for any ClientApp and any ServerApp, of both Flower APIs. A client that raises becomes an error reply, and so
+    does one that takes its worker down with it; the worker is replaced. Quick clients that shared a call with one that
+    ended its worker, or that hangs, are asked again without it.
 
     Args:
         client_app: what the clients run.
@@ -178,9 +184,10 @@ class PooledGrid(OwnGrid):
     copied once a round into the object store and once a round by each worker, a reply once by its worker.
     """
 
-    DEPTH = 2  # calls in hand per worker: while it works on one, the next is already there
-    CALL, LEAST_CALL = 0.06, 0.015  # seconds of work in a call, at the most, and when the round nears its end
+    CALL = 0.06  # seconds of work in a call, at the most, by what its clients have taken so far
+    PATIENCE = 5.0  # seconds after which a call for several clients is given up, and each is called for alone
     WAIT = 0.02  # seconds that a look for replies may take
+    STARTS = 3  # so many times in a row may new workers die while they start, before the round's messages fail
     START, START_EACH = 300.0, 10.0  # seconds for the workers to start, and for each of them; busy machines are slow
 
     def __init__(
@@ -201,10 +208,11 @@ class PooledGrid(OwnGrid):
         super().__init__(num_clients, run_config)
         self._slots: list[_Slot] = []
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[str, Message]] = deque()
+        self._waiting: deque[Message] = deque()
         self._replies: dict[str, Message] = {}
         self._round: _Round | None = None
         self._paces: dict[str, float] = defaultdict(lambda: self.CALL)  # seconds that a message of a type takes
+        self._failed_starts = 0
         self._alone: set[str] = set()  # messages that may spoil a call for others
         try:
             count = check_workers_fit(num_cpus, num_gpus)
@@ -216,14 +224,14 @@ class PooledGrid(OwnGrid):
         # Without task events: Ray would keep a record of each of the last 100,000 calls.
         actor = worker.options(num_cpus=num_cpus, num_gpus=num_gpus, enable_task_events=False)
         self._new_actor: Callable[[], Any] = lambda: actor.remote(app, max(1, int(num_cpus)))
-        self._slots = [_Slot(self._new_actor()) for _ in range(min(count, max_workers or count, num_clients))]
+        self._slots = [_Slot.of(self._new_actor()) for _ in range(min(count, max_workers or count, num_clients))]
         self._wait_for_workers()
 
     def _wait_for_workers(self) -> None:
         """Go on with the workers that have started; in a cluster, others may hold what was counted on."""
         import ray
 
-        started = {slot.actor.ready.remote(): slot for slot in self._slots}
+        started = {slot.call: slot for slot in self._slots}
         patience = self.START + self.START_EACH * len(started)
         ready, late = ray.wait(list(started), num_returns=len(started), timeout=patience)
         try:
@@ -233,7 +241,9 @@ class PooledGrid(OwnGrid):
             raise RuntimeError(f"no worker can load the ClientApp: {error}") from error
         for reference in late:
             _kill(started[reference].actor)
-        self._slots = [started[reference] for reference in started if reference not in late]
+        self._slots = [slot for reference, slot in started.items() if reference not in late]
+        for slot in self._slots:
+            slot.call = None
         if not self._slots:
             self.close()
             raise RuntimeError(f"no worker has started within {patience:.0f} s: Ray's nodes are busy with other work.")
@@ -250,7 +260,7 @@ class PooledGrid(OwnGrid):
             for message in messages:
                 message_id = str(uuid.uuid4())
                 message.metadata.__dict__["_message_id"] = message_id
-                self._waiting.append((message_id, message))
+                self._waiting.append(message)
                 ids.append(message_id)
             self._hand_out()
         return ids
@@ -279,12 +289,13 @@ class PooledGrid(OwnGrid):
         """Forget messages whose time is over; a worker that is still busy with one of them is replaced."""
         with self._lock:
             late = set(message_ids)
-            self._waiting = deque(entry for entry in self._waiting if entry[0] not in late)
+            self._waiting = deque(message for message in self._waiting if message.metadata.message_id not in late)
             for slot in self._slots:
-                if slot.working and any(message.metadata.message_id in late for message in slot.working[0][1]):
-                    again = [message for message in slot.messages if message.metadata.message_id not in late]
-                    self._replace(slot)
-                    self._waiting.extendleft((m.metadata.message_id, m) for m in reversed(again))
+                messages = slot.messages
+                again = [message for message in messages if message.metadata.message_id not in late]
+                if len(again) < len(messages):
+                    self._replace(slot, "is busy with a client whose time is over")
+                    self._waiting.extendleft(reversed(again))
             self._alone -= late
             for key in late:
                 self._replies.pop(key, None)
@@ -301,42 +312,31 @@ class PooledGrid(OwnGrid):
     # --- under the lock -------------------------------------------------------------------------------------
 
     def _hand_out(self) -> None:
-        """Give waiting messages to the workers that have the least in hand."""
-        while self._waiting:
-            slot = min(self._slots, key=lambda slot: len(slot.working))
-            if len(slot.working) >= self.DEPTH:
-                return
-            self._submit(slot, self._next_call(slot))
-        for idle in (slot for slot in self._slots if not slot.working):
-            self._take_over(idle)
+        """Give waiting messages to the workers that have nothing to do.
 
-    def _next_call(self, slot: _Slot) -> list[Message]:
-        """Take waiting messages for one call: as many as are quick, the fewer the nearer the round is to its end.
-
-        No worker has more in hand than its share of what is not done yet.
+        One call at a time for each: a second one in advance saves no time that can be measured, and would have to be
+        cancelled where another worker can do it earlier. A worker that starts would miss the cancelled call in the
+        order of its calls, and Ray lets it fail all others after 30 seconds.
         """
-        pace = self._paces[self._waiting[0][1].metadata.message_type]
-        most, least = (int(seconds / pace) for seconds in (self.CALL, self.LEAST_CALL))
-        part = len(self._waiting) // (len(self._slots) * self.DEPTH)
-        share = -(-(len(self._waiting) + sum(len(each.messages) for each in self._slots)) // len(self._slots))
-        count = max(1, min(max(least, min(part, most)), share - len(slot.messages), len(self._waiting)))
-        messages = [self._waiting.popleft()[1]]
-        identity = _identity(messages[0].content)
-        while len(messages) < count and self._alone.isdisjoint((messages[0].metadata.message_id, self._waiting[0][0])):
-            if _identity(self._waiting[0][1].content) != identity:
+        for slot in self._slots:
+            if self._waiting and slot.call is None:
+                self._submit(slot, self._next_call())
+
+    def _next_call(self) -> list[Message]:
+        """Take waiting messages for one call: as many as are quick, and no more than a worker's share of the rest."""
+        first = self._waiting.popleft()
+        waiting = 1 + len(self._waiting)
+        share = -(-(waiting + sum(len(slot.messages) for slot in self._slots)) // len(self._slots))
+        count = min(int(self.CALL / self._paces[first.metadata.message_type]), share, waiting)
+        identity = _identity(first.content)
+        messages = [first]
+        while len(messages) < count and self._alone.isdisjoint(
+            (first.metadata.message_id, self._waiting[0].metadata.message_id)
+        ):
+            if _identity(self._waiting[0].content) != identity:
                 break
-            messages.append(self._waiting.popleft()[1])
+            messages.append(self._waiting.popleft())
         return messages
-
-    def _take_over(self, idle: _Slot) -> None:
-        """Let an idle worker do what waits behind another's call, so that a slow client delays nobody else."""
-        import ray
-
-        busy = next((slot for slot in self._slots if len(slot.working) > 1), None)
-        if busy is not None:
-            reference, messages = busy.working.pop()
-            ray.cancel(reference)  # if it has just been started after all, its result is not looked at
-            self._submit(idle, messages)
 
     def _submit(self, slot: _Slot, messages: list[Message]) -> None:
         """Call the worker; the messages share their arrays."""
@@ -345,7 +345,7 @@ class PooledGrid(OwnGrid):
             key, shared, own = self._parts(message.content)
             works.append((own, message.metadata, self._context(message.metadata.dst_node_id)))
         call = key, [shared], works  # one argument: Ray pickles each on its own
-        slot.working.append((slot.actor.process.remote(call), messages))
+        slot.call, slot.messages, slot.since = slot.actor.process.remote(call), messages, time.monotonic()
 
     def _parts(self, content: RecordDict) -> tuple[str, Any, Packed]:
         """Split a message into what the round's messages share, in the object store, and the rest.
@@ -370,40 +370,63 @@ class PooledGrid(OwnGrid):
         """Wait a moment for workers to finish, and turn what they return into replies."""
         import ray
 
-        references = [slot.working[0][0] for slot in self._slots if slot.working]
+        references = [slot.call for slot in self._slots if slot.call is not None]
         if not references:
             return
         finished, _ = ray.wait(references, num_returns=1, timeout=self.WAIT)
         if finished:  # take along whatever else is done by now
             finished, _ = ray.wait(references, num_returns=len(references), timeout=0)
         for reference in finished:
-            slot = next(slot for slot in self._slots if slot.working and slot.working[0][0] is reference)
-            _, messages = slot.working.popleft()
+            slot = next(slot for slot in self._slots if slot.call is reference)
+            messages, slot.messages, slot.call = slot.messages, [], None
             self._alone.difference_update(message.metadata.message_id for message in messages)
             try:
                 seconds, results = ray.get(reference)
             except ray.exceptions.RayTaskError as error:  # a message or a reply cannot travel
                 self._fail_or_repeat(messages, error)
             except ray.exceptions.RayError as error:
-                lost = [*messages, *slot.messages]
-                self._replace(slot)
-                for message in lost:
-                    self._fail(message, error)
+                self._replace(slot, f"has died: {str(error).splitlines()[0]}")
+                self._fail_or_repeat(messages, error)
+                self._failed_starts += not messages
+                if self._failed_starts > self.STARTS:
+                    self._fail_all_waiting(error)
             else:
-                kind = messages[0].metadata.message_type
-                self._paces[kind] = (self._paces[kind] + max(seconds / len(messages), 1e-6)) / 2
-                for message, parts in zip(messages, results, strict=True):
-                    self._replies[message.metadata.message_id] = self._reply(message, parts)
+                self._take_in(messages, seconds, results)
+        self._give_up_late_calls()
         self._hand_out()
 
+    def _take_in(self, messages: list[Message], seconds: float, results: list[_Result]) -> None:
+        self._failed_starts = 0
+        for message, parts in zip(messages, results, strict=True):
+            self._replies[message.metadata.message_id] = self._reply(message, parts)
+        if messages:
+            kind = messages[0].metadata.message_type
+            self._paces[kind] = (self._paces[kind] + max(seconds / len(messages), 1e-6)) / 2
+
+    def _give_up_late_calls(self) -> None:
+        for slot in self._slots:
+            messages = slot.messages
+            if len(messages) > 1 and time.monotonic() - slot.since > self.PATIENCE:
+                self._paces[messages[0].metadata.message_type] = self.PATIENCE / len(messages)
+                self._replace(slot, f"has not answered for {self.PATIENCE:g} s")
+                self._repeat_alone(messages)
+
     def _fail_or_repeat(self, messages: list[Message], error: Exception) -> None:
-        """Find out which of them it was, by calling for each alone."""
         if len(messages) == 1:
             self._fail(messages[0], error)
-            return
-        for message in reversed(messages):
-            self._alone.add(message.metadata.message_id)
-            self._waiting.appendleft((message.metadata.message_id, message))
+        else:
+            self._repeat_alone(messages)
+
+    def _repeat_alone(self, messages: list[Message]) -> None:
+        """Find out which of them it was that spoilt the call for all."""
+        self._alone.update(message.metadata.message_id for message in messages)
+        self._waiting.extendleft(reversed(messages))
+
+    def _fail_all_waiting(self, error: Exception) -> None:
+        self._failed_starts = 0
+        for message in self._waiting:
+            self._fail(message, error)
+        self._waiting.clear()
 
     def _reply(self, message: Message, parts: _Result) -> Message:
         metadata, error, arrays, others, state = parts
@@ -420,7 +443,7 @@ class PooledGrid(OwnGrid):
         reason = Error(CLIENT_FAILED, f"{type(error).__name__}: {error}")
         self._replies[message.metadata.message_id] = Message(reason, reply_to=message)
 
-    def _replace(self, slot: _Slot) -> None:
+    def _replace(self, slot: _Slot, why: str) -> None:
+        logger.warning("worker %d is replaced: it %s", self._slots.index(slot), why)
         _kill(slot.actor)
-        slot.actor = self._new_actor()
-        slot.working.clear()
+        self._slots[self._slots.index(slot)] = _Slot.of(self._new_actor())

@@ -127,6 +127,19 @@ def honest_reply(message: Message, **metrics: int) -> Message:
     return Message(content, reply_to=message)
 
 
+spoiling_app = ClientApp()
+
+
+@spoiling_app.train()
+def spoil(message: Message, context: Context) -> Message:
+    """Partition 9 ends its worker, or does not answer, in the rounds after the third."""
+    if int(context.node_config["partition-id"]) == 9 and message.content["config"]["server-round"] > 3:
+        if message.content["config"]["hangs"]:
+            time.sleep(600)
+        os._exit(1)
+    return honest_reply(message)
+
+
 slow_app = ClientApp()
 
 
