@@ -117,6 +117,7 @@ def _run_pooled(loop: ServerLoop) -> None:
         max_workers=simulation.cohort_size,
         init_args=simulation.init_args,
         address=simulation.ray_address,
+        client_timeout=simulation.client_timeout,
     )
     try:
         with contextlib.suppress(Exception):  # kept in loop.error

@@ -176,6 +176,8 @@ class PooledGrid(OwnGrid):
         init_args: passed to ``ray.init`` if this process does not use Ray yet.
         address: of a running Ray cluster to join, ``"host:port"`` or ``"auto"``; None: start Ray on this machine.
         run_config: what clients find in ``context.run_config``.
+        client_timeout: seconds after which the server gives up clients, if it does; a call for several clients is
+            given up after half of them, or 30 s if that is less.
 
     Raises:
         ConfigError: the resources do not suffice for one worker.
@@ -185,7 +187,7 @@ class PooledGrid(OwnGrid):
     """
 
     CALL = 0.06  # seconds of work in a call, at the most, by what its clients have taken so far
-    PATIENCE = 5.0  # seconds after which a call for several clients is given up, and each is called for alone
+    PATIENCE = 30.0  # seconds; a worker of a machine with much other work may be as slow as that
     WAIT = 0.02  # seconds that a look for replies may take
     STARTS = 3  # so many times in a row may new workers die while they start, before the round's messages fail
     START, START_EACH = 300.0, 10.0  # seconds for the workers to start, and for each of them; busy machines are slow
@@ -201,6 +203,7 @@ class PooledGrid(OwnGrid):
         init_args: dict[str, Any] | None = None,
         address: str | None = None,
         run_config: dict[str, Any] | None = None,
+        client_timeout: float | None = None,
     ):
         import ray
 
@@ -212,6 +215,7 @@ class PooledGrid(OwnGrid):
         self._replies: dict[str, Message] = {}
         self._round: _Round | None = None
         self._paces: dict[str, float] = defaultdict(lambda: self.CALL)  # seconds that a message of a type takes
+        self._patience = self.PATIENCE if client_timeout is None else min(self.PATIENCE, client_timeout / 2)
         self._failed_starts = 0
         self._alone: set[str] = set()  # messages that may spoil a call for others
         try:
@@ -406,9 +410,9 @@ class PooledGrid(OwnGrid):
     def _give_up_late_calls(self) -> None:
         for slot in self._slots:
             messages = slot.messages
-            if len(messages) > 1 and time.monotonic() - slot.since > self.PATIENCE:
-                self._paces[messages[0].metadata.message_type] = self.PATIENCE / len(messages)
-                self._replace(slot, f"has not answered for {self.PATIENCE:g} s")
+            if len(messages) > 1 and time.monotonic() - slot.since > self._patience:
+                self._paces[messages[0].metadata.message_type] = self._patience / len(messages)
+                self._replace(slot, f"has not answered for {self._patience:g} s")
                 self._repeat_alone(messages)
 
     def _fail_or_repeat(self, messages: list[Message], error: Exception) -> None:
