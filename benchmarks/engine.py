@@ -1,7 +1,7 @@
 """What a simulation costs beside the training: overhead, start, memory over the rounds, against Flower's own engine.
 
     python benchmarks/engine.py many [--rounds 1000] [--engines inprocess pooled] [--json FILE]
-    python benchmarks/engine.py throughput [--rounds 10] [--json FILE]
+    python benchmarks/engine.py throughput [--rounds 100] [--json FILE]
     python benchmarks/engine.py large [--json FILE]
     python benchmarks/engine.py flower35000 [--rounds 50] [--json FILE]
 
@@ -91,17 +91,20 @@ def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
 
 
 class Peak:
-    """The largest memory of all processes, or of this one, looked at once a second."""
+    """The largest memory of all processes, or of this one, looked at now and then, and at the end."""
 
-    def __init__(self, everybody: bool = True):
+    def __init__(self, everybody: bool = True, every: float = 1.0):
         self.value = 0.0
-        self._everybody = everybody
+        self._everybody, self._every = everybody, every
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
-        while not self._done.wait(1.0):
-            self.value = max(self.value, memory(processes() if self._everybody else [os.getpid()]))
+        while not self._done.wait(self._every):
+            self._look()
+
+    def _look(self) -> None:
+        self.value = max(self.value, memory(processes() if self._everybody else [os.getpid()]))
 
     def __enter__(self) -> "Peak":
         self._thread.start()
@@ -110,6 +113,7 @@ class Peak:
     def __exit__(self, *_: Any) -> None:
         self._done.set()
         self._thread.join()
+        self._look()
 
 
 # --- runs with a clock on the training ---------------------------------------------------------------------------
@@ -345,13 +349,12 @@ def large(engine_name: str, rounds: int) -> dict[str, Any]:
     for round_ in range(rounds + 1):
         del replies
         messages = [Message(RecordDict({"arrays": model}), node, "train") for node in range(100)]
-        before = memory([os.getpid()])
-        with Peak(everybody=False) as peak:
+        with Peak(everybody=False, every=0.2) as peak:
             started = time.perf_counter()
             replies = list(grid.send_and_receive(messages, timeout=600))
             if round_:  # the first fills memory that later ones use again
                 seconds.append(time.perf_counter() - started)
-                driver = max(driver, peak.value - (before if engine_name == "inprocess" and round_ == 0 else 0))
+        driver = max(driver, peak.value)
         assert len(replies) == 100
         assert not any(reply.has_error() for reply in replies)
         everybody = max(everybody, memory(processes()))
@@ -388,7 +391,7 @@ def flower35000(engine_name: str, rounds: int) -> dict[str, Any]:
 
 PARTS: dict[str, tuple[Callable[[str, int], dict[str, Any]], tuple[str, ...], int]] = {
     "many": (many, ("inprocess", "pooled"), 1000),
-    "throughput": (throughput, ("inprocess", "pooled", "flower"), 10),
+    "throughput": (throughput, ("inprocess", "pooled", "flower"), 100),
     "large": (large, ("inprocess", "pooled"), 3),
     "flower35000": (flower35000, ("flower",), 50),
 }

@@ -1,5 +1,6 @@
 """The engine, run in this process: the run folder, resumption, interruption, failure. Ray runs are elsewhere."""
 
+import gc
 import json
 import math
 from pathlib import Path
@@ -167,6 +168,22 @@ def test_a_round_without_any_reply_keeps_the_model_and_says_why(config: Any, mon
         assert len(record["quarantined"]) == 9
         assert all("out of order" in entry["reason"] for entry in record["quarantined"])
     assert len({record["accuracy"] for record in folder.rounds()}) == 1
+
+
+def test_the_collector_passes_over_what_was_there_before_a_run_and_only_while_it_runs(
+    config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = []
+
+    def explode(self: Any, *args: Any) -> Any:
+        frozen.append(gc.get_freeze_count())
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(engine.ServerLoop, "_evaluated", explode)
+    with pytest.raises(RuntimeError, match="disk full"):
+        engine.run(config())
+    assert frozen[0] > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_failure_of_the_server_is_raised_and_what_was_done_is_kept(
