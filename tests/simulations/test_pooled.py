@@ -137,12 +137,15 @@ def test_rounds_after_a_worker_was_replaced_are_whole() -> None:
     # A new worker once missed the call that another had taken over while it started; Ray then failed its later calls.
     grid = PooledGrid(faulty.counting_app, 12)
     ray.kill(grid._slots[0].actor)
-    for round_ in (1, 2, 3, 4):
+    started, round_, with_all = time.monotonic(), 0, 0
+    while with_all < 3:
+        round_ += 1
         replies = list(grid.send_and_receive(messages(round_, range(12)), timeout=100))
         assert len(replies) == 12
         assert sum(reply.has_error() for reply in replies) <= (round_ == 1)
-        time.sleep(4 * (round_ == 2))  # the new worker is up, and takes part again
-    assert all(slot.call is None for slot in grid._slots)
+        with_all += round_ > 1 and all(slot.call is None for slot in grid._slots)  # the new worker is up
+        assert time.monotonic() - started < 200
+        time.sleep(0.2)
     grid.close()
 
 
@@ -156,11 +159,11 @@ def test_workers_that_cannot_start_again_fail_the_round_but_do_not_block_it() ->
     grid = PooledGrid(faulty.counting_app, 6)
     new_actor, broken = grid._new_actor, ray.remote(Broken)
     grid._new_actor = lambda: broken.remote()
-    for slot in grid._slots:
-        ray.kill(slot.actor)
+    for slot in list(grid._slots):
+        grid._replace(slot, "is needed for a test")
     replies = list(grid.send_and_receive(messages(1, range(6)), timeout=100))
     assert [reply.has_error() for reply in replies] == [True] * 6
-    assert any("no room for me" in str(reply.error.reason) for reply in replies)
+    assert all("no room for me" in str(reply.error.reason) for reply in replies)
     grid._new_actor = new_actor
     replies = list(grid.send_and_receive(messages(2, range(6)), timeout=100))
     assert [reply.has_error() for reply in replies] == [False] * 6
