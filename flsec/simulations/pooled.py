@@ -187,10 +187,10 @@ class PooledGrid(OwnGrid):
     """
 
     CALL = 0.06  # seconds of work in a call, at the most, by what its clients have taken so far
-    PATIENCE = 30.0  # seconds; a worker of a machine with much other work may be as slow as that
+    PATIENCE = 30.0  # seconds after which a call for several clients is given up; busy machines are slow
     WAIT = 0.02  # seconds that a look for replies may take
     STARTS = 3  # so many times in a row may new workers die while they start, before the round's messages fail
-    START, START_EACH = 300.0, 10.0  # seconds for the workers to start, and for each of them; busy machines are slow
+    START, START_EACH = 300.0, 10.0  # seconds for the workers to start, and for each of them
 
     def __init__(
         self,
@@ -389,7 +389,7 @@ class PooledGrid(OwnGrid):
             except ray.exceptions.RayTaskError as error:  # a message or a reply cannot travel
                 self._fail_or_repeat(messages, error)
             except ray.exceptions.RayError as error:
-                self._replace(slot, f"has died: {str(error).splitlines()[0]}")
+                self._replace(slot, "has died: " + str(error).partition("\n")[0])
                 self._fail_or_repeat(messages, error)
                 self._failed_starts += not messages
                 if self._failed_starts > self.STARTS:
@@ -431,6 +431,7 @@ class PooledGrid(OwnGrid):
         for message in self._waiting:
             self._fail(message, error)
         self._waiting.clear()
+        self._alone.clear()
 
     def _reply(self, message: Message, parts: _Result) -> Message:
         metadata, error, arrays, others, state = parts
