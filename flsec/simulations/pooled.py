@@ -73,7 +73,7 @@ class _Worker:
 
         key, shared, parts = work
         started = time.perf_counter()
-        if parts and key != self._key:  # the first message of a round: fetch what all its messages share
+        if key != self._key:  # the first message of a round: fetch what all its messages share
             arrays, others = ray.get(shared[0])
             self._arrays = {name: _unpack(packed, copy=True) for name, packed in arrays.items()}
             self._others, self._key = others, key
@@ -181,6 +181,7 @@ class PooledGrid(OwnGrid):
 
     Raises:
         ConfigError: the resources do not suffice for one worker.
+        RuntimeError: no worker can load the app, or none has started in time.
 
     Cost: a call to an actor takes some milliseconds of all processes' time, so quick clients share one; the model is
     copied once a round into the object store and once a round by each worker, a reply once by its worker.
@@ -449,6 +450,7 @@ class PooledGrid(OwnGrid):
         self._replies[message.metadata.message_id] = Message(reason, reply_to=message)
 
     def _replace(self, slot: _Slot, why: str) -> None:
-        logger.warning("worker %d is replaced: it %s", self._slots.index(slot), why)
+        number = self._slots.index(slot)
+        logger.warning("worker %d is replaced: it %s", number, why)
         _kill(slot.actor)
-        self._slots[self._slots.index(slot)] = _Slot.of(self._new_actor())
+        self._slots[number] = _Slot.of(self._new_actor())

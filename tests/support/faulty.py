@@ -132,8 +132,8 @@ spoiling_app = ClientApp()
 
 @spoiling_app.train()
 def spoil(message: Message, context: Context) -> Message:
-    """Partition 9 ends its worker, or does not answer, in the rounds after the third."""
-    if int(context.node_config["partition-id"]) == 9 and message.content["config"]["server-round"] > 3:
+    """Partition 9 ends its worker, or does not answer."""
+    if int(context.node_config["partition-id"]) == 9:
         if message.content["config"]["hangs"]:
             time.sleep(600)
         os._exit(1)
