@@ -46,7 +46,7 @@ def main() -> None:
         learning_rate=config.training.learning_rate,
         num_steps=steps,
         lipschitz=logistic_lipschitz(crfl["max_norm"]),
-        poisoned_share=attacks["bad_nets"]["fraction"],
+        poisoned_share=attacks["badnets"]["fraction"],
         boost=attacks["model_replacement"]["scale"],
         max_norm=crfl["max_norm"],
         std=crfl["std"],

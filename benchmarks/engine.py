@@ -190,7 +190,7 @@ def many_config(rounds: int, folder: str) -> Config:
         {
             "name": "many",
             "data": {"name": "mnist", "partition": {"name": "natural", "split_each": 80}},
-            "model": {"name": "fed_inv_cnn"},
+            "model": {"name": "fedinv_cnn"},
             "training": {"learning_rate": 0.05, "steps": 1, "batch_size": 1.0},
             "defenses": [{"name": "norm_clipping", "max_norm": 1.0}, {"name": "krum", "num_byzantine": 5}],
             "attacks": [{"name": "sign_flipping", "scale": 4.0}],

@@ -1,6 +1,6 @@
 """FedInv's inversions of a round: all clients in one batch against one client after another.
 
-    python benchmarks/fedinv_inversion.py [--models fed_inv_cnn fed_inv_fcn softmax] [--clients 20] [--dummies 10]
+    python benchmarks/fedinv_inversion.py [--models fedinv_cnn fedinv_fcn softmax] [--clients 20] [--dummies 10]
                                           [--steps 20] [--repeats 3] [--threads N] [--json FILE]
 
 Two ways to go one after another: "autograd" differentiates the plain network twice and steps torch's own Adam, as the
@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy
 from flsec.models import build_model
 from flsec.reconstruction import InvertedUpdates, invert_update
 
-FORMS = {"fed_inv_cnn": ((1, 28, 28), 10), "fed_inv_fcn": ((561,), 6), "softmax": ((1, 28, 28), 10)}
+FORMS = {"fedinv_cnn": ((1, 28, 28), 10), "fedinv_fcn": ((561,), 6), "softmax": ((1, 28, 28), 10)}
 ROUND = 700  # steps, the paper's
 
 

@@ -4,8 +4,10 @@ Nothing is listed by hand: a new file in the package, with an ``__all__``, is en
 """
 
 import difflib
+import functools
 import importlib
 import inspect
+import logging
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +16,23 @@ from typing import Any
 from flsec.errors import ConfigError
 from flsec.parameters import check_parameters, parameters_of
 
-__all__ = ["Registry", "export_modules", "modules_of", "snake_case"]
+__all__ = ["Registry", "export_modules", "modules_of", "yaml_name"]
+
+logger = logging.getLogger("flsec")
+
+
+def yaml_name(member: Any) -> str:
+    """Return the YAML name of a class or function: that of its file where the file is named after it, else snake case.
+
+    ``MultiKrum`` in ``multi_krum.py`` is ``multi_krum``, and ``FoolsGold`` in ``foolsgold.py`` is ``foolsgold``: one
+    spelling in every room.
+    """
+    file = member.__module__.rpartition(".")[2]
+    return file if file.replace("_", "") == member.__name__.lower() else snake_case(member.__name__)
 
 
 def snake_case(name: str) -> str:
-    """Return the YAML name of a class or function: ``MultiKrum`` -> ``multi_krum``, ``ALIE`` -> ``alie``."""
+    """Return a class's name as a file would have it: ``MultiKrum`` -> ``multi_krum``, ``ALIE`` -> ``alie``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
@@ -47,6 +61,12 @@ def export_modules(package: str, namespace: dict[str, Any]) -> list[str]:
     return sorted(names)
 
 
+@functools.cache  # once for each spelling, however often the name is looked up
+def _say_usual_name(kind: str, written: str, usual: str) -> None:
+    if written not in (usual, usual.replace("_", "")) and written.islower():
+        logger.warning("%s %r is now spelt %r; the old name goes on working.", kind, written, usual)
+
+
 class Registry:
     """The members of one package by their YAML names.
 
@@ -65,7 +85,7 @@ class Registry:
         """Yield (YAML name, object), sorted by name."""
         package = importlib.import_module(self.package)
         members = (getattr(package, name) for name in package.__all__)
-        found = {snake_case(m.__name__): m for m in members if self._is_member(m)}
+        found = {yaml_name(m): m for m in members if self._is_member(m)}
         yield from sorted(found.items())
 
     def names(self) -> list[str]:
@@ -75,7 +95,8 @@ class Registry:
     def get(self, name: str) -> Any:
         """Return the member called ``name``.
 
-        ``multi_krum``, ``MultiKrum`` and ``multikrum`` are the same; ``package.module:Name`` is imported.
+        ``multi_krum``, ``MultiKrum`` and ``multikrum`` are the same; ``package.module:Name`` is imported. Another
+        spelling than the usual one works, and the log says once which that is.
 
         Raises:
             ConfigError: there is none; the message gives the nearest names.
@@ -85,6 +106,7 @@ class Registry:
         plain = {key.replace("_", ""): member for key, member in self.items()}
         wanted = name.replace("_", "").lower()
         if wanted in plain:
+            _say_usual_name(self.kind, name, yaml_name(plain[wanted]))
             return plain[wanted]
         names = self.names()
         near = difflib.get_close_matches(snake_case(name), names, n=1, cutoff=0.5)
@@ -110,7 +132,7 @@ class Registry:
             supplied: parameters that the caller will add itself; a user may not write them.
         """
         member = self.get(name)
-        title = snake_case(member.__name__)
+        title = yaml_name(member)
         known = {key: value for key, value in parameters_of(member).items() if key not in supplied}
         for key in params:
             if key not in known:

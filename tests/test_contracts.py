@@ -37,7 +37,7 @@ EXEMPTIONS = {
 # Settings that a defense needs for this network and for hundreds of rounds in seconds.
 SETTINGS = {
     # All dummies lie on one line here, so that scores are tied in pairs and trimming decides by the last digit.
-    "fed_inv": {"num_steps": 3, "num_byzantine": 0, "amplification": 100.0, "learning_rate": 0.03},
+    "fedinv": {"num_steps": 3, "num_byzantine": 0, "amplification": 100.0, "learning_rate": 0.03},
 }
 
 
@@ -154,8 +154,9 @@ def test_strategy(name):
 
 
 def comparable():
-    """Defenses with a function of the same name, but not those that need a loss: theirs is of the server's data."""
-    return {name for name in set(DEFENSES.names()) & set(FUNCTIONS) if "loss" not in parameters_of(FUNCTIONS[name][0])}
+    """Defenses with a function of the same name, but not those that need what a server computes on data of its own."""
+    own = {"loss", "server_update", "guiding_updates"}
+    return {name for name in set(DEFENSES.names()) & set(FUNCTIONS) if not own & set(parameters_of(FUNCTIONS[name][0]))}
 
 
 @named(comparable())

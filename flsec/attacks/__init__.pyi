@@ -12,9 +12,9 @@ from flsec.attacks.cohort_view import CohortView as CohortView
 from flsec.attacks.cohort_view import Rehearsal as Rehearsal
 from flsec.attacks.distance_penalty import DistancePenalty as DistancePenalty
 from flsec.attacks.distance_penalty import penalised_gradients as penalised_gradients
-from flsec.attacks.edge_cases import edge_case_indices as edge_case_indices
-from flsec.attacks.edge_cases import split_held_out as split_held_out
-from flsec.attacks.gaussian import gaussian_attack as gaussian_attack
+from flsec.attacks.edge_case_backdoor import edge_case_indices as edge_case_indices
+from flsec.attacks.edge_case_backdoor import split_held_out as split_held_out
+from flsec.attacks.gaussian_attack import gaussian_attack as gaussian_attack
 from flsec.attacks.ipm import ipm as ipm
 from flsec.attacks.krum_attack import KrumAttackFactor as KrumAttackFactor
 from flsec.attacks.krum_attack import krum_attack_factor as krum_attack_factor
@@ -24,14 +24,14 @@ from flsec.attacks.lazy_worker import lazy_worker as lazy_worker
 from flsec.attacks.mimic import mimicked_row as mimicked_row
 from flsec.attacks.min_max import min_max as min_max
 from flsec.attacks.min_sum import min_sum as min_sum
-from flsec.attacks.minimizing_distance import clip_to_range as clip_to_range
-from flsec.attacks.minimizing_distance import minimizing_distance as minimizing_distance
+from flsec.attacks.minimizing_distance_backdoor import clip_to_range as clip_to_range
+from flsec.attacks.minimizing_distance_backdoor import minimizing_distance as minimizing_distance
 from flsec.attacks.model_replacement import model_replacement as model_replacement
 from flsec.attacks.model_replacement import replacement_boost as replacement_boost
 from flsec.attacks.projected_gradient import projected_gradient as projected_gradient
 from flsec.attacks.projected_gradient import wrong_labels as wrong_labels
 from flsec.attacks.projection import project_upload as project_upload
-from flsec.attacks.random_weights import random_attack as random_attack
+from flsec.attacks.random_attack import random_attack as random_attack
 from flsec.attacks.sign_flipping import sign_flipping as sign_flipping
 from flsec.attacks.targeted_poisoning import choose_targets as choose_targets
 from flsec.attacks.triggers import FeatureTrigger as FeatureTrigger
@@ -40,4 +40,4 @@ from flsec.attacks.triggers import triggered_test_set as triggered_test_set
 from flsec.attacks.trimmed_mean_attack import draw_between as draw_between
 from flsec.attacks.trimmed_mean_attack import trimmed_mean_attack_range as trimmed_mean_attack_range
 from flsec.attacks.trimmed_mean_attack import trimmed_mean_attack_range_partial as trimmed_mean_attack_range_partial
-from flsec.attacks.zero import zero_attack as zero_attack
+from flsec.attacks.zero_attack import zero_attack as zero_attack

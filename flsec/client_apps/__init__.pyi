@@ -6,7 +6,7 @@ from flsec.client_apps.adaptive_top_k import AdaptiveTopK as AdaptiveTopK
 from flsec.client_apps.alie import ALIE as ALIE
 from flsec.client_apps.app import numpy_client_app as numpy_client_app
 from flsec.client_apps.back_gradient import BackGradient as BackGradient
-from flsec.client_apps.bad_nets import BadNets as BadNets
+from flsec.client_apps.badnets import BadNets as BadNets
 from flsec.client_apps.base import Attack as Attack
 from flsec.client_apps.base import AttackContext as AttackContext
 from flsec.client_apps.base import ClientDecorator as ClientDecorator

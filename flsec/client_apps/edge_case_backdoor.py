@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flsec.attacks._mixing import num_added, repeated
-from flsec.attacks.edge_cases import edge_case_indices, split_held_out
+from flsec.attacks.edge_case_backdoor import edge_case_indices, split_held_out
 from flsec.attacks.projection import project_upload
 from flsec.client_apps._own_data import extended, num_examples_of
 from flsec.client_apps.base import Attack, AttackContext, NDArrays, Predict

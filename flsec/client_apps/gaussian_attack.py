@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flsec.attacks.gaussian import gaussian_attack
+from flsec.attacks.gaussian_attack import gaussian_attack
 from flsec.client_apps.base import Attack, AttackContext, NDArrays
 from flsec.parameters import Positive
 

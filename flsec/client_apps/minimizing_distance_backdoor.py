@@ -9,10 +9,10 @@ from flwr.app import Context, Message
 from torch import Tensor, nn
 
 from flsec.attacks.cohort_view import CohortView
-from flsec.attacks.minimizing_distance import clip_to_range, minimizing_distance
+from flsec.attacks.minimizing_distance_backdoor import clip_to_range, minimizing_distance
 from flsec.client_apps._inner_mod import context_for, run_inside
 from flsec.client_apps._own_data import examples_at, num_examples_of
-from flsec.client_apps.bad_nets import BadNets
+from flsec.client_apps.badnets import BadNets
 from flsec.client_apps.base import FitResult, HonestFit, Knowledge, NDArrays, three
 from flsec.parameters import Count, Fraction, NonNegative, PositiveCount
 from flsec.randomness import generator

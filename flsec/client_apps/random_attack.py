@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from flsec.attacks.random_weights import random_attack
+from flsec.attacks.random_attack import random_attack
 from flsec.client_apps.base import Attack, AttackContext, NDArrays
 from flsec.parameters import Positive
 

@@ -1,6 +1,6 @@
 """The zero attack on a client."""
 
-from flsec.attacks.zero import zero_attack
+from flsec.attacks.zero_attack import zero_attack
 from flsec.client_apps.base import Attack, AttackContext, NDArrays
 
 __all__ = ["ZeroAttack"]

@@ -221,11 +221,11 @@ def certified_radius_of_run(
     radius, radii = 0.0, []
     for record, other in zip(rounds, twins, strict=True):
         if record["kept_previous_model"] is None:
-            notes = _sparse_fed(record)
+            notes = _sparsefed(record)
             rate = training.learning_rate_at(record["round"], num_rounds)
             fraction = len(record["adversaries"]) / len(record["sampled"])
             attack = corruption_bound(fraction, max_norm=notes["max_norm"], size=size)
-            gaps = notes["sparsity_gap"] + _sparse_fed(other)["sparsity_gap"]
+            gaps = notes["sparsity_gap"] + _sparsefed(other)["sparsity_gap"]
             width = min(size, 2 * notes["k"])
             # rho and gamma are recorded for updates, which hold the clients' rate already
             radius = radius * (1 + server_learning_rate * rate * lipschitz * width)
@@ -234,7 +234,7 @@ def certified_radius_of_run(
     return radii
 
 
-def _sparse_fed(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def _sparsefed(record: Mapping[str, Any]) -> Mapping[str, Any]:
     for verdict in record["defenses"]:
         if "sparsity_gap" in verdict["notes"] and verdict["notes"]["max_norm"] is not None:
             notes: Mapping[str, Any] = verdict["notes"]

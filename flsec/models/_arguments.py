@@ -9,7 +9,7 @@ from annotated_types import Ge
 
 from flsec.errors import ConfigError
 from flsec.parameters import PositiveCount, check_parameters
-from flsec.registry import snake_case
+from flsec.registry import yaml_name
 
 __all__ = ["InputShape", "NumClasses", "check_arguments", "image_shape"]
 
@@ -54,4 +54,4 @@ def image_shape(model: type[Any], input_shape: InputShape, *, smallest: int, adv
 
 
 def _title(model: type[Any]) -> str:
-    return f"model {snake_case(model.__name__)!r}"
+    return f"model {yaml_name(model)!r}"

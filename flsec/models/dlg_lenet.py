@@ -44,7 +44,7 @@ class DLGLeNet(nn.Module):
         super().__init__()
         check_arguments(DLGLeNet, locals())
         depth, height, width = image_shape(
-            DLGLeNet, input_shape, smallest=1, advice="Use fed_inv_fcn or mlp for such data."
+            DLGLeNet, input_shape, smallest=1, advice="Use fedinv_fcn or mlp for such data."
         )
         self.layers = nn.Sequential(
             nn.Conv2d(depth, channels, 5, stride=2, padding=2),

@@ -31,7 +31,7 @@ class FedInvCNN(nn.Module):
         super().__init__()
         check_arguments(FedInvCNN, locals())
         depth, height, width = image_shape(
-            FedInvCNN, input_shape, smallest=4, advice="Use fed_inv_fcn or mlp for such data."
+            FedInvCNN, input_shape, smallest=4, advice="Use fedinv_fcn or mlp for such data."
         )
         self.layers = nn.Sequential(
             nn.Conv2d(depth, 6, 3, padding=1),

@@ -53,11 +53,11 @@ class ResNetGN(nn.Module):
         super().__init__()
         check_arguments(ResNetGN, locals())
         depth, height, width = image_shape(
-            ResNetGN, input_shape, smallest=1, advice="Use fed_inv_fcn or mlp for such data."
+            ResNetGN, input_shape, smallest=1, advice="Use fedinv_fcn or mlp for such data."
         )
         if channels % groups:
             raise ConfigError(
-                f"model 'res_net_gn': groups must divide channels={channels}; got {groups}. "
+                f"model 'resnet_gn': groups must divide channels={channels}; got {groups}. "
                 "1 is layer norm, channels is instance norm."
             )
         layers: list[nn.Module] = [

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from flsec.parameters import check_parameters, parameters_of
-from flsec.registry import snake_case
+from flsec.registry import yaml_name
 
 __all__ = ["check_attack"]
 
@@ -23,4 +23,4 @@ def check_attack(attack: Callable[..., Any], arguments: Mapping[str, Any]) -> No
     values = {name: arguments[name] for name in parameters_of(attack) if name not in _CHECKED_LATER}
     if isinstance(values["input_shape"], torch.Size):  # no plain sequence to the check
         values["input_shape"] = tuple(values["input_shape"])
-    check_parameters(attack, values, name=snake_case(attack.__name__))
+    check_parameters(attack, values, name=yaml_name(attack))

@@ -15,11 +15,11 @@ from flsec.strategies.cross_round import CrossRound as CrossRound
 from flsec.strategies.diversefl import DiverseFL as DiverseFL
 from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
 from flsec.strategies.error_rate_rejection import ErrorRateRejection as ErrorRateRejection
-from flsec.strategies.fed_inv import FedInv as FedInv
-from flsec.strategies.fetch_sgd import FetchSGD as FetchSGD
+from flsec.strategies.fedinv import FedInv as FedInv
+from flsec.strategies.fetchsgd import FetchSGD as FetchSGD
 from flsec.strategies.fltrust import FLTrust as FLTrust
 from flsec.strategies.flwbc import FLWBC as FLWBC
-from flsec.strategies.fools_gold import FoolsGold as FoolsGold
+from flsec.strategies.foolsgold import FoolsGold as FoolsGold
 from flsec.strategies.geometric_median import GeometricMedian as GeometricMedian
 from flsec.strategies.krum import Krum as Krum
 from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
@@ -38,7 +38,7 @@ from flsec.strategies.rsa import RSA as RSA
 from flsec.strategies.siren import Siren as Siren
 from flsec.strategies.slsgd import SLSGD as SLSGD
 from flsec.strategies.soteria import Soteria as Soteria
-from flsec.strategies.sparse_fed import SparseFed as SparseFed
+from flsec.strategies.sparsefed import SparseFed as SparseFed
 from flsec.strategies.three_sigma import ThreeSigma as ThreeSigma
 from flsec.strategies.trimmed_mean import TrimmedMean as TrimmedMean
 from flsec.strategies.weak_dp import WeakDP as WeakDP

@@ -118,7 +118,7 @@ def test_computing_on_a_gpu_as_in_main_memory(name, monkeypatch):
 
 
 NO_MATRIX = {"crfl", "eavesdrop", "flwbc", "oracle_sgd", "soteria"}  # that leave the mean to Flower
-TRAINING = {"diverse_fl", "fed_inv", "fl_trust"}  # that compute gradients on the server
+TRAINING = {"diversefl", "fedinv", "fltrust"}  # that compute gradients on the server
 
 
 @pytest.mark.parametrize("name", DEFENSES.names())

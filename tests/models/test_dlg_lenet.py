@@ -26,7 +26,7 @@ def test_has_the_sizes_of_the_released_program() -> None:
 
 @pytest.mark.parametrize("init_range", [0.5, 0.01])
 def test_weights_and_biases_are_uniform(init_range: float) -> None:
-    model = build_model("dlg_le_net", (3, 32, 32), 100, seed=0, init_range=init_range)
+    model = build_model("dlg_lenet", (3, 32, 32), 100, seed=0, init_range=init_range)
     values = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert values.abs().max() <= init_range
     assert values.abs().max() > 0.99 * init_range

@@ -5,7 +5,7 @@ import torch
 
 from flsec.errors import ConfigError
 from flsec.models import MODELS, build_model
-from flsec.registry import snake_case
+from flsec.registry import yaml_name
 
 each_model = pytest.mark.parametrize("name", MODELS.names())
 
@@ -17,7 +17,7 @@ def batch(n: int) -> torch.Tensor:
 
 
 def test_the_registry_holds_the_models_and_nothing_else() -> None:
-    assert {"fed_inv_cnn", "fed_inv_fcn", "mlp", "siren_cnn", "softmax"} <= set(MODELS.names())
+    assert {"fedinv_cnn", "fedinv_fcn", "mlp", "siren_cnn", "softmax"} <= set(MODELS.names())
     assert all(issubclass(model, torch.nn.Module) for _, model in MODELS.items())
 
 
@@ -64,7 +64,7 @@ def test_every_parameter_receives_a_gradient(name: str) -> None:
 def test_refuses_what_is_no_task(name: str, shape: object, num_classes: object, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         MODELS.get(name)(shape, num_classes)
-    assert repr(snake_case(MODELS.get(name).__name__)) in str(caught.value)
+    assert repr(yaml_name(MODELS.get(name))) in str(caught.value)
 
 
 @each_model

@@ -312,8 +312,8 @@ def test_no_data_is_a_clear_error(function: str) -> None:
         ("softmax", {}, {"learning_rate": 0.5}),
         ("mlp", {}, {"learning_rate": 0.1}),
         ("siren_cnn", {"kernel_size": 3, "channels": 8}, {"learning_rate": 0.1}),
-        ("fed_inv_cnn", {}, {"learning_rate": 0.005, "optimizer": "adam", "epochs": 5}),
-        ("fed_inv_fcn", {}, {"learning_rate": 0.005, "optimizer": "adam", "epochs": 5}),
+        ("fedinv_cnn", {}, {"learning_rate": 0.005, "optimizer": "adam", "epochs": 5}),
+        ("fedinv_fcn", {}, {"learning_rate": 0.005, "optimizer": "adam", "epochs": 5}),
     ],
 )
 def test_every_model_learns_digits(name: str, params, settings) -> None:

@@ -24,7 +24,7 @@ def examples(indices: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def lenet(seed: int = 0) -> nn.Module:
-    return build_model("dlg_le_net", SHAPE, 10, seed=seed)
+    return build_model("dlg_lenet", SHAPE, 10, seed=seed)
 
 
 def gradients_of(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:

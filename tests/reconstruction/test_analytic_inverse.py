@@ -9,7 +9,7 @@ from tests.reconstruction.problems import SHAPE, examples, gradients_of, lenet
 FORM = {"input_shape": SHAPE, "num_classes": 10}
 
 
-@pytest.mark.parametrize("name", ["softmax", "mlp", "fed_inv_fcn"])
+@pytest.mark.parametrize("name", ["softmax", "mlp", "fedinv_fcn"])
 @pytest.mark.parametrize("factor", [1.0, 1e-3])
 def test_one_example_leaks_exactly(name: str, factor: float) -> None:
     model = build_model(name, SHAPE, 10, seed=0)

@@ -79,7 +79,7 @@ def test_the_rate_falls_three_times() -> None:
 
 
 def test_data_that_is_no_image() -> None:
-    model = build_model("fed_inv_fcn", (12,), 4, seed=0)
+    model = build_model("fedinv_fcn", (12,), 4, seed=0)
     rng = torch.Generator().manual_seed(0)
     x, y = torch.rand(3, 12, generator=rng), torch.tensor([2, 0, 1])
     form = {"input_shape": (12,), "num_classes": 4, "batch_size": 3, "max_iterations": 10}

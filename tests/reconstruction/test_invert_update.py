@@ -131,12 +131,12 @@ def test_derivative_agrees_with_finite_differences(kind):
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        ("fed_inv_cnn", (1, 8, 8)),
-        ("fed_inv_fcn", (7,)),
+        ("fedinv_cnn", (1, 8, 8)),
+        ("fedinv_fcn", (7,)),
         ("softmax", (7,)),
         ("softmax", (2, 3, 3)),
         ("mlp", (1, 4, 4)),
-        ("dlg_le_net", (1, 8, 8)),
+        ("dlg_lenet", (1, 8, 8)),
     ],
 )
 def test_the_papers_models_have_a_closed_form(name, shape):
@@ -219,7 +219,7 @@ def test_is_the_printed_inversion_of_one_client_after_another(kind):
 
 
 def test_in_float32_the_batch_agrees_with_one_client_after_another():
-    model = build_model("fed_inv_cnn", (1, 12, 12), 5, 0)
+    model = build_model("fedinv_cnn", (1, 12, 12), 5, 0)
     rows = 0.01 * draw(0, 6, sum(p.numel() for p in model.parameters()), dtype=torch.float32)
     form = {"input_shape": (1, 12, 12), "num_classes": 5, "batch_size": 4, "num_steps": 25, "learning_rate": 0.1}
     together = invert_update(model, rows, **form)
@@ -340,7 +340,7 @@ def test_refuses_what_does_not_fit():
 def test_random_labels_are_what_keeps_the_dummies_from_showing_the_data():
     """The gradient of two digits: with their labels the inversion shows them, as FedInv does it they stay hidden."""
     x, y = examples([30, 31])
-    model = build_model("dlg_le_net", SHAPE, 10, seed=0).eval()
+    model = build_model("dlg_lenet", SHAPE, 10, seed=0).eval()
     form = {"input_shape": SHAPE, "num_classes": 10, "batch_size": 2, "num_steps": 150, "learning_rate": 0.1}
     scores = {
         name: reconstruction_scores(result.inputs[0].clamp(0, 1), x, digits()[0][500:700])

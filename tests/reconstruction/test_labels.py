@@ -29,7 +29,7 @@ def reveal(model: nn.Module, x: Tensor, y: Tensor, num_classes: int = CLASSES):
     return reveal_labels(model, gradients_of(model, x, y), **form)
 
 
-untrained = pytest.mark.parametrize("name", ["dlg_le_net", "mlp", "fed_inv_cnn", "res_net_gn", "softmax"])
+untrained = pytest.mark.parametrize("name", ["dlg_lenet", "mlp", "fedinv_cnn", "resnet_gn", "softmax"])
 
 
 @untrained
@@ -49,7 +49,7 @@ def test_repeated_labels_of_untrained_networks(name: str) -> None:
     assert revealed.estimates.sum().item() == pytest.approx(10, rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["mlp", "fed_inv_cnn", "softmax"])
+@pytest.mark.parametrize("name", ["mlp", "fedinv_cnn", "softmax"])
 def test_batches_larger_than_the_number_of_classes(name: str) -> None:
     y = torch.tensor([0] * 20 + [1] * 3 + [2] * 9 + [4] * 8)  # class 3 does not occur
     revealed = reveal(network(name, 1, 5), images(40, 4), y, num_classes=5)
@@ -110,7 +110,7 @@ def test_needs_no_bias_and_sees_through_what_follows_the_layer() -> None:
 
 
 def test_contributions_are_the_gradients_of_single_examples() -> None:
-    model = network("fed_inv_cnn", 2, 5).double()
+    model = network("fedinv_cnn", 2, 5).double()
     x = images(5, 7).double()
     y = torch.arange(5)
     layer = _LastLayer(model, gradients_of(model, x, y), SHAPE, 5)

@@ -33,7 +33,7 @@ def test_deep_leakage_of_one_image_from_ten_seeds(dataset: str, data_root: Path)
     decibels, right = [], 0
     for seed in range(10):
         x, y = source.train.tensors([97 * seed + 5 if dataset == "mnist" else 4999 * seed + 5])  # cifar10 is sorted
-        model = build_model("dlg_le_net", source.input_shape, 10, seed=seed)
+        model = build_model("dlg_lenet", source.input_shape, 10, seed=seed)
         observed = gradients_of(model, x, y)
         result = deep_leakage(model, observed, input_shape=source.input_shape, num_classes=10, seed=seed)
         decibels.append(float(psnr(result.inputs, x)[0]))
@@ -66,7 +66,7 @@ def test_five_local_steps_unrolled_and_as_one_gradient(data_root: Path) -> None:
     decibels = []
     for seed in range(3):
         x, y = source.train.tensors([31 * seed + 2])
-        model = build_model("dlg_le_net", source.input_shape, 10, seed=seed)
+        model = build_model("dlg_lenet", source.input_shape, 10, seed=seed)
         end = sgd_by_hand(model, [(x, y)] * 5, rate=0.1)
         observed = [(p.detach() - after) / 0.5 for p, after in zip(model.parameters(), end, strict=True)]
         form = {"input_shape": source.input_shape, "num_classes": 10, "labels": y, "restarts": 2}
@@ -89,7 +89,7 @@ def test_inverting_gradients_of_a_residual_network(dataset: str, index: int, dat
     """Without pooling; with the mean over all positions before the last layer only outlines come back (11 dB)."""
     source = DATASETS.get(dataset)(str(data_root))
     x, y = source.train.tensors([index])
-    model = build_model("res_net_gn", source.input_shape, 10, seed=0, blocks=1, channels=32, pooling="none")
+    model = build_model("resnet_gn", source.input_shape, 10, seed=0, blocks=1, channels=32, pooling="none")
     observed = gradients_of(model, x, y)
     result = invert_gradients(model, observed, input_shape=source.input_shape, num_classes=10)
     others, _ = source.test.tensors(range(0, len(source.test), 20))
@@ -131,7 +131,7 @@ def batches_of(y: torch.Tensor, size: int, distinct: bool, count: int) -> list[l
     ]
 
 
-@pytest.mark.parametrize("name", ["dlg_le_net", "mlp", "fed_inv_cnn", "res_net_gn"])
+@pytest.mark.parametrize("name", ["dlg_lenet", "mlp", "fedinv_cnn", "resnet_gn"])
 def test_labels_of_the_62_characters_on_untrained_networks(name: str, data_root: Path) -> None:
     x, y = characters(data_root)
     for size in (8, 16, 24, 32):

@@ -29,7 +29,7 @@ data: {name: digits, partition: {name: one_class, samples_per_client: 5}}
 model: {name: softmax}
 training: {learning_rate: 0.1, steps: 1, batch_size: 1.0, schedule: triangular}
 defenses:
-  - {name: sparse_fed, k: 40, max_norm: 1.0, momentum: 0.0, variant: paper_main}
+  - {name: sparsefed, k: 40, max_norm: 1.0, momentum: 0.0, variant: paper_main}
 attacks:
   - {name: projected_gradient, num_auxiliary: 30, max_norm: 0.9}
 adversaries: {count: 20}

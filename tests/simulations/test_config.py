@@ -573,8 +573,8 @@ def test_an_override_is_named_in_place_of_a_line(write, override, message):
             "experiment.yaml:21: attacks[0].pairs: label_flipping makes the label 10; digits has the classes 0 to 9.",
         ),
         (
-            ("name: sign_flipping\n    scale: 4.0", "name: bad_nets\n    target: 10"),
-            "experiment.yaml:21: attacks[0].target: bad_nets makes the label 10; digits has the classes 0 to 9. "
+            ("name: sign_flipping\n    scale: 4.0", "name: badnets\n    target: 10"),
+            "experiment.yaml:21: attacks[0].target: badnets makes the label 10; digits has the classes 0 to 9. "
             "For example: target: 9",
         ),
         (
@@ -583,7 +583,7 @@ def test_an_override_is_named_in_place_of_a_line(write, override, message):
             "For example: num_classes: 10",
         ),
         (
-            ("name: sign_flipping\n    scale: 4.0", "name: bad_nets\n    size: 9"),
+            ("name: sign_flipping\n    scale: 4.0", "name: badnets\n    size: 9"),
             "experiment.yaml:21: attacks[0].size: ",
         ),
         (

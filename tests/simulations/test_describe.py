@@ -64,7 +64,7 @@ def test_what_the_simulation_supplies_is_not_shown():
     for name, hidden in [
         ("krum", "strategy"),
         ("oracle_sgd", "adversaries"),
-        ("bad_nets", "seed"),
+        ("badnets", "seed"),
         ("mlp", "input_shape"),
     ]:
         assert not [line for line in text_of(describe(name)).splitlines() if line.startswith(f"{hidden} ")]

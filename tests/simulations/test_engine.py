@@ -28,7 +28,7 @@ defenses:
   - {name: norm_clipping, max_norm: 2.0}
   - {name: multi_krum, num_byzantine: 2}
 attacks:
-  - {name: bad_nets, target: 3, fraction: 0.5}
+  - {name: badnets, target: 3, fraction: 0.5}
   - {name: model_replacement, scale: 3.0}
 adversaries: {count: 2, redraw: every_round}
 simulation: {engine: inprocess, num_clients: 12, clients_per_round: 9, num_rounds: 5}

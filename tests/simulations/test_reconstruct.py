@@ -20,7 +20,7 @@ STUDY = """\
 seed: 3
 experiment:
   data: {name: digits}
-  model: {name: dlg_le_net}
+  model: {name: dlg_lenet}
   training: {learning_rate: 0.1, steps: 1, batch_size: 1.0}
   simulation: {num_clients: 5, engine: inprocess, num_rounds: 2}
 clients: [1, 3]

@@ -163,7 +163,7 @@ def test_other_settings_in_the_same_folder_are_refused(grid: Any) -> None:
 
 
 def test_the_command_prints_a_table_for_each_measure(grid: Any) -> None:
-    result = CliRunner().invoke(app, ["sweep", str(grid(("name: sign_flipping, scale: 4.0", "name: bad_nets")))])
+    result = CliRunner().invoke(app, ["sweep", str(grid(("name: sign_flipping, scale: 4.0", "name: badnets")))])
     assert result.exit_code == 0, result.output
     assert "grid: accuracy" in result.output
     assert "grid: attack success" in result.output

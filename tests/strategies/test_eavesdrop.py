@@ -262,7 +262,7 @@ def test_rebuilds_the_clients_digits_and_never_reads_them(api, attack):
         flower_strategy(api, "FedAvg", len(CLIENTS)),
         attack,
         clients=CLIENTS[1:3],
-        model_factory=lambda: build_model("dlg_le_net", SHAPE, 10, seed=77),  # its weights do not matter
+        model_factory=lambda: build_model("dlg_lenet", SHAPE, 10, seed=77),  # its weights do not matter
         training=TRAINING,
         settings={"total_variation": 1e-3, "max_iterations": 120} if attack == "invert_gradients" else None,
         **FORM,
@@ -395,7 +395,7 @@ def test_is_named_in_an_experiment(tmp_path):
     config = make_config(
         {
             "name": "heard",
-            "model": {"name": "dlg_le_net"},
+            "model": {"name": "dlg_lenet"},
             "training": {"learning_rate": 0.1, "steps": 1, "batch_size": 2},
             "defenses": [
                 {

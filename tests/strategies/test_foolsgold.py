@@ -10,7 +10,7 @@ from flsec._contracts.server import ClassicServer, MessageServer, flower_strateg
 from flsec.aggregation.foolsgold import foolsgold_weights
 from flsec.strategies._features import feature_columns
 from flsec.strategies.cohort import Layout
-from flsec.strategies.fools_gold import FoolsGold
+from flsec.strategies.foolsgold import FoolsGold
 from flsec.strategies.norm_clipping import NormClipping
 from tests.support.cohorts import OUTPUT_LAYER, SIZE, cohort
 

@@ -10,7 +10,7 @@ from flsec.aggregation import fedinv, fedinv_distances, fedinv_scores
 from flsec.errors import ConfigError
 from flsec.strategies import DEFENSES
 from flsec.strategies.base import RobustStrategy
-from flsec.strategies.fed_inv import FedInv
+from flsec.strategies.fedinv import FedInv
 from flsec.training import Training
 from tests.support.tiny_rounds import (
     CLASSES,
@@ -49,7 +49,7 @@ def make(n=10, f=3, training=TRAINING, model=Network, **options):
 
 
 def test_is_registered_under_its_yaml_name():
-    assert DEFENSES.get("fed_inv") is FedInv
+    assert DEFENSES.get("fedinv") is FedInv
 
 
 def network_of(c):
