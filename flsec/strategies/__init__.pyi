@@ -1,6 +1,7 @@
 # Made by `python -m flsec._stubs`; do not edit.
 from flsec.registry import Registry
 from flsec.strategies.adversary import Adversary as Adversary
+from flsec.strategies.base import FlowerStrategy as FlowerStrategy
 from flsec.strategies.base import KeepPreviousModel as KeepPreviousModel
 from flsec.strategies.base import RobustStrategy as RobustStrategy
 from flsec.strategies.base import RoundReport as RoundReport
@@ -29,8 +30,13 @@ from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
 from flsec.strategies.norm_clipping import NormClipping as NormClipping
 from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
 from flsec.strategies.replies import GlobalModel as GlobalModel
-from flsec.strategies.replies import Quarantined as Quarantined
+from flsec.strategies.replies import Malformed as Malformed
 from flsec.strategies.replies import Reply as Reply
+from flsec.strategies.replies import check_num_examples as check_num_examples
+from flsec.strategies.report import KeepPreviousModel as KeepPreviousModel
+from flsec.strategies.report import Quarantined as Quarantined
+from flsec.strategies.report import RoundReport as RoundReport
+from flsec.strategies.report import Verdict as Verdict
 from flsec.strategies.residual_reweighting import ResidualReweighting as ResidualReweighting
 from flsec.strategies.rfa import RFA as RFA
 from flsec.strategies.robust_learning_rate import RobustLearningRate as RobustLearningRate

@@ -1,6 +1,6 @@
 """Loss function based rejection (LFR) as a Flower strategy."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -29,6 +29,8 @@ class LossFunctionRejection(RobustStrategy):
     Source: Fang et al., USENIX Security 2020, Sec. 5 (loss function based rejection).
     """
 
+    compares_clients: ClassVar[bool] = False
+
     def __init__(
         self,
         strategy: FlowerStrategy,
@@ -44,10 +46,9 @@ class LossFunctionRejection(RobustStrategy):
         self.num_byzantine = num_byzantine
         self._model = RootModel(model_factory)
 
-    @property
-    def minimum_clients(self) -> int:
-        """The f that are dropped, and one."""
-        return self.num_byzantine + 1
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return the f that are dropped, and one."""
+        return num_byzantine + 1
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the f clients whose removal leaves the lowest loss."""
@@ -57,4 +58,4 @@ class LossFunctionRejection(RobustStrategy):
 
         scores = removal_scores(cohort.updates, loss, self.weights(cohort))
         self.report(scores=scores.nan_to_num())
-        return cohort.keep(harmless(scores, cohort.updates, self.num_byzantine))
+        return cohort.keep(harmless(scores, cohort.updates, min(self.faults(cohort), len(cohort) - 1)))

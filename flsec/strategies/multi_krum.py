@@ -36,14 +36,18 @@ class MultiKrum(RobustStrategy):
         self.num_byzantine = num_byzantine
         self.num_selected = num_selected
 
-    @property
-    def minimum_clients(self) -> int:
-        """The larger of 2 f + 3 and f + m."""
-        return max(2 * self.num_byzantine + 3, self.num_byzantine + (self.num_selected or 1))
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return the larger of 2 f + 3 and f + m."""
+        return max(2 * num_byzantine + 3, num_byzantine + (self.num_selected or 1))
+
+    def most_kept(self, num_clients: int) -> int:
+        """Return m."""
+        return max(1, self.num_selected or num_clients - self.num_byzantine)
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the m rows of the lowest scores."""
-        scores = scores_from_distances(cohort.squared_distances(), self.num_byzantine)
+        faults = self.faults(cohort)
+        scores = scores_from_distances(cohort.squared_distances(), faults)
         self.report(scores=scores)
-        count = self.num_selected or len(cohort) - self.num_byzantine
+        count = self.num_selected or max(1, len(cohort) - faults)
         return cohort.keep(scores.argsort(stable=True)[:count])

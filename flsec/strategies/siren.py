@@ -1,7 +1,6 @@
 """SIREN as a Flower strategy."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from flsec.aggregation.siren import (
@@ -17,7 +16,7 @@ from flsec.aggregation.siren import (
 )
 from flsec.parameters import Fraction, NonNegative, OpenFraction, PositiveCount
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
-from flsec.strategies._snapshot import restore_attributes, snapshot_attributes
+from flsec.strategies._server_state import take
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
 
@@ -65,6 +64,7 @@ class Siren(RobustStrategy):
     differ it follows the text: case 4 is not in Algorithm 2, and the client's test is printed with the wrong sign.
     """
 
+    compares_clients: ClassVar[bool] = False
     client_half: ClassVar[str | None] = "flsec.client_apps.siren_client:SirenClient"
     state_names: ClassVar[tuple[str, ...]] = ("earlier", "penalties", "banned", "rolled_back", "last_case")
 
@@ -105,6 +105,7 @@ class Siren(RobustStrategy):
         self.rolled_back = False
         self.last_case: str | None = None
         self._model = RootModel(model_factory)
+        take(self.base)  # refuses now a strategy that could not be set back
 
     def client_config(self, server_round: int) -> dict[str, Any]:
         """Return the client's settings, and whether the last round went back to an earlier model."""
@@ -160,16 +161,23 @@ class Siren(RobustStrategy):
 
     def _remember(self, cohort: Cohort) -> None:
         """Keep what the clients started from: the next model is made from it."""
-        self.earlier = {"parameters": cohort.global_parameters.clone(), "optimizer": snapshot_attributes(self.base)}
+        self.earlier = {
+            "parameters": cohort.global_parameters.clone(),
+            "state": list(cohort.global_state),
+            "optimizer": take(self.base),
+        }
 
     def _go_back(self, cohort: Cohort) -> Cohort:
         assert self.earlier is not None
         parameters = self.earlier["parameters"].clone()
-        restore_attributes(self.base, self.earlier["optimizer"])
+        earlier = cohort.replace(
+            global_parameters=parameters,
+            global_state=tuple(self.earlier["state"]),
+            server_state=self.earlier["optimizer"],
+        )
         if self.rollback == "paper":
-            return replace(cohort, global_parameters=parameters, modified=True)
-        updates = cohort.updates + (cohort.global_parameters - parameters)
-        return replace(cohort, global_parameters=parameters, updates=updates)
+            return earlier.replace(modified=True)
+        return earlier.replace(updates=cohort.updates + (cohort.global_parameters - parameters))
 
 
 def _alarms(metrics: Mapping[str, Any]) -> bool:

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -138,7 +137,7 @@ def test_steps_follow_the_examples_that_a_client_is_believed_to_have():
 
 def test_labels_and_start_are_new_in_each_round_and_the_same_in_a_repeated_one():
     c = cohort(draw(2, 5, D))
-    a, b, later = (make(f=1).invert(replace(c, round=r)) for r in (1, 1, 2))
+    a, b, later = (make(f=1).invert(c.replace(round=r)) for r in (1, 1, 2))
     assert torch.equal(a.inputs, b.inputs)
     assert not torch.equal(a.start, later.start)
     assert not torch.equal(a.start, make(f=1, seed=1).invert(c).start)
