@@ -287,7 +287,8 @@ class MessageServer(Server):
     def fit(self, number: int, answer: Answer, arrival: int = 0) -> None:
         instructions = list(self.strategy.configure_train(number, self._record(), ConfigRecord(), self._grid))
         self.configs = {m.metadata.dst_node_id: m.content.config_records["config"] for m in instructions}
-        arrays, metrics = self.strategy.aggregate_train(number, self._answers(instructions, number, answer, arrival))
+        replies = list(self._answers(instructions, number, answer, arrival))
+        arrays, metrics = self.strategy.aggregate_train(number, replies)
         self.metrics = metrics or {}
         if arrays is not None:
             self.tensors = [arrays[name].data for name in self.names]
