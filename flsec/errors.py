@@ -8,4 +8,4 @@ class ConfigError(ValueError):
 
 
 class NoProgressError(RuntimeError):
-    """So many rounds in a row gave no new model that going on means nothing; the message has the last reason."""
+    """So many rounds in a row gave no new model (``patience``) that going on would only hide why; says the reasons."""

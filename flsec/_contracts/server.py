@@ -15,7 +15,7 @@ from flwr.server import SimpleClientManager
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
-from flsec.strategies.base import FlowerStrategy, RobustStrategy
+from flsec.strategies.base import FlowerStrategy
 
 NDArrays = list[NDArray[Any]]
 
@@ -163,13 +163,13 @@ def in_turn(changes: Mapping[str, Change]) -> Iterator[tuple[int, str, dict[int,
 class Server:
     """A Flower server reduced to its calls of the strategy, which are written exactly as Flower writes them."""
 
-    def __init__(self, strategy: RobustStrategy, clients: Sequence[int], model: Mapping[str, NDArray[Any]] = MODEL):
-        self.strategy = strategy
+    def __init__(self, strategy: FlowerStrategy, clients: Sequence[int], model: Mapping[str, NDArray[Any]] = MODEL):
+        self.strategy: Any = strategy  # mostly a defense; a strategy of Flower's to compare it with
         self.names = list(model)
         self.tensors = [npy_bytes(array) for array in model.values()]
         self.clients = clients
         self.metrics: Mapping[str, Any] = {}
-        self.configs: dict[int, Mapping[str, Any]] = {}
+        self.configs: dict[int, Mapping[str, Any]] = {}  # of those who were asked to train in the last round
 
     @property
     def arrays(self) -> NDArrays:
@@ -198,7 +198,7 @@ class Server:
 
 
 class ClassicServer(Server):
-    def __init__(self, strategy: RobustStrategy, clients: Sequence[int], model: Mapping[str, NDArray[Any]] = MODEL):
+    def __init__(self, strategy: FlowerStrategy, clients: Sequence[int], model: Mapping[str, NDArray[Any]] = MODEL):
         super().__init__(strategy, clients, model)
         self.manager = SimpleClientManager()
         for client_id in clients:
@@ -216,7 +216,9 @@ class ClassicServer(Server):
         instructions = self.strategy.configure_fit(
             server_round=number, parameters=self._parameters(), client_manager=self.manager
         )
-        self.configs = {proxy.node_id: ins.config for proxy, ins in instructions}
+        self.configs = {proxy.node_id: ins.config for proxy, ins in instructions or ()}
+        if not instructions:  # Flower's server goes on to the next round
+            return
         sent = from_npy(instructions[0][1].parameters.tensors)
         asked = {proxy.node_id: sent for proxy, _ in instructions}
         results: list[Any] = []
@@ -243,6 +245,8 @@ class ClassicServer(Server):
         instructions = self.strategy.configure_evaluate(
             server_round=number, parameters=self._parameters(), client_manager=self.manager
         )
+        if not instructions:
+            return None
         results: list[Any] = []
         failures: list[Any] = []
         for client_id, reply in self._replies({p.node_id: [] for p, _ in instructions}, number, answer, arrival):
@@ -266,6 +270,8 @@ class MessageServer(Server):
         return ArrayRecord({name: flower_array(data) for name, data in zip(self.names, self.tensors, strict=True)})
 
     def _answers(self, instructions: Sequence[Message], number: int, answer: Answer, arrival: int) -> Iterator[Message]:
+        if not instructions:
+            return
         by_client = {message.metadata.dst_node_id: message for message in instructions}
         training = any(message.metadata.message_type == "train" for message in instructions)
         sent = next(iter(instructions[0].content.array_records.values())).to_numpy_ndarrays()
@@ -281,7 +287,8 @@ class MessageServer(Server):
     def fit(self, number: int, answer: Answer, arrival: int = 0) -> None:
         instructions = list(self.strategy.configure_train(number, self._record(), ConfigRecord(), self._grid))
         self.configs = {m.metadata.dst_node_id: m.content.config_records["config"] for m in instructions}
-        arrays, metrics = self.strategy.aggregate_train(number, self._answers(instructions, number, answer, arrival))
+        replies = list(self._answers(instructions, number, answer, arrival))
+        arrays, metrics = self.strategy.aggregate_train(number, replies)
         self.metrics = metrics or {}
         if arrays is not None:
             self.tensors = [arrays[name].data for name in self.names]
@@ -291,4 +298,4 @@ class MessageServer(Server):
         replies = list(self._answers(instructions, number, answer, arrival))
         metrics = self.strategy.aggregate_evaluate(number, replies)
         self.metrics = metrics or {}
-        return None if metrics is None else float(metrics["loss"])
+        return None if not metrics else float(metrics["loss"])
