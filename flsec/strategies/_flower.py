@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import flwr.server.strategy as classic
 import flwr.serverapp.strategy as message
 import numpy as np
+from flwr.common import Parameters
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -255,6 +256,17 @@ def check_can_be_wrapped(name: str, base: Strategy, hands_on_one: bool) -> None:
             raise ConfigError(
                 f"{name} cannot defend {kind}: its clients send trees or raw bytes, no arrays of numbers that could be "
                 "compared. Use a strategy that averages arrays, such as FedAvg, or run it undefended."
+            )
+        first = getattr(inner, "initial_parameters", None)
+        if first is not None and not isinstance(first, Parameters):
+            raise ConfigError(
+                f"initial_parameters of {kind} must be Flower's Parameters; got a {type(first).__name__}. For example: "
+                "initial_parameters=ndarrays_to_parameters([...])."
+            )
+        if isinstance(inner, classic.QFedAvg) and inner.evaluate_fn is None:
+            raise ConfigError(
+                f"{kind} of Flower's classic API weighs clients by the loss that evaluate_fn finds, and fails without "
+                "it. Give it evaluate_fn, or use another strategy."
             )
         if hands_on_one and isinstance(inner, _JUDGE_SINGLE_REPLIES):
             raise ConfigError(

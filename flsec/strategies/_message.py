@@ -52,15 +52,13 @@ def configured(
 
 def destinations(sent: Iterable[Metadata]) -> dict[str, int]:
     """Return {id: destination} of messages that have been sent: an error reply may come from Flower itself."""
-    return {metadata.message_id: metadata.dst_node_id for metadata in sent}
+    return {metadata.message_id: metadata.dst_node_id for metadata in sent if metadata.message_id}
 
 
 def sender_of(message: Message, asked: Mapping[str, int]) -> int:
     """Return whom a reply is about: its sender, or the client that Flower's own infrastructure answers for."""
     source = message.metadata.src_node_id
-    if not message.has_error() or source in asked.values():
-        return source
-    return asked.get(message.metadata.reply_to_message_id, source)
+    return asked.get(message.metadata.reply_to_message_id, source) if message.has_error() else source
 
 
 class MessageRound:

@@ -77,9 +77,9 @@ class GlobalModel:
         for slot, array in zip(self.layout.slots, self.arrays, strict=True):
             if not _numbers.is_finite(array):
                 raise ConfigError(
-                    f"the global model has NaN or infinity in array {slot.name!r}: no update from there has a meaning. "
-                    "Give the strategy a sound first model (classic API: initial_parameters); one that is asked of a "
-                    "client may be hostile."
+                    f"the global model is not finite: NaN or infinity in array {slot.name!r}, and no update from there "
+                    "means anything. Give the strategy a sound first model (classic API: initial_parameters); one that "
+                    "is asked of a client may be hostile."
                 )
         self.vector = self.layout.flatten(self.arrays)
         self._variances = _variances(self.layout)
