@@ -3,6 +3,7 @@
 from typing import Any
 
 from flsec.aggregation.krum import scores_from_distances
+from flsec.aggregation.multi_krum import lowest_scores
 from flsec.parameters import Count, PositiveCount
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
@@ -45,5 +46,4 @@ class MultiKrum(RobustStrategy):
         """Keep the m rows of the lowest scores."""
         scores = scores_from_distances(cohort.squared_distances(), self.num_byzantine)
         self.report(scores=scores)
-        count = self.num_selected or len(cohort) - self.num_byzantine
-        return cohort.keep(scores.argsort(stable=True)[:count])
+        return cohort.keep(lowest_scores(scores, self.num_byzantine, self.num_selected))
