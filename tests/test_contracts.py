@@ -21,7 +21,6 @@ N, D = 23, 37
 # What a rule does not promise, with the reason. A new rule is held to everything.
 EXEMPTIONS = {
     "mean": {"num_byzantine": 0},  # no defense: the baseline
-    "rfa": {"num_byzantine": 0},  # four steps from the mean do not undo huge outliers, see its docstring
     "robust_learning_rate": {"num_byzantine": 0, "shift_equivariant": False},  # votes on signs, then takes the mean
     "centered_clipping": {"shift_equivariant": False, "scale_equivariant": False},  # has a centre and a radius
     "weak_dp": {"shift_equivariant": False, "scale_equivariant": False},  # has a bound, and adds noise

@@ -85,6 +85,10 @@ def geometric_median_weights(
     Raises:
         ConfigError: as ``geometric_median``.
 
+    Example:
+        >>> geometric_median_weights(torch.tensor([[4.0, 4.0], [4.0, 4.0], [4.0, 4.0], [5.0, 4.0], [1e9, 1e9]]))
+        tensor([0.3333, 0.3333, 0.3333, 0.0000, 0.0000], dtype=torch.float64)
+
     Source: Pillutla et al., IEEE TSP 2022, Algorithm 2.
     """
     check_updates(updates, "geometric_median")
@@ -112,7 +116,7 @@ def weiszfeld(
     smoothing: float,
     max_iterations: int,
     tolerance: float,
-    start: Start | None = None,
+    start_from: Start | None = None,
 ) -> Tensor:
     """Return the row weights of smoothed Weiszfeld, iterated in n dimensions.
 
@@ -125,8 +129,8 @@ def weiszfeld(
         smoothing: nu over the scale, see ``geometric_median``.
         max_iterations: most steps.
         tolerance: shortest step over the scale.
-        start: where just max_iterations steps begin, see ``rfa``. None: the result may be a row, and the start is the
-            mean or, where far outliers drag that away, a central point: the way back would take many steps.
+        start_from: where just max_iterations steps begin, see ``rfa``. None: the result may be a row, and the start is
+            the mean or, where far outliers drag that away, a central point: the way back would take many steps.
     """
     device, products = fixed.device, products.cpu()
     present = products.diagonal().isfinite()
@@ -143,11 +147,12 @@ def weiszfeld(
         return (share / share.sum()).to(device)
     nu = smoothing * scale
     begin = alpha
-    if start != "mean":
+    if start_from != "mean":
         distances = expand_squares(products).sqrt_()
         row = _medoid(products, distances, alpha)
-        if start == "medoid":
-            medians = torch.where(alpha > 0, weighted_median(distances, alpha), torch.inf)
+        if start_from == "medoid":
+            halves = weighted_median(distances, alpha / alpha.max())  # equal weights are 1, and half of them is exact
+            medians = torch.where(alpha > 0, halves, torch.inf)
             begin = _reweighted(alpha, distances[row], max(nu, float(medians.min())))
         elif (only := _if_median(row, products, distances, alpha, nu)) is not None:
             return only.to(device)
