@@ -1,6 +1,7 @@
 """Everything that is registered or exported runs through the contracts; nothing is listed here by hand."""
 
 import inspect
+import pickle
 from dataclasses import replace
 from functools import partial, wraps
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 import flsec.aggregation
-from flsec._contracts.server import MODEL, ClassicServer, flower_strategy, honest, identify, npy_bytes
+from flsec._contracts.battery import quiet
+from flsec._contracts.server import MODEL, ClassicServer, MessageServer, flower_strategy, honest, identify, npy_bytes
+from flsec.aggregation.siren import ALARM
 from flsec.client_apps import ATTACKS
 from flsec.errors import ConfigError
 from flsec.parameters import parameters_of
@@ -150,6 +153,57 @@ def test_strategy(name):
     defense = DEFENSES.get(name)
     parameters = example(defense, flower_strategy("classic", "FedAvg", 2), **SETTINGS.get(name, {}))
     check_strategy(partial(defense, **parameters))
+
+
+STRANGERS_A_ROUND = 20  # enough for every defense with its example parameters
+
+
+def always_new(round, client_id, arrays):
+    """Half of the clients are honest; half send the opposite and raise SIREN's alarm, so that verdicts pile up."""
+    reply = honest(round, client_id, arrays)[0]
+    hostile = client_id % 2
+    metrics = {**reply.metrics, ALARM: hostile}
+    if not hostile:
+        return [replace(reply, metrics=metrics)]
+    flipped = [(2 * a - b).astype(a.dtype) for a, b in zip(arrays, reply.arrays, strict=True)]
+    return [replace(reply, tensors=tuple(npy_bytes(array) for array in flipped), metrics=metrics)]
+
+
+def sizes(strategy, rounds):
+    """Play rounds in which nobody has been seen before; return the bytes of state_dict() and of all after each."""
+    server, found = MessageServer(strategy, ()), []
+    for number in rounds:
+        server.clients = range(1 + number * STRANGERS_A_ROUND, 1 + (number + 1) * STRANGERS_A_ROUND)
+        server.fit(number, always_new)
+        found.append((len(pickle.dumps(strategy.state_dict())), len(pickle.dumps(strategy))))
+    return np.array(found)
+
+
+@named(DEFENSES.names())
+def test_memory_stays_bounded_however_many_clients_come_and_go(name):
+    """500 rounds of new clients where a defense has state, 100 where it says it has none (10,000 and 2,000 clients)."""
+    identify()
+    defense, inner = DEFENSES.get(name), flower_strategy("Message", "FedAvg", STRANGERS_A_ROUND)
+    memory = {"max_clients": 50} if "max_clients" in parameters_of(defense) else {}
+    if name == "three_sigma":
+        memory["score"] = "foolsgold"  # the score that remembers
+    strategy = defense(inner, **example(defense, inner, **memory, **SETTINGS.get(name, {})))
+    with quiet("flwr", "flsec"):
+        early = sizes(strategy, range(1, 11)).max(axis=0)
+        late = sizes(strategy, range(11, 501 if strategy.state_names else 101)).max(axis=0)
+    assert (late <= 1.1 * early + 500).all(), f"bytes of (state_dict, all): {early} after 10 rounds, {late} at the end"
+
+
+@named(name for name in DEFENSES.names() if "max_clients" in parameters_of(DEFENSES.get(name)))
+def test_without_a_bound_memory_does_grow(name):
+    """That the test above would see it."""
+    identify()
+    defense, inner = DEFENSES.get(name), flower_strategy("Message", "FedAvg", STRANGERS_A_ROUND)
+    memory = {"max_clients": None, **({"score": "foolsgold"} if name == "three_sigma" else {})}
+    strategy = defense(inner, **example(defense, inner, **memory))
+    with quiet("flwr", "flsec"):
+        found = sizes(strategy, range(1, 31))
+    assert (found[-1] > 2 * found[5]).all()
 
 
 def comparable():
