@@ -155,9 +155,6 @@ def test_strategy(name):
     check_strategy(partial(defense, **parameters))
 
 
-STRANGERS_A_ROUND = 20  # enough for every defense with its example parameters
-
-
 def always_new(round, client_id, arrays):
     """Half of the clients are honest; half send the opposite and raise SIREN's alarm, so that verdicts pile up."""
     reply = honest(round, client_id, arrays)[0]
@@ -169,41 +166,40 @@ def always_new(round, client_id, arrays):
     return [replace(reply, tensors=tuple(npy_bytes(array) for array in flipped), metrics=metrics)]
 
 
-def sizes(strategy, rounds):
-    """Play rounds in which nobody has been seen before; return the bytes of state_dict() and of all after each."""
-    server, found = MessageServer(strategy, ()), []
-    for number in rounds:
-        server.clients = range(1 + number * STRANGERS_A_ROUND, 1 + (number + 1) * STRANGERS_A_ROUND)
-        server.fit(number, always_new)
-        found.append((len(pickle.dumps(strategy.state_dict())), len(pickle.dumps(strategy))))
-    return np.array(found)
+def remembering(name, max_clients):
+    """Return a defense with example parameters, told how many clients to remember if it asks."""
+    identify()
+    defense, inner = DEFENSES.get(name), flower_strategy("Message", "FedAvg", 1)
+    memory = {"max_clients": max_clients} if "max_clients" in parameters_of(defense) else {}
+    if name == "three_sigma":
+        memory["score"] = "foolsgold"  # the score that remembers
+    return defense(inner, **example(defense, inner, **memory, **SETTINGS.get(name, {})))
+
+
+def sizes_among_strangers(strategy, rounds):
+    """Play rounds in which nobody was seen before; return the bytes of state_dict() and of the whole strategy."""
+    server, width = MessageServer(strategy, ()), max(8, strategy.minimum_clients)
+    with quiet("flwr", "flsec"):
+        for number in rounds:
+            server.clients = range(1 + number * width, 1 + (number + 1) * width)
+            server.fit(number, always_new)
+    return np.array([len(pickle.dumps(strategy.state_dict())), len(pickle.dumps(strategy))])
 
 
 @named(DEFENSES.names())
 def test_memory_stays_bounded_however_many_clients_come_and_go(name):
-    """500 rounds of new clients where a defense has state, 100 where it says it has none (10,000 and 2,000 clients)."""
-    identify()
-    defense, inner = DEFENSES.get(name), flower_strategy("Message", "FedAvg", STRANGERS_A_ROUND)
-    memory = {"max_clients": 50} if "max_clients" in parameters_of(defense) else {}
-    if name == "three_sigma":
-        memory["score"] = "foolsgold"  # the score that remembers
-    strategy = defense(inner, **example(defense, inner, **memory, **SETTINGS.get(name, {})))
-    with quiet("flwr", "flsec"):
-        early = sizes(strategy, range(1, 11)).max(axis=0)
-        late = sizes(strategy, range(11, 501 if strategy.state_names else 101)).max(axis=0)
+    """500 rounds of at least 8 new clients each; 50 where a defense says that it has no state."""
+    strategy = remembering(name, max_clients=20)
+    early = sizes_among_strangers(strategy, range(1, 11))
+    late = sizes_among_strangers(strategy, range(11, 501 if strategy.state_names else 51))
     assert (late <= 1.1 * early + 500).all(), f"bytes of (state_dict, all): {early} after 10 rounds, {late} at the end"
 
 
 @named(name for name in DEFENSES.names() if "max_clients" in parameters_of(DEFENSES.get(name)))
-def test_without_a_bound_memory_does_grow(name):
-    """That the test above would see it."""
-    identify()
-    defense, inner = DEFENSES.get(name), flower_strategy("Message", "FedAvg", STRANGERS_A_ROUND)
-    memory = {"max_clients": None, **({"score": "foolsgold"} if name == "three_sigma" else {})}
-    strategy = defense(inner, **example(defense, inner, **memory))
-    with quiet("flwr", "flsec"):
-        found = sizes(strategy, range(1, 31))
-    assert (found[-1] > 2 * found[5]).all()
+def test_the_test_of_memory_sees_one_without_a_bound(name):
+    strategy = remembering(name, max_clients=None)
+    early, late = (sizes_among_strangers(strategy, rounds) for rounds in (range(1, 11), range(11, 51)))
+    assert (late > 1.1 * early + 1000).all()
 
 
 def comparable():
