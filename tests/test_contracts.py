@@ -109,6 +109,18 @@ def test_every_function_of_updates_is_covered_below():
     assert len(RULES) >= 8
 
 
+EXPORTED = {name: getattr(flsec.aggregation, name) for name in flsec.aggregation.__all__}
+
+
+@named(name for name, function in EXPORTED.items() if inspect.isfunction(function))
+def test_docstring_has_an_example_and_says_what_goes_in_and_comes_out(name):
+    text = inspect.getdoc(EXPORTED[name])
+    wanted = {"Args:", "Returns:", "Raises:", "Example:", ">>> ", "Source:"}
+    if name == "fetchsgd_init":  # nothing of it can be wrong
+        wanted.remove("Raises:")
+    assert not [part for part in wanted if part not in text]
+
+
 @named(RULES)
 def test_rule(name):
     rule = bound(RULES[name])
