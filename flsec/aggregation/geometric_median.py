@@ -48,9 +48,9 @@ def geometric_median(
     Raises:
         ConfigError: ``updates`` is no floating matrix, the weights cannot be normalised, or a setting is out of range.
 
-    Invariant to row order; equivariant to shift, scale and rotation. Hostile rows with less than half of the weight
-    move it by a bounded amount, however large they are. Rows that hold NaN or infinity count as absent. Two passes
-    over memory, whatever the number of steps.
+    Invariant to row order; equivariant to shift, scale and rotation. Hostile rows of any size, with a share e < 1/2
+    of the weight, leave it within 2 (1 - e) / (1 - 2 e) r of a point that all other rows lie within r of, but for the
+    smoothing. Rows that hold NaN or infinity count as absent. Two passes over memory, whatever the number of steps.
 
     Example:
         >>> geometric_median(torch.tensor([[4.0, 4.0], [4.0, 4.0], [4.0, 4.0], [5.0, 4.0], [1e9, 1e9]]))

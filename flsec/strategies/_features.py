@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flsec.strategies._memory import forget_longest_unseen
 from flsec.strategies.cohort import Cohort, Layout
 
 __all__ = ["Features", "feature_columns", "remember_updates"]
@@ -23,13 +22,8 @@ def feature_columns(layout: Layout, features: Features) -> slice:
     return slice(matrices[-1] if features == "output_layer" and matrices else 0, layout.size)
 
 
-def remember_updates(
-    histories: dict[int, Tensor], cohort: Cohort, features: Features, max_clients: int | None
-) -> Tensor:
+def remember_updates(histories: dict[int, Tensor], cohort: Cohort, features: Features) -> Tensor:
     """Add the cohort's updates to the sums in ``histories``, by client id, and return the sums of its clients.
-
-    All of the round's clients are compared by their sums, even if ``max_clients`` is fewer: what is too much is
-    forgotten afterwards, see ``forget_longest_unseen``.
 
     Returns:
         (n, k), rows in the cohort's order.
@@ -37,6 +31,4 @@ def remember_updates(
     for client_id, row in zip(cohort.client_ids, cohort.updates, strict=True):
         part = row[feature_columns(cohort.layout, features)]
         histories[client_id] = histories[client_id] + part if client_id in histories else part.clone()
-    sums = torch.stack([histories[client_id] for client_id in cohort.client_ids])
-    forget_longest_unseen(histories, cohort.client_ids, max_clients)
-    return sums
+    return torch.stack([histories[client_id] for client_id in cohort.client_ids])

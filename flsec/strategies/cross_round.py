@@ -79,7 +79,7 @@ class CrossRound(RobustStrategy):
             self.report(scores=similarities)
         for row in kept.nonzero().flatten().tolist():
             self.accepted[cohort.client_ids[row]] = vectors[row].clone()
-        forget_longest_unseen(self.accepted, cohort.client_ids, self.max_clients)
+        self.report(**forget_longest_unseen(self.accepted, cohort.client_ids, self.max_clients))
         return cohort.keep(kept)
 
     def _vectors(self, cohort: Cohort) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from flsec.aggregation._gram import weighted_sum
 from flsec.aggregation.foolsgold import foolsgold_weights
 from flsec.parameters import Positive, PositiveCount
 from flsec.strategies._features import Features, remember_updates
-from flsec.strategies._memory import MAX_VECTORS
+from flsec.strategies._memory import MAX_VECTORS, forget_longest_unseen
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
 
@@ -32,10 +32,11 @@ class FoolsGold(RobustStrategy):
     sybils too. A single attacker is not noticed, and neither is size: put ``NormClipping`` outside. Clients of weight 0
     are dropped; if all are copies of each other, the previous model is kept.
 
-    A forgotten client that comes back is compared by what it sends from then on, as in its first round. An attacker
-    gains a clean record by staying away until ``max_clients`` others were seen, which a new client id gives at once;
-    one with that many ids can also have honest clients forgotten, whose sums then tell less. Nothing here stops
-    attackers who have a new id in each round: they are compared by single updates.
+    The verdict's note ``forgotten`` counts the clients whose sums a round pushed out. One that comes back is compared
+    by what it sends from then on, as in its first round. An attacker gains a clean record by staying away until
+    ``max_clients`` others were seen, which a new client id gives at once; one with that many ids can also have honest
+    clients forgotten, whose sums then tell less. Nothing here stops attackers who have a new id in each round: they are
+    compared by single updates.
 
     Compares the clients of one round: O(n^2 k) time. Memory: k float32 values, k the number of features, for each
     client remembered, not one vector a round: at most 4 k ``max_clients`` bytes. Nothing on the client.
@@ -63,12 +64,12 @@ class FoolsGold(RobustStrategy):
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Add the updates to the histories and drop the rows of weight 0."""
-        sums = remember_updates(self.histories, cohort, self.features, self.max_clients)
-        weights = foolsgold_weights(sums, self.confidence)
+        weights = foolsgold_weights(remember_updates(self.histories, cohort, self.features), self.confidence)
+        forgotten = forget_longest_unseen(self.histories, cohort.client_ids, self.max_clients)
         trust = self.weights(cohort)
         if trust is not None and bool(weights.any()):
             weights = weights * trust / (weights @ trust)
-        self.report(weights=weights)
+        self.report(weights=weights, **forgotten)
         self._shares = weights[weights > 0]
         return cohort.keep(weights > 0)
 

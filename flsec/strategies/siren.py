@@ -145,7 +145,7 @@ class Siren(RobustStrategy):
         self.penalties, self.banned = siren_penalties(
             self.penalties, self.banned, decision, threshold=threshold, award=self.award
         )
-        forget_longest_unseen(self.penalties, cohort.client_ids, self.max_clients)
+        self.report(**forget_longest_unseen(self.penalties, cohort.client_ids, self.max_clients))
         self.banned = tuple(client for client in self.banned if client in self.penalties)
         self.rolled_back = decision.rollback and self.earlier is not None
         self.report(

@@ -8,7 +8,7 @@ from flsec.aggregation.foolsgold import foolsgold_similarities
 from flsec.aggregation.three_sigma import distances_from_center, three_sigma_bound
 from flsec.parameters import Positive, PositiveCount
 from flsec.strategies._features import Features, feature_columns, remember_updates
-from flsec.strategies._memory import MAX_VECTORS
+from flsec.strategies._memory import MAX_VECTORS, forget_longest_unseen
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
 
@@ -71,6 +71,8 @@ class ThreeSigma(RobustStrategy):
 
     def _scores(self, cohort: Cohort) -> Tensor:
         if self.score == "foolsgold":
-            return foolsgold_similarities(remember_updates(self.histories, cohort, self.features, self.max_clients))
+            similarities = foolsgold_similarities(remember_updates(self.histories, cohort, self.features))
+            self.report(**forget_longest_unseen(self.histories, cohort.client_ids, self.max_clients))
+            return similarities
         columns = feature_columns(cohort.layout, self.features)
         return distances_from_center(cohort.updates[:, columns], self.score)

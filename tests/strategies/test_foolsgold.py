@@ -104,8 +104,10 @@ def test_only_the_chosen_features_are_compared_and_stored():
 def test_who_was_away_longest_is_forgotten_first():
     defense = FoolsGold(FedAvg(), max_clients=3)
     kept(defense, updates(1, 3), (4, 6, 9), round=1)
+    assert "forgotten" not in defense._facts
     kept(defense, updates(2, 2), (4, 20), round=2)  # 6 and 9 were away equally long: the lower id goes first
     assert list(defense.histories) == [9, 4, 20]
+    assert defense._facts["forgotten"] == 1
     kept(defense, updates(3, 1), (9,), round=3)
     kept(defense, updates(4, 1), (6,), round=4)
     assert list(defense.histories) == [20, 9, 6]
