@@ -3,6 +3,7 @@
 from typing import Any
 
 from flsec.aggregation.krum import scores_from_distances
+from flsec.aggregation.multi_krum import lowest_scores
 from flsec.parameters import Count, PositiveCount
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
@@ -49,5 +50,4 @@ class MultiKrum(RobustStrategy):
         faults = self.faults(cohort)
         scores = scores_from_distances(cohort.squared_distances(), faults)
         self.report(scores=scores)
-        count = self.num_selected or max(1, len(cohort) - faults)
-        return cohort.keep(scores.argsort(stable=True)[:count])
+        return cohort.keep(lowest_scores(scores, faults, self.num_selected))

@@ -15,6 +15,7 @@ from flsec.aggregation.siren import (
     siren_penalties,
 )
 from flsec.parameters import Fraction, NonNegative, OpenFraction, PositiveCount
+from flsec.strategies._memory import forget_longest_unseen
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies._server_state import take
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
@@ -44,6 +45,9 @@ class Siren(RobustStrategy):
             malicious verdicts is banned: its update is not accepted, its alarms do not count. None: nobody is.
         award: C_a, what a banned client's count falls by with each benign verdict; 0.5 in the paper. Below C_p it is
             accepted again. With 0 banned clients are not examined, and never return.
+        max_clients: how many clients' penalty counts are remembered; of those that were ever judged malicious, the ones
+            that sent nothing for the longest time are forgotten first, and with the count its ban. None: all, without
+            end.
         start_round: the first round in which the server acts; until then it averages, while clients watch as ever.
         options: see ``RobustStrategy``.
 
@@ -58,7 +62,8 @@ class Siren(RobustStrategy):
     to what they were before the step that made the poisoned model; not the memory of defenses inside. If all clients
     are banned, the previous model is kept. Without alarms and bans it costs one pass over the updates, else up to n
     evaluations of the root set and a few passes more. Memory: a model, the server optimizer's state, and one number for
-    each client that was ever judged malicious.
+    each of at most ``max_clients`` clients that were judged malicious. A banned client that stays away until so many
+    others were has a clean record again, which a new client id gives at once.
 
     Source: SIREN (Guo et al., SoCC 2021), Sec. 4 and Table 2; the delayed start is Sec. 5.9. Where text and Algorithms
     differ it follows the text: case 4 is not in Algorithm 2, and the client's test is printed with the wrong sign.
@@ -83,6 +88,7 @@ class Siren(RobustStrategy):
         rollback: Literal["local_models", "paper"] = "local_models",
         penalty_threshold: NonNegative | None = 0.45,
         award: NonNegative = 0.5,
+        max_clients: PositiveCount | None = 100_000,
         start_round: PositiveCount = 1,
         **options: Any,
     ) -> None:
@@ -98,6 +104,7 @@ class Siren(RobustStrategy):
         self.rollback = rollback
         self.penalty_threshold = penalty_threshold
         self.award = award
+        self.max_clients = max_clients
         self.start_round = start_round
         self.earlier: dict[str, Any] | None = None  # g_{t-1} and the optimizer's state before the step from it
         self.penalties: dict[int, float] = {}
@@ -139,6 +146,8 @@ class Siren(RobustStrategy):
         self.penalties, self.banned = siren_penalties(
             self.penalties, self.banned, decision, threshold=threshold, award=self.award
         )
+        self.report(**forget_longest_unseen(self.penalties, cohort.client_ids, self.max_clients))
+        self.banned = tuple(client for client in self.banned if client in self.penalties)
         self.rolled_back = decision.rollback and self.earlier is not None
         self.report(
             case=decision.case.value,
