@@ -28,7 +28,7 @@ def generator(
     seed: int, round: int = 0, client: int = -1, purpose: str = "", device: "torch.device | str" = "cpu"
 ) -> "torch.Generator":
     """Return a torch generator for one purpose of one client in one round; see ``seed_for``."""
-    import torch  # here: a client that draws numpy's numbers does not pay for it
+    import torch  # here, so that clients without torch can draw numpy's numbers
 
     return torch.Generator(device=device).manual_seed(seed_for(seed, round, client, purpose))
 
