@@ -21,11 +21,7 @@ DEFENSES = Registry("defense", __name__, _is_defense)
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
     from flsec.strategies.adversary import Adversary as Adversary
-    from flsec.strategies.base import KeepPreviousModel as KeepPreviousModel
     from flsec.strategies.base import RobustStrategy as RobustStrategy
-    from flsec.strategies.base import RoundReport as RoundReport
-    from flsec.strategies.base import Verdict as Verdict
-    from flsec.strategies.base import Weighting as Weighting
     from flsec.strategies.bulyan import Bulyan as Bulyan
     from flsec.strategies.centered_clipping import CenteredClipping as CenteredClipping
     from flsec.strategies.cohort import Cohort as Cohort
@@ -49,8 +45,13 @@ if TYPE_CHECKING:
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
     from flsec.strategies.replies import GlobalModel as GlobalModel
-    from flsec.strategies.replies import Quarantined as Quarantined
+    from flsec.strategies.replies import Malformed as Malformed
     from flsec.strategies.replies import Reply as Reply
+    from flsec.strategies.replies import check_num_examples as check_num_examples
+    from flsec.strategies.report import KeepPreviousModel as KeepPreviousModel
+    from flsec.strategies.report import Quarantined as Quarantined
+    from flsec.strategies.report import RoundReport as RoundReport
+    from flsec.strategies.report import Verdict as Verdict
     from flsec.strategies.residual_reweighting import ResidualReweighting as ResidualReweighting
     from flsec.strategies.rfa import RFA as RFA
     from flsec.strategies.robust_learning_rate import RobustLearningRate as RobustLearningRate
@@ -89,6 +90,7 @@ __all__ = [
     "Krum",
     "Layout",
     "LossFunctionRejection",
+    "Malformed",
     "Median",
     "MultiKrum",
     "NoisyMedian",
@@ -107,8 +109,8 @@ __all__ = [
     "TrimmedMean",
     "Verdict",
     "WeakDP",
-    "Weighting",
     "Zeno",
+    "check_num_examples",
 ]
 
 export_lazily(
@@ -133,30 +135,31 @@ export_lazily(
         "FoolsGold": "foolsgold",
         "GeometricMedian": "geometric_median",
         "GlobalModel": "replies",
-        "KeepPreviousModel": "base",
+        "KeepPreviousModel": "report",
         "Krum": "krum",
         "Layout": "cohort",
         "LossFunctionRejection": "loss_function_rejection",
+        "Malformed": "replies",
         "Median": "median",
         "MultiKrum": "multi_krum",
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
         "OracleSGD": "oracle_sgd",
-        "Quarantined": "replies",
+        "Quarantined": "report",
         "Reply": "replies",
         "ResidualReweighting": "residual_reweighting",
         "RobustLearningRate": "robust_learning_rate",
         "RobustStrategy": "base",
-        "RoundReport": "base",
+        "RoundReport": "report",
         "Siren": "siren",
         "Soteria": "soteria",
         "SparseFed": "sparsefed",
         "ThreeSigma": "three_sigma",
         "TrimmedMean": "trimmed_mean",
-        "Verdict": "base",
+        "Verdict": "report",
         "WeakDP": "weak_dp",
-        "Weighting": "base",
         "Zeno": "zeno",
+        "check_num_examples": "replies",
     },
 )
 # End of exports.

@@ -10,15 +10,18 @@ from flsec.errors import ConfigError
 from flsec.parameters import PositiveCount, check_parameters, checked
 from flsec.strategies._evaluation import Averaging
 from flsec.strategies._flower import check_can_be_wrapped
-from flsec.strategies._forwarding import FlowerStrategy
+from flsec.strategies._forwarding import FlowerStrategy as FlowerStrategy
 from flsec.strategies._rounds import Progress, Rounds
 from flsec.strategies._server_state import put_back, take
-from flsec.strategies._stages import Weighting, WhenShort
+from flsec.strategies._stages import Weighting as Weighting
+from flsec.strategies._stages import WhenShort
 from flsec.strategies._state_arrays import StateArrays
-from flsec.strategies.report import KeepPreviousModel, RoundReport, Verdict
+from flsec.strategies.report import KeepPreviousModel as KeepPreviousModel
+from flsec.strategies.report import RoundReport
+from flsec.strategies.report import Verdict as Verdict
 from flsec.training import pick_device
 
-__all__ = ["FlowerStrategy", "KeepPreviousModel", "RobustStrategy", "RoundReport", "Verdict", "Weighting"]
+__all__ = ["RobustStrategy"]
 
 
 class RobustStrategy(Rounds):
