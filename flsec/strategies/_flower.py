@@ -22,7 +22,7 @@ from flsec.strategies.cohort import Cohort
 from flsec.strategies.replies import GlobalModel, Reply
 from flsec.strategies.report import KeepPreviousModel, Quarantined
 
-__all__ = ["Collected", "Delivery", "FlowerRound", "FlowerServer", "check_can_be_wrapped"]
+__all__ = ["Collected", "Delivery", "FlowerRound", "FlowerServer", "check_can_be_wrapped", "only_flowers_own"]
 
 logger = logging.getLogger("flsec")
 
@@ -98,6 +98,7 @@ class FlowerServer:
     def __init__(self, flower: FlowerRound, model: GlobalModel, replies: Sequence[Reply]):
         self._flower = flower
         self._model = model
+        self._in_float32 = model.has_bfloat16 and only_flowers_own(flower.base)
         self._replies = replies
         self._before: dict[str, Any] | None = None
         self._returned: list[NDArray[Any]] = []
@@ -134,7 +135,7 @@ class FlowerServer:
         reports = averageable([metrics for _, metrics in handed_on.metrics]).rows
         if handed_on.aggregated:
             reports = [mean_of(reports, [weight for weight, _ in handed_on.metrics])]
-        as_sent = not cohort.modified and not self._model.has_bfloat16
+        as_sent = not cohort.modified and not self._in_float32
         deliveries = []
         for row, (source, weight, report) in enumerate(zip(cohort.sources, handed_on.weights, reports, strict=True)):
             arrays = None
@@ -146,14 +147,14 @@ class FlowerServer:
         return deliveries
 
     def _arrays(self, cohort: Cohort, update: Tensor, state: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return the model that an update leads to; in float32 where it is bfloat16, with which nobody can compute."""
+        """Return the model that an update leads to; float32 for bfloat16 where Flower's own code computes with it."""
         flat, moved = update.numpy(), (cohort.global_parameters + update).numpy()
         beside = iter(state)
         arrays: list[NDArray[Any]] = []
         for slot, start in zip(self._model.layout.slots, self._model.arrays, strict=True):
             if slot.start is None:
                 arrays.append(next(beside))
-            elif _numbers.is_bfloat16(slot.dtype):
+            elif self._in_float32 and _numbers.is_bfloat16(slot.dtype):
                 arrays.append(moved[slot.start : slot.stop].reshape(slot.shape))
             elif slot.dtype.itemsize > 4 * (1 + (slot.dtype.kind == "c")):  # the vector would round the global model
                 wide = _numbers.floats_of(start) + flat[slot.start : slot.stop]
@@ -237,6 +238,13 @@ _CLIP_SINGLE_REPLIES = (
     classic.DPFedAvgFixed, classic.DPFedAvgAdaptive,
     message.DifferentialPrivacyServerSideFixedClipping, message.DifferentialPrivacyServerSideAdaptiveClipping,
 )  # fmt: skip
+
+
+def only_flowers_own(base: Strategy) -> bool:
+    """Whether Flower's own code aggregates, which cannot compute with the raw bytes that bfloat16 numbers come in."""
+    name = "aggregate_fit" if isinstance(base, classic.Strategy) else "aggregate_train"
+    methods = [getattr(type(inner), name) for inner in with_inner(base)]
+    return all(method.__module__.startswith("flwr.") for method in methods)
 
 
 def check_can_be_wrapped(name: str, base: Strategy, hands_on_one: bool) -> None:

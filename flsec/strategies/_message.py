@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -91,6 +92,7 @@ class MessageRound:
         self._asked = asked
         self._weight_key = setting_of(base, "weighted_by_key", "num-examples")
         self._errors: list[Message] = []
+        self._record_names = ("arrays", "metrics")  # of the replies' records; strategies may look them up
 
     def collect(self) -> Collected:
         """Return the replies, those that cannot be read at all, and the clients that failed."""
@@ -107,6 +109,9 @@ class MessageRound:
                 replies.append(self._read(message))
             except Malformed as error:
                 malformed.append(Quarantined(sender, str(error)))
+        names = Counter(_record_names(reply.origin) for reply in replies)
+        if names:
+            self._record_names = min(names, key=lambda pair: (-names[pair], pair))
         return Collected(replies, malformed, silent, [])
 
     def _read(self, message: Message) -> Reply:
@@ -145,11 +150,12 @@ class MessageRound:
         if delivery.arrays is not None:
             record = array_record(self._names, [_npy.write(array) for array in delivery.arrays])
         reply = copy.copy(message)
-        reply.content = RecordDict(  # Flower refuses replies whose records have different names: use one for all
+        arrays, metrics = self._record_names  # Flower refuses replies whose records have different names: one for all
+        reply.content = RecordDict(
             {
                 **message.content.config_records,
-                "arrays": record,
-                "metrics": MetricRecord({**delivery.metrics, self._weight_key: delivery.weight}),
+                arrays: record,
+                metrics: MetricRecord({**delivery.metrics, self._weight_key: delivery.weight}),
             }
         )
         return reply
@@ -158,6 +164,12 @@ class MessageRound:
         if set(arrays) == set(self._names):
             return [arrays[name].data for name in self._names]
         return [array.data for array in arrays.values()]  # other names: by position
+
+
+def _record_names(message: Message) -> tuple[str, str]:
+    """Return the names of a readable reply's array record and metric record."""
+    by_kind = {type(record): name for name, record in message.content.items()}
+    return by_kind[ArrayRecord], by_kind[MetricRecord]
 
 
 @contextlib.contextmanager

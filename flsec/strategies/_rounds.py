@@ -17,7 +17,7 @@ from flsec.aggregation._device import computing_on
 from flsec.errors import ConfigError, NoProgressError
 from flsec.strategies import _classic, _message
 from flsec.strategies._evaluation import Averaging, Screening
-from flsec.strategies._flower import FlowerRound, FlowerServer
+from flsec.strategies._flower import FlowerRound, FlowerServer, only_flowers_own
 from flsec.strategies._forwarding import Forwarding
 from flsec.strategies._round import Outcome, run_round
 from flsec.strategies._screening import log_quarantined, screen
@@ -79,7 +79,8 @@ class Rounds(Stages, Forwarding):
         base = self._classic_base()
         _classic.refuse_secure_aggregation()
         model = self._start_round(parameters, parameters.tensors)
-        given = Parameters(model.in_float32(), parameters.tensor_type) if model.has_bfloat16 else parameters
+        wide = model.has_bfloat16 and only_flowers_own(base)
+        given = Parameters(model.in_float32(), parameters.tensor_type) if wide else parameters
         instructions = base.configure_fit(server_round=server_round, parameters=given, client_manager=client_manager)
         chosen = list(instructions or [])
         if not self._ask(server_round, [_classic.node_id(proxy) for proxy, _ in chosen], "min_fit_clients"):
@@ -104,7 +105,8 @@ class Rounds(Stages, Forwarding):
         """Ask the wrapped strategy whom to send the model, and add the round and the defenses' settings."""
         base, names = self._message_base(), list(arrays)
         model = self._start_round(arrays, [array.data for array in arrays.values()], names)
-        given = _message.array_record(names, model.in_float32()) if model.has_bfloat16 else arrays
+        wide = model.has_bfloat16 and only_flowers_own(base)
+        given = _message.array_record(names, model.in_float32()) if wide else arrays
         messages = list(self.inner_method("configure_train")(server_round, given, config, grid) or [])
         self._progress.messages = [message.metadata for message in messages]
         if not self._ask(server_round, [message.metadata.dst_node_id for message in messages], "min_train_nodes"):
