@@ -6,7 +6,7 @@ from flwr.clientapp import ClientApp
 from best_model_app.task import load_data, train
 from flsec.client_apps import Adversaries, GaussianAttack
 
-noise = GaussianAttack(std=2.0, adversaries=Adversaries(num_clients=10, ids=[1, 4, 7]))
+noise = GaussianAttack(std=3.0, adversaries=Adversaries(num_clients=10, ids=[1, 4, 7]))
 
 
 def attack(message: Message, context: Context, call_next) -> Message:
