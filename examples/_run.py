@@ -26,7 +26,7 @@ from flwr.serverapp import ServerApp
 
 from flsec.simulations.grid import InProcessGrid
 
-__all__ = ["accuracy_of", "apps_of", "compare", "run_config_of"]
+__all__ = ["accuracy_of", "apps_of", "compare", "quiet", "run_config_of"]
 
 RUNS = {
     "bare": {"defense": False, "attack": False},
@@ -70,6 +70,12 @@ def accuracy_of(server_app: ServerApp, client_app: ClientApp, run_config: Mappin
     return float(result["accuracy"])  # type: ignore[arg-type]
 
 
+def quiet() -> None:
+    """Keep Flower's and flsec's messages from the terminal."""
+    for name in ("flwr", "flsec"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def apps_of(folder: Path) -> tuple[ServerApp, ClientApp]:
     """Return the apps that a pyproject.toml names; like Flower's own command, look for them in its folder."""
     sys.path.insert(0, str(folder))
@@ -103,8 +109,7 @@ def compare(
         damage: share of the test images.
         after: called after each run with its name and accuracy; what it returns is a claim that does not hold.
     """
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    logging.getLogger("flsec").setLevel(logging.ERROR)
+    quiet()
     server_app, client_app = apps_of(folder)
     config = {**run_config_of(folder), **(overrides or {})}
     reached: dict[str, float] = {}

@@ -5,4 +5,4 @@ from pathlib import Path
 from examples._run import compare
 
 if __name__ == "__main__":
-    raise SystemExit(compare(Path(__file__).resolve().parent))
+    raise SystemExit(compare(Path(__file__).resolve().parent, tolerance=0.08))
