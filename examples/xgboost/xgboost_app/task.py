@@ -1,4 +1,4 @@
-"""Data and trees: is a handwritten digit of scikit-learn's above four? (Flower's bagging knows two classes only.)"""
+"""Data and trees. The question is whether a digit is above four: Flower's bagging knows two classes only."""
 
 from functools import cache
 
