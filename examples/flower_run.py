@@ -77,15 +77,8 @@ def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
     raise RuntimeError(f"flower-superlink did not start within {START:.0f} s (exit code {process.poll()})")
 
 
-def _flwr(env: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(["flwr", *arguments], env=env, cwd=env["FLWR_HOME"], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"flwr {arguments[0]} failed: {done.stdout} {done.stderr}")
-    return done.stdout
-
-
 def flower_run(example: str, *, patience: float = 300.0, **switches: bool) -> tuple[str, str]:
-    """Run an example and return Flower's status and what it has logged.
+    """Run an example and return Flower's status and what was logged.
 
     The exit code of ``flwr run`` says nothing: it is 0 also where the ServerApp has failed.
 
@@ -93,20 +86,28 @@ def flower_run(example: str, *, patience: float = 300.0, **switches: bool) -> tu
         example: a folder of ``examples``.
         patience: seconds that it may take.
         switches: ``defense`` and ``attack``.
+
+    Raises:
+        RuntimeError: ``flwr`` could not start the run.
+        subprocess.TimeoutExpired: it took longer.
     """
     folder = EXAMPLES / example
     nodes = f"num-supernodes={run_config_of(folder)['num-clients']} client-resources-num-cpus=1"
     settings = " ".join(f"{name}={str(value).lower()}" for name, value in switches.items())
     with superlink() as env:
-        started = _flwr(env, "run", str(folder), "--federation-config", nodes, "-c", settings, "--format", "json")
-        run_id = str(json.loads(started)["run-id"])
-        deadline = time.monotonic() + patience
-        status = "pending"
-        while not status.startswith("finished") and time.monotonic() < deadline:
-            time.sleep(PAUSE)
-            listed: dict[str, Any] = json.loads(_flwr(env, "ls", "--run-id", run_id, "--format", "json"))
-            status = listed["runs"][0]["status"]
-        return status, _flwr(env, "log", run_id, "--show")
+
+        def flwr(*arguments: str) -> str:
+            command = ["flwr", *arguments]
+            done = subprocess.run(
+                command, env=env, cwd=env["FLWR_HOME"], capture_output=True, text=True, timeout=patience
+            )
+            if done.returncode:
+                raise RuntimeError(f"flwr {arguments[0]} failed: {done.stdout} {done.stderr}")
+            return done.stdout
+
+        log = flwr("run", str(folder), "--federation-config", nodes, "-c", settings, "--stream")
+        listed: dict[str, Any] = json.loads(flwr("ls", "--format", "json"))
+        return listed["runs"][0]["status"], log
 
 
 def main() -> int:
