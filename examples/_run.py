@@ -139,8 +139,8 @@ def _unfulfilled(reached: Mapping[str, float], tolerance: float, damage: float) 
     broken = [
         f"{run}: loses {lost[run]:.3f} of the bare accuracy; at most {tolerance} was claimed"
         for run in ("defended", "attacked, defended")
-        if lost.get(run, 0.0) > tolerance
+        if not lost.get(run, 0.0) <= tolerance  # NaN is no success
     ]
-    if lost.get("attacked", 1.0) < damage:
+    if not lost.get("attacked", 1.0) >= damage:
         broken.append(f"attacked: loses {lost['attacked']:.3f} of the bare accuracy; at least {damage} was claimed")
     return broken

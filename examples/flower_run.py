@@ -111,11 +111,12 @@ def flower_run(example: str, *, patience: float = 300.0, **switches: bool) -> tu
 
 
 def main() -> int:
-    """Run what the command line names; return 0 if Flower says that it was completed."""
+    """Run what the command line names; return 0 if Flower says that it was completed, with the accuracy asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("example", choices=sorted(path.parent.name for path in EXAMPLES.glob("*/pyproject.toml")))
     parser.add_argument("--defense", action="store_true")
     parser.add_argument("--attack", action="store_true")
+    parser.add_argument("--at-least", type=float, default=0.0, metavar="ACCURACY", help="fail below this")
     parser.add_argument("--verbose", action="store_true", help="show what Flower logs")
     given = parser.parse_args()
     switches = {name: getattr(given, name) for name in ("defense", "attack")}
@@ -125,7 +126,7 @@ def main() -> int:
         print(log)
     reached = re.findall(r"accuracy: ([0-9.]+)", log)
     print(f"{given.example}: {status}, accuracy {reached[-1] if reached else 'not reported'}")
-    return 0 if status == "finished:completed" and reached else 1
+    return 0 if status == "finished:completed" and reached and float(reached[-1]) >= given.at_least else 1
 
 
 if __name__ == "__main__":
