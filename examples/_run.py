@@ -14,7 +14,7 @@ import random
 import sys
 import threading
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,19 @@ def accuracy_of(server_app: ServerApp, client_app: ClientApp, run_config: Mappin
     return float(result["accuracy"])  # type: ignore[arg-type]
 
 
-def quiet() -> None:
-    """Keep Flower's and flsec's messages from the terminal."""
-    for name in ("flwr", "flsec"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what Flower, flsec and the apps say from the terminal for a while."""
+    loggers = [logging.getLogger(name) for name in ("flwr", "flsec")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def apps_of(folder: Path) -> tuple[ServerApp, ClientApp]:
@@ -109,14 +118,13 @@ def compare(
         damage: share of the test images.
         after: called after each run with its name and accuracy; what it returns is a claim that does not hold.
     """
-    quiet()
     server_app, client_app = apps_of(folder)
     config = {**run_config_of(folder), **(overrides or {})}
     reached: dict[str, float] = {}
     broken: list[str] = []
     for run, switches in RUNS.items():
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with quiet():
                 reached[run] = accuracy_of(server_app, client_app, {**config, **switches})
             complaint = after(run, reached[run])
         except (Exception, SystemExit) as error:

@@ -13,12 +13,12 @@ FOLDER = Path(__file__).resolve().parent
 
 def main() -> int:
     """Return 0 if the wrapper is refused when it is built and, where xgboost is installed, the bare app learns."""
-    quiet()
     sys.path.insert(0, str(FOLDER))
     server = importlib.import_module("xgboost_app.server_app")
-    server.new_strategy(10, defense=False)
     try:
-        server.new_strategy(10, defense=True)
+        with quiet():
+            server.new_strategy(10, defense=False)
+            server.new_strategy(10, defense=True)
     except ConfigError as refusal:
         print(f"             xgboost  refused: {refusal}")
     else:
@@ -27,7 +27,8 @@ def main() -> int:
     if importlib.util.find_spec("xgboost") is None:
         print("             xgboost  bare run left out: xgboost is not installed")
         return 0
-    accuracy = accuracy_of(*apps_of(FOLDER), run_config_of(FOLDER))
+    with quiet():
+        accuracy = accuracy_of(*apps_of(FOLDER), run_config_of(FOLDER))
     print(f"             xgboost  bare accuracy {accuracy:.3f}")
     if accuracy < 0.8:
         print("NOT AS CLAIMED: xgboost: the bare app reaches 0.8")
