@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def superlink() -> Iterator[dict[str, str]]:
         command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
         command += ["--control-api-address", f"127.0.0.1:{control}", "--host", "127.0.0.1", "--port", str(http)]
         with Path(home, "superlink.log").open("wb") as log:
-            process = subprocess.Popen(command, env=env, cwd=home, stdout=log, stderr=log)
+            process = subprocess.Popen(command, env=env, cwd=home, stdout=log, stderr=log, start_new_session=True)
             try:
                 _wait_for(f"http://127.0.0.1:{http}/health", process)
                 yield env
@@ -66,6 +67,8 @@ def superlink() -> Iterator[dict[str, str]]:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+                with contextlib.suppress(ProcessLookupError):  # a run that was not waited for
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
