@@ -391,7 +391,13 @@ def as_markdown(cells: Sequence[Cell]) -> str:
     lines: list[str] = []
     notes: list[str] = []
     for api in APIS:
-        lines += ["", f"### {api} API", "", f"| strategy | {' | '.join(DEFENSES)} |", "|---" * (1 + len(DEFENSES)) + "|"]
+        lines += [
+            "",
+            f"### {api} API",
+            "",
+            f"| strategy | {' | '.join(DEFENSES)} |",
+            "|---" * (1 + len(DEFENSES)) + "|",
+        ]
         own = [cell for cell in cells if cell.api == api]
         for name in dict.fromkeys(cell.strategy for cell in own):
             texts = []

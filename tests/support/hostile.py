@@ -101,9 +101,7 @@ def _explode() -> None:
 
 def _pickle_in_npy(array: NDArray[Any]) -> bytes:
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": "|O", "fortran_order": False, "shape": array.shape}
-    )
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": array.shape})
     return stream.getvalue() + pickle.dumps([_Bomb()] * max(1, array.size))
 
 

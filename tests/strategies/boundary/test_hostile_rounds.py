@@ -137,7 +137,7 @@ def check(api: str, name: str, case: Case) -> None:
     accused = set(quarantined(played))
     honest_ones = set(case.honest())
     assert not accused & honest_ones, f"honest clients are quarantined: {quarantined(played)}"
-    assert content <= accused, f"not quarantined: {({i: case.hostile[i] for i in content - accused})}"
+    assert content <= accused, f"not quarantined: { ({i: case.hostile[i] for i in content - accused}) }"
     assert_bounded(played)
     for array, start in zip(played.arrays, MODEL.values(), strict=True):
         assert array.dtype == start.dtype, f"a new dtype: {array.dtype}"
@@ -163,7 +163,9 @@ def check(api: str, name: str, case: Case) -> None:
         return  # no majority, and no precondition that would say so
     honest = np.stack([_flat(case.honest_arrays(i)) for i in sorted(honest_ones)])
     f = rule.f - len(content) - len(either - participants)
-    assert len(participants) >= rule.needed(f), f"{len(participants)} clients with f = {f} are outside {name}'s guarantee"
+    assert len(participants) >= rule.needed(f), (
+        f"{len(participants)} clients with f = {f} are outside {name}'s guarantee"
+    )
     low, high = rule.box(honest, len(participants), f)
     slack = 1e-5 * (1 + np.abs(honest).max())
     new = _flat(played.arrays)

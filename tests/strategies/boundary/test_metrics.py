@@ -24,9 +24,8 @@ every_defense = pytest.mark.parametrize("make", DEFENSES.values(), ids=DEFENSES)
 ODD = {
     name: kind
     for name, kind in KINDS.items()
-    if kind.fate == "fine" and list(KINDS).index("no metrics") <= list(KINDS).index(name) < list(KINDS).index(
-        "other array names"
-    )
+    if kind.fate == "fine"
+    and list(KINDS).index("no metrics") <= list(KINDS).index(name) < list(KINDS).index("other array names")
 }
 
 
