@@ -298,7 +298,6 @@ def _attacked(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
 
 def _what_is_handed_on(defense: _Defense) -> Answer:
     """The clients whose replies a defense hands on send just that, so that the bare strategy takes its step on it."""
-
     usable = [i for i in range(1, NUM_CLIENTS + 1) if i != SENDS_NAN]
     handed: dict[int, dict[int, NDArrays]] = {}  # {round: {client: arrays}}
 

@@ -243,7 +243,7 @@ def test_failure_texts_are_shortened(api, text, caplog):
         original = played.strategy.aggregate_fit
 
         def with_failure(number, results, failures):
-            proxy, result = results[1]
+            proxy, _ = results[1]
             failed = FitRes(Status(Code.FIT_NOT_IMPLEMENTED, text), Parameters([], ""), 0, {})
             return original(number, [results[0], (proxy, failed), *results[2:]], [ValueError(text)])
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.common import Parameters
 
 from flsec._contracts.faults import FAILURES, faults, first_array
 from flsec._contracts.server import MODEL, honest, npy_bytes
@@ -420,11 +419,13 @@ def test_initial_parameters_that_are_a_list_are_an_error_that_says_so():
     from flwr.server.strategy import FedAdam
 
     arrays = list(MODEL.values())
-    with pytest.raises(ConfigError, match="initial_parameters|ndarrays_to_parameters|Parameters"):
+
+    def run():
         strategy = Median(FedAdam(initial_parameters=arrays, **counts("classic", 3)))
-        given = strategy.initialize_parameters(None)
-        play("classic", strategy, 3)
-        assert isinstance(given, Parameters)
+        strategy.initialize_parameters(None)
+
+    with pytest.raises(ConfigError, match=r"initial_parameters|Parameters"):
+        run()
 
 
 @both_apis
