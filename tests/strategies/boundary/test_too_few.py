@@ -415,14 +415,13 @@ def test_a_first_model_that_is_empty_or_not_finite_is_an_error_that_says_so(what
 
 
 def test_initial_parameters_that_are_a_list_are_an_error_that_says_so():
-    """Flower's issue 764: a list of arrays in the place of Parameters."""
-    from flwr.server.strategy import FedAdam
-
-    arrays = list(MODEL.values())
+    """Flower's issue 764: a list of arrays in the place of Parameters, which Flower hands on as it is."""
 
     def run():
-        strategy = Median(FedAdam(initial_parameters=arrays, **counts("classic", 3)))
-        strategy.initialize_parameters(None)
+        strategy = Median(fedavg("classic", 3, initial_parameters=list(MODEL.values())))
+        played = server("classic", strategy, 3)
+        given = strategy.initialize_parameters(client_manager=played.manager)
+        strategy.configure_fit(server_round=1, parameters=given, client_manager=played.manager)
 
     with pytest.raises(ConfigError, match=r"initial_parameters|Parameters"):
         run()
