@@ -1,15 +1,17 @@
 """The checks of a defense."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flsec._contracts.battery import check_documented, check_refuses_nonsense, equal, pickled
-from flsec._contracts.faults import FAILURES, evaluation_faults, faults, first_array, other_forms
+from flsec._contracts.faults import FAILURES, evaluation_faults, faults, first_array, odd_metrics, other_forms
 from flsec._contracts.server import (
     APIS,
     FLOWER,
@@ -44,10 +46,16 @@ class DefenseBattery:
         self._honest = HONEST[:num_clients]
         self._clients = sorted([*self._honest, *HOSTILE])
 
-    def _server(self, api: str, flower: str = "FedAvg", strategy: RobustStrategy | None = None) -> Server:
-        if strategy is None:
-            strategy = self._make(flower_strategy(api, flower, len(self._clients)))
-        return (ClassicServer if api == "classic" else MessageServer)(strategy, self._clients)
+    def _server(
+        self,
+        api: str,
+        flower: str = "FedAvg",
+        clients: Sequence[int] | None = None,
+        model: Mapping[str, NDArray[Any]] = MODEL,
+    ) -> Server:
+        clients = self._clients if clients is None else clients
+        strategy = self._make(flower_strategy(api, flower, len(clients)))
+        return (ClassicServer if api == "classic" else MessageServer)(strategy, clients, model)
 
     def is_documented(self) -> None:
         check_documented(type(self._probe))
@@ -116,6 +124,71 @@ class DefenseBattery:
                     _assert_quarantined(attacked, client_id, f"{fault}, {api} API")
                 _assert_same(without, attacked, f"{what}, {api} API")
 
+    def counts_the_quarantined_as_faults(self) -> None:
+        """F of the fewest clients send NaN: the rule runs on n - f with f - f, and is not stopped."""
+        clients = self._honest[: self._needed]
+        declared = [wrapper.num_tolerated(len(clients)) for wrapper in self._probe.chain()]
+        f = min((number for number in declared if number is not None), default=0)
+        hostile = clients[:f]
+
+        def answer(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
+            reply = honest(round, client_id, arrays)[0]
+            return [first_array(reply, lambda a: a * np.nan) if client_id in hostile else reply]
+
+        for api in APIS if f else ():
+            server = self._server(api, clients=clients)
+            for number in (1, 2):
+                server.play([number], answer)
+                what = f"round {number}, {f} of {len(clients)} send NaN, {api} API"
+                _assert_new_model(server, what)
+                seen = server.strategy.last_report.verdicts[0].participants
+                assert seen == tuple(clients[f:]), f"{what}: participants {seen}"
+
+    def loses_no_update_because_of_metrics(self) -> None:
+        for api in APIS:
+            usual, odd = self._server(api), self._server(api)
+            for number, what, group, answer in in_turn(odd_metrics(api)):
+                usual.play([number], hostile_sends(*[lambda reply: reply] * len(group)))
+                odd.play([number], answer)
+                _assert_same(usual, odd, f"{what}, {api} API")
+                reasons = {q.client_id: q.reason for q in odd.strategy.last_report.quarantined}
+                assert not set(reasons) & {*group, *self._honest}, f"{what}, {api} API: quarantined: {reasons}"
+                values = [v for v in odd.metrics.values() if isinstance(v, float)]
+                assert all(abs(v) <= 1e15 for v in values), f"{what}, {api} API: the metrics are {odd.metrics}"
+
+    def combines_integer_arrays(self) -> None:
+        """One hostile client with an honest update does not set the counters."""
+        for api in APIS:
+            for steps in (2**40, -(2**40)):
+                data = npy_bytes(np.array(steps))
+                server = self._server(api).play([1], hostile_sends(partial(_with_last_array, data=data)))
+                _assert_new_model(server, f"{api} API")
+                counted = server.arrays[-1]
+                assert counted == MODEL["steps"] + 1, f"{api} API: a client that sends {steps} steps sets {counted}"
+
+    def works_in_every_float_type(self) -> None:
+        for dtype in ("float16", "float64"):
+            model = {name: a.astype(dtype) if a.dtype.kind == "f" else a for name, a in MODEL.items()}
+            for api in APIS:
+                what = f"{dtype}, {api} API"
+                server = self._server(api, model=model).play([1, 2])
+                _assert_new_model(server, what, model)
+                _assert_sound(server.arrays, what, model)
+
+    def refuses_secure_aggregation(self) -> None:
+        """Every reply is the same sum: there are no single updates to judge."""
+
+        def answer(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
+            reply = honest(round, client_id, arrays)[0]
+            return [replace(reply, tensors=honest(round, self._honest[0], arrays)[0].tensors)]
+
+        for api in APIS:
+            server = self._server(api).play([1], answer)
+            for a, b in zip(server.arrays, MODEL.values(), strict=True):
+                assert np.array_equal(a, b), f"{api} API: the model moved"
+            reason = server.strategy.last_report.kept_previous_model or ""
+            assert "secure aggregation" in reason, f"{api} API: the model was kept because {reason!r}"
+
     def quarantines_a_second_reply(self) -> None:
         def answer(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
             replies = honest(round, client_id, arrays)
@@ -143,8 +216,7 @@ class DefenseBattery:
         usable = self._honest[: self._needed - 1]
 
         def answer(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
-            reply = honest(round, client_id, arrays)[0]
-            return [reply if client_id in usable else first_array(reply, lambda a: a * np.nan)]
+            return honest(round, client_id, arrays) if client_id in usable else []  # silence is no proof of an attack
 
         for flower in FLOWER:
             for api in APIS:
@@ -161,7 +233,6 @@ class DefenseBattery:
     def screens_evaluations(self) -> None:
         for api in APIS:
             expected = self._server(api).evaluate(1, only_honest)
-            assert 0 < (expected or 0) < 1, f"{api} API: the mean loss is {expected}"
             server = self._server(api)
             for _, what, _, answer in in_turn(evaluation_faults(api)):
                 try:
@@ -171,6 +242,32 @@ class DefenseBattery:
                 assert loss == expected, f"{what}, {api} API: the mean loss is {loss} instead of {expected}"
             nobody = self._server(api).evaluate(1, lambda *_: [])
             assert nobody is None, f"{api} API: a loss of {nobody} from nobody"
+
+    def weighs_evaluations_as_updates(self) -> None:
+        """Uniform unless the defense trusts counts of examples; metrics cost no evaluation."""
+        trusting = self._probe.weighting == "examples"
+        if trusting and self._probe.max_weight_ratio is not None:
+            return
+        sent: dict[int, Reply] = {}
+
+        def answer(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
+            replies = only_honest(round, client_id, arrays)
+            sent.update({client_id: reply for reply in replies})
+            return replies
+
+        for api in APIS:
+            sent.clear()
+            loss = self._server(api).evaluate(1, answer)
+            losses = [reply.loss for reply in sent.values()]
+            counts = [float(reply.num_examples) if trusting else 1.0 for reply in sent.values()]
+            expected = float(np.average(losses, weights=counts))
+            assert loss is not None, f"{api} API: no loss"
+            assert np.isclose(loss, expected, rtol=1e-6), f"{api} API: the mean loss is {loss} instead of {expected}"
+            server = self._server(api)
+            for _, what, _, odd in in_turn(odd_metrics(api)):
+                loss = server.evaluate(1, odd)
+                assert loss is not None, f"{what}, {api} API: no loss"
+                assert 0 < loss < 1, f"{what}, {api} API: the mean loss is {loss}"
 
     def survives_pickling(self) -> None:
         for api in APIS:
@@ -201,11 +298,23 @@ class DefenseBattery:
                 _assert_same(self._server(api, flower).play([1, 2]), used.play([1, 2]), f"{what}, back at the start")
 
 
-def _assert_sound(arrays: NDArrays, what: str) -> None:
-    for array, expected, name in zip(arrays, MODEL.values(), MODEL, strict=True):
+def _with_last_array(reply: Reply, data: bytes) -> Reply:
+    return replace(reply, tensors=(*reply.tensors[:-1], data))
+
+
+def _assert_sound(arrays: NDArrays, what: str, model: Mapping[str, NDArray[Any]] = MODEL) -> None:
+    for array, expected, name in zip(arrays, model.values(), model, strict=True):
         assert array.shape == expected.shape, f"{what}: {name} has shape {array.shape}, not {expected.shape}"
         assert array.dtype == expected.dtype, f"{what}: {name} has dtype {array.dtype}, not {expected.dtype}"
         assert np.isfinite(array).all(), f"{what}: {name} is not finite"
+
+
+def _assert_new_model(server: Server, what: str, model: Mapping[str, NDArray[Any]] = MODEL) -> None:
+    report = server.strategy.last_report
+    assert report is not None, f"{what}: no report"
+    assert report.kept_previous_model is None, f"{what}: the model was kept: {report.kept_previous_model}"
+    same = all(np.array_equal(a, b) for a, b in zip(server.arrays, model.values(), strict=True))
+    assert not same, f"{what}: the model is the old one"
 
 
 def _assert_same(a: Server, b: Server, what: str) -> None:

@@ -88,19 +88,28 @@ def faults(api: str) -> dict[str, Change]:
         f"num_examples: {name}": lambda reply, value=value: replace(reply, num_examples=value)  # type: ignore[misc]
         for name, value in counts.items()
     }
+    return {**faults, **(_record_faults() if api == "Message" else {})}
+
+
+def odd_metrics(api: str) -> dict[str, Change]:
+    """Return {name: change of an honest reply} of metrics that cannot be averaged with the others'."""
     metrics: dict[str, dict[str, Any]] = {
         "no metrics": {},
         "one metric more": {"train-loss": 0.5, "more": 1.0},
         "another metric": {"other": 1.0},
         "a list as metric": {"train-loss": [0.5, 0.5]},
+        "NaN as metric": {"train-loss": float("nan")},
+        "1e307 as metric": {"train-loss": 1e307},
+        "2,000 metrics": {f"metric-{i}": 1.0 for i in range(2000)},
+        "a metric's name with control characters": {"train-loss": 0.5, "\x1b[2J": 1.0},
     }
     if api == "classic":
         metrics["text as metric"] = {"train-loss": "low"}
-    faults |= {
+        metrics["nothing as metric"] = {"train-loss": None}
+    return {
         name: lambda reply, value=value: replace(reply, metrics=value)  # type: ignore[misc]
         for name, value in metrics.items()
     }
-    return {**faults, **(_record_faults() if api == "Message" else {})}
 
 
 def _record_faults() -> dict[str, Change]:
@@ -177,9 +186,6 @@ def evaluation_faults(api: str) -> dict[str, Change]:
         "num_examples: -5": {"num_examples": -5},
         "num_examples: 1e12": {"num_examples": 10**12},
         "num_examples: NaN": {"num_examples": float("nan")},
-        "metric: NaN": {"metrics": {"train-loss": float("nan")}},
-        "another metric": {"metrics": {"other": 1.0}},
-        "no metrics": {"metrics": {}},
         "who was not asked": {"sender": STRANGER},
     }
     if api == "Message":

@@ -286,7 +286,9 @@ class MessageServer(Server):
 
     def fit(self, number: int, answer: Answer, arrival: int = 0) -> None:
         instructions = list(self.strategy.configure_train(number, self._record(), ConfigRecord(), self._grid))
-        self.configs = {m.metadata.dst_node_id: m.content.config_records["config"] for m in instructions}
+        self.configs = {
+            m.metadata.dst_node_id: config for m in instructions for config in m.content.config_records.values()
+        }
         replies = list(self._answers(instructions, number, answer, arrival))
         arrays, metrics = self.strategy.aggregate_train(number, replies)
         self.metrics = metrics or {}

@@ -1,4 +1,4 @@
-"""Issue point B6: every strategy of Flower inside a defense works, or is refused with a sentence before clients train."""
+"""Issue point B6: every strategy of Flower inside a defense works, or is refused before clients train."""
 
 import re
 
@@ -193,9 +193,9 @@ def test_a_defense_around_flowers_privacy_wrapper_with_a_counter(api, name, defe
     try:
         strategy = makes[defense](private(api, name, fedavg(api, 8)))
         played = play(api, strategy, 8, [1, 2, 3], sends({3: nan}, answer), COUNTED)
-    except ConfigError as refusal:
-        assert not asked, "refused after clients trained"
-        assert defense == "Median", f"{defense} hands on single replies, which privacy wrappers take: {refusal}"
+    except ConfigError:
+        if asked or defense != "Median":  # the others hand on single replies, which privacy wrappers take
+            raise
         return
     assert moved(played, COUNTED)
     assert strategy.last_report.kept_previous_model is None

@@ -85,8 +85,8 @@ RULES = {
         lambda f: 2 * f + 3,
         lambda honest, n, f: widened(honest, krum_radius(honest, n, f)),
     ),
-    # At most f of the theta = n - 2f selected are hostile: their median is in the honest hull, and the theta - 2f values
-    # nearest to it are no farther from it than the hull is wide.
+    # At most f of the theta = n - 2f selected are hostile: their median is in the honest hull, and the theta - 2f
+    # values nearest to it are no farther from it than the hull is wide.
     "Bulyan": Rule(
         lambda inner: Bulyan(inner, num_byzantine=2),
         2,

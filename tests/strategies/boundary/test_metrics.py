@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import MetricRecord
 
-from flsec._contracts.server import honest
+from flsec._contracts.server import MODEL, honest
 from flsec.strategies import Krum, Median, MultiKrum, NormClipping
 from tests.support.boundary import assert_bounded, assert_moved, both_apis, fedavg, play, quarantined, report, sends
 from tests.support.hostile import KINDS
@@ -46,8 +46,9 @@ def odd(kind):
     return lambda reply: kind.make(reply, rng)[0]
 
 
-def metrics_of(client_id, round=1):
-    return honest(round, client_id, [])[0].metrics["train-loss"]
+def metrics_of(client_id):
+    """What the client reports in round 1."""
+    return honest(1, client_id, list(MODEL.values()))[0].metrics["train-loss"]
 
 
 def left_out(played):

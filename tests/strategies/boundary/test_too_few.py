@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.common import Parameters
 
 from flsec._contracts.faults import FAILURES, faults, first_array
 from flsec._contracts.server import MODEL, honest, npy_bytes
@@ -416,15 +415,16 @@ def test_a_first_model_that_is_empty_or_not_finite_is_an_error_that_says_so(what
 
 
 def test_initial_parameters_that_are_a_list_are_an_error_that_says_so():
-    """Flower's issue 764: a list of arrays in the place of Parameters."""
-    from flwr.server.strategy import FedAvg
+    """Flower's issue 764: a list of arrays in the place of Parameters, which Flower hands on as it is."""
 
-    arrays = list(MODEL.values())
-    with pytest.raises(ConfigError, match="initial_parameters|ndarrays_to_parameters|Parameters"):
-        strategy = Median(FedAvg(initial_parameters=arrays, **counts("classic", 3)))
-        given = strategy.initialize_parameters(None)
-        play("classic", strategy, 3)
-        assert isinstance(given, Parameters)
+    def run():
+        strategy = Median(fedavg("classic", 3, initial_parameters=list(MODEL.values())))
+        played = server("classic", strategy, 3)
+        given = strategy.initialize_parameters(client_manager=played.manager)
+        strategy.configure_fit(server_round=1, parameters=given, client_manager=played.manager)
+
+    with pytest.raises(ConfigError, match=r"initial_parameters|Parameters"):
+        run()
 
 
 @both_apis
