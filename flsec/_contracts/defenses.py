@@ -126,9 +126,9 @@ class DefenseBattery:
 
     def counts_the_quarantined_as_faults(self) -> None:
         """F of the fewest clients send NaN: the rule runs on n - f with f - f, and is not stopped."""
-        clients = self._honest[: self._needed]
-        declared = [wrapper.num_tolerated(len(clients)) for wrapper in self._probe.chain()]
+        declared = [wrapper.num_tolerated(self._needed) for wrapper in self._probe.chain()]
         f = min((number for number in declared if number is not None), default=0)
+        clients = HONEST[: max(self._needed, f + 1)]
         hostile = clients[:f]
 
         def answer(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
@@ -142,7 +142,7 @@ class DefenseBattery:
                 what = f"round {number}, {f} of {len(clients)} send NaN, {api} API"
                 _assert_new_model(server, what)
                 seen = server.strategy.last_report.verdicts[0].participants
-                assert seen == tuple(clients[f:]), f"{what}: participants {seen}"
+                assert seen == clients[f:], f"{what}: participants {seen}"
 
     def loses_no_update_because_of_metrics(self) -> None:
         for api in APIS:
@@ -252,7 +252,8 @@ class DefenseBattery:
 
         def answer(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
             replies = only_honest(round, client_id, arrays)
-            sent.update({client_id: reply for reply in replies})
+            for reply in replies:
+                sent[client_id] = reply
             return replies
 
         for api in APIS:
