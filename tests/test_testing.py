@@ -209,7 +209,7 @@ class LastWord(Sound):
 class Gullible(Sound):
     def configure_fit(self, server_round, parameters, client_manager):
         instructions = super().configure_fit(server_round, parameters, client_manager)
-        self._selected |= {6}
+        self._progress.asked |= {6}
         return instructions
 
 

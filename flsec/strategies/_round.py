@@ -107,9 +107,7 @@ def run_round(
     model: Model | None = None
     reason: str | None = None
     try:
-        judges = [wrapper for wrapper in chain if judges_updates(wrapper)]
-        comparing = bool(judges) and all(wrapper.compares_clients for wrapper in judges)
-        if one_sum or (comparing and are_one_sum(cohort)):
+        if one_sum or are_one_sum(chain, cohort):
             raise KeepPreviousModel(
                 "all replies hold the same arrays, as under secure aggregation: there are no single updates to judge. "
                 "Take secure aggregation out (SecAgg workflow and mods), or the defense"
@@ -237,16 +235,22 @@ def judges_updates(wrapper: "RobustStrategy") -> bool:
     return wrapper.overrides("before_aggregation") or wrapper.overrides("on_aggregation")
 
 
-def are_one_sum(cohort: Cohort) -> bool:
-    """Whether all of several clients sent one update, and it moves the model: the sum of a secure protocol.
+def are_one_sum(chain: Sequence["RobustStrategy"], cohort: Cohort) -> bool:
+    """Whether all of several clients sent one update that moves the model, the sum of a secure protocol, to be compared.
 
-    An update whose coordinates are all alike is none: that is what clients of a demonstration send.
+    To a chain that only clips, an update whose coordinates are all alike is none: that is what clients of a
+    demonstration send.
     """
+    judges = [wrapper for wrapper in chain if judges_updates(wrapper)]
     updates = cohort.updates
-    if len(updates) < 2 or not torch.equal(updates[0], updates[1]):
+    if not judges or not all(wrapper.compares_clients for wrapper in judges):
         return False
-    spread, size = updates[0].max() - updates[0].min(), updates[0].abs().max()
-    return bool(spread > 1e-4 * size) and all(torch.equal(updates[0], row) for row in updates[2:])
+    if len(updates) < 2 or not torch.equal(updates[0], updates[1]) or not bool(updates[0].any()):
+        return False
+    clips = not any(wrapper.judges_clients or wrapper.overrides("on_aggregation") for wrapper in judges)
+    if clips and bool(updates[0].max() - updates[0].min() <= 1e-4 * updates[0].abs().max()):
+        return False
+    return all(torch.equal(updates[0], row) for row in updates[2:])
 
 
 def _verdict(part: _Pass) -> Verdict:

@@ -20,11 +20,11 @@ from flsec.strategies._evaluation import Averaging, Screening
 from flsec.strategies._flower import FlowerRound, FlowerServer, only_flowers_own
 from flsec.strategies._forwarding import Forwarding
 from flsec.strategies._round import Outcome, run_round
-from flsec.strategies._screening import log_quarantined, screen
+from flsec.strategies._screening import log_left_out, log_quarantined, screen
 from flsec.strategies._stages import Stages
 from flsec.strategies._state_arrays import StateArrays, state_positions
 from flsec.strategies.replies import GlobalModel
-from flsec.strategies.report import MOST_LINES, KeepPreviousModel, RoundReport
+from flsec.strategies.report import KeepPreviousModel, RoundReport
 
 if TYPE_CHECKING:
     from flsec.strategies.base import RobustStrategy
@@ -162,8 +162,7 @@ class Rounds(Stages, Forwarding):
             asked = _message.destinations(self._progress.messages)
             outcome = _message.aggregate_evaluation(self.base, aggregate, server_round, replies, asked, screening)
         log_quarantined("evaluation of client", server_round, screening.quarantined)
-        for client_id, why in list(screening.left_out.items())[:MOST_LINES]:
-            logger.info("round %d: evaluation metrics of client %d left out: %s", server_round, client_id, why)
+        log_left_out("evaluation metrics", server_round, screening.left_out)
         return outcome
 
     # --- one round, the same for both APIs ------------------------------------------------------------------
@@ -187,6 +186,8 @@ class Rounds(Stages, Forwarding):
         short = self._too_few(len(self._progress.asked))
         if short is None:
             self._progress.had_enough = self._progress.had_enough or bool(clients)
+            if not clients:
+                self._count_rounds_without_model("the wrapped strategy asked nobody to train")
             return True
         why = f"{short}, and the strategy asks {len(self._progress.asked)}"
         if not self._progress.had_enough:
@@ -226,6 +227,7 @@ class Rounds(Stages, Forwarding):
         started = time.perf_counter()
         screened = screen(flower.collect(), model, self._progress.asked, server_round, self.max_num_examples)
         log_quarantined("client", server_round, screened.quarantined)
+        log_left_out("metrics", server_round, screened.metrics_left_out)
         seconds = {"parse": time.perf_counter() - started}
         server = FlowerServer(flower, model, screened.replies)
         with computing_on(None if self.device.type == "cpu" else self.device):
@@ -259,7 +261,7 @@ class Rounds(Stages, Forwarding):
         judged = [v for v in report.verdicts if v.judges]
         participants = len(report.verdicts[0].participants) if report.verdicts else 0
         kept = judged[-1].kept if judged else (report.verdicts[-1].kept if report.verdicts else ())
-        quarantined = [entry.client_id for entry in report.quarantined]
+        quarantined = list(dict.fromkeys(entry.client_id for entry in report.quarantined))
         return {
             "flsec-usable": participants,
             "flsec-kept": len(kept),

@@ -10,7 +10,7 @@ from flsec.strategies.cohort import Cohort
 from flsec.strategies.replies import GlobalModel, Reply
 from flsec.strategies.report import MOST_LINES, Quarantined
 
-__all__ = ["Screened", "log_quarantined", "screen"]
+__all__ = ["Screened", "log_left_out", "log_quarantined", "screen"]
 
 logger = logging.getLogger("flsec")
 
@@ -63,6 +63,14 @@ def screen(
     different = averageable(cohort.metrics).left_out
     left_out = {**{cohort.client_ids[row]: why for row, why in different.items()}, **left_out}
     return Screened(cohort, expected, (*quarantined, *silent), left_out, collected.one_sum)
+
+
+def log_left_out(what: str, server_round: int, left_out: Mapping[int, str]) -> None:
+    """Log in one line whose metrics could not be averaged with the others'."""
+    if left_out:
+        clients = ", ".join(map(str, list(left_out)[:MOST_LINES])) + (" and more" if len(left_out) > MOST_LINES else "")
+        why = next(iter(left_out.values()))
+        logger.warning("round %d: %s left out of averages: client %s: %s", server_round, what, clients, why)
 
 
 def log_quarantined(who: str, server_round: int, quarantined: Sequence[Quarantined]) -> None:

@@ -1,7 +1,7 @@
 """DiverseFL as a Flower strategy."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Gt, Le
@@ -47,8 +47,6 @@ class DiverseFL(RobustStrategy):
     Source: DiverseFL, Sec. III and Algorithm 1. The paper compares single gradients; for clients that take several
     local steps the guiding update takes as many.
     """
-
-    compares_clients: ClassVar[bool] = False
 
     def __init__(
         self,

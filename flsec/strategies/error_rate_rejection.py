@@ -1,6 +1,6 @@
 """Error rate based rejection (ERR) as a Flower strategy."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -29,8 +29,6 @@ class ErrorRateRejection(RobustStrategy):
 
     Source: Fang et al., USENIX Security 2020, Sec. 5 (error rate based rejection).
     """
-
-    compares_clients: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge
@@ -65,8 +65,6 @@ class FedInv(RobustStrategy):
 
     Source: FedInv (Zhao, Sun, Wang and Jiang, AAAI 2022), Algorithm 1.
     """
-
-    compares_clients: ClassVar[bool] = False
 
     def __init__(
         self,

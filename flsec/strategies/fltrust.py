@@ -1,6 +1,6 @@
 """FLTrust as a Flower strategy."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -35,8 +35,6 @@ class FLTrust(RobustStrategy):
 
     Source: Cao et al., NDSS 2021, Sec. IV and Algorithm 2.
     """
-
-    compares_clients: ClassVar[bool] = False
 
     def __init__(
         self,

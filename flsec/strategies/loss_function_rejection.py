@@ -1,6 +1,6 @@
 """Loss function based rejection (LFR) as a Flower strategy."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -28,8 +28,6 @@ class LossFunctionRejection(RobustStrategy):
 
     Source: Fang et al., USENIX Security 2020, Sec. 5 (loss function based rejection).
     """
-
-    compares_clients: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """The defense that knows the truth: an upper bound for simulations."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from flsec.attacks.adversaries import Adversaries
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
@@ -21,8 +21,6 @@ class OracleSGD(RobustStrategy):
 
     Source: DiverseFL, Sec. IV (OracleSGD).
     """
-
-    compares_clients: ClassVar[bool] = False
 
     def __init__(self, strategy: FlowerStrategy, *, adversaries: Adversaries, **options: Any) -> None:
         super().__init__(strategy, **options)

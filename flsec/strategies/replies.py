@@ -141,13 +141,15 @@ class GlobalModel:
         buffers: list[tuple[NDArray[Any], ...]] = []
         metrics: list[Mapping[str, Any]] = []
         left_out: dict[int, str] = {}
-        seen: set[int] = set()
+        seen: dict[int, int] = {}
         for i in order:
             reply = replies[i]
+            seen[reply.client_id] = seen.get(reply.client_id, 0) + 1
+            if seen[reply.client_id] > 2:  # said already
+                continue
             try:
-                if reply.client_id in seen:
+                if seen[reply.client_id] == 2:
                     raise Malformed("replied twice")
-                seen.add(reply.client_id)
                 check_num_examples(reply.num_examples, max_num_examples)
                 buffers.append(self._read_into(matrix[len(kept)], reply))
             except Malformed as error:

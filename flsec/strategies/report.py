@@ -84,7 +84,7 @@ def brief(reason: object) -> str:
 
     A stack trace ends with what went wrong. Only the end is looked at, so that a text of 100 MB costs nothing.
     """
-    text = str(reason)
+    text = text_of(reason)
     cut = len(text) > 4 * LONGEST_REASON
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text[-4 * LONGEST_REASON :])
     spaced = "".join(c if c.isprintable() else " " for c in plain.replace("\\n", " "))
@@ -92,7 +92,15 @@ def brief(reason: object) -> str:
     return f"... {words[4 - LONGEST_REASON :]}" if cut or len(words) > LONGEST_REASON else words
 
 
+def text_of(value: object) -> str:
+    """Return the text of anything; of what has none, its type."""
+    try:
+        return str(value)
+    except Exception:  # an object of a client's own making
+        return f"a {type(value).__name__}"
+
+
 def shown(name: object) -> str:
     """Return the beginning of a name that a client chose, printable and short, as it may stand in a message."""
-    text = "".join(c if c.isprintable() else "?" for c in str(name)[:41])
+    text = "".join(c if c.isprintable() else "?" for c in text_of(name)[:41])
     return repr(text[:40] + ("..." if len(text) > 40 else ""))

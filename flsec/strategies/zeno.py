@@ -1,6 +1,6 @@
 """Zeno as a Flower strategy."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,8 +34,6 @@ class Zeno(RobustStrategy):
 
     Source: Xie et al., "Zeno: Distributed SGD with suspicion-based fault-tolerance", ICML 2019, Sec. 4.
     """
-
-    compares_clients: ClassVar[bool] = False
 
     def __init__(
         self,

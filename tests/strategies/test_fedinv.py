@@ -216,7 +216,9 @@ def test_nobody_invertible_keeps_the_previous_model():
     played = server(make(4, f=1), range(1, 5))
     before = played.arrays
     data = {i: examples(i) for i in range(1, 5)}
-    played.play([1], clients(data, hostile=lambda round, client, update: torch.full_like(update, 1e38)))
+    played.play(
+        [1], clients(data, hostile=lambda round, client, update: torch.full_like(update, (1 + client / 9) * 1e38))
+    )
     report = played.strategy.last_report
     assert report.kept_previous_model
     assert report.verdicts[0].notes["not_invertible"] == [1, 2, 3, 4]

@@ -5,12 +5,11 @@ import pytest
 
 from flsec._contracts.server import MODEL, Reply, honest, npy_bytes
 from flsec.errors import NoProgressError
-from flsec.strategies import Krum, Median, MultiKrum, NormClipping, RobustStrategy
+from flsec.strategies import Krum, Median, MultiKrum, NormClipping
 from tests.support.boundary import assert_kept, assert_moved, both_apis, fedavg, nan, play, sends, server, silence
 
 N = 7
 DEFENSES = {
-    "RobustStrategy": RobustStrategy,
     "Median": Median,
     "MultiKrum": lambda s: MultiKrum(s, num_byzantine=2),
     "NormClipping(Krum)": lambda s: NormClipping(Krum(s, num_byzantine=2), max_norm=1.0),
