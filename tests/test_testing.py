@@ -393,7 +393,7 @@ def test_a_screen_with_a_hole_fails(monkeypatch, name, hole, reason):
 
 
 def test_a_screen_of_evaluations_with_a_hole_fails(monkeypatch):
-    monkeypatch.setattr(_classic, "check_number", lambda *_: None)
+    monkeypatch.setattr(Screening, "_check", lambda *_: None)
     assert_fails(defense_battery(Sound), "screens_evaluations", "loss: NaN")
 
 

@@ -236,7 +236,7 @@ def judges_updates(wrapper: "RobustStrategy") -> bool:
 
 
 def are_one_sum(chain: Sequence["RobustStrategy"], cohort: Cohort) -> bool:
-    """Whether all of several clients sent one update that moves the model, the sum of a secure protocol, to be compared.
+    """Whether all of several clients sent one update that moves the model, and it is to be compared: a secure sum.
 
     To a chain that only clips, an update whose coordinates are all alike is none: that is what clients of a
     demonstration send.
