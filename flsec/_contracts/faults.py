@@ -192,7 +192,6 @@ def evaluation_faults(api: str) -> dict[str, Change]:
         values |= {
             "no metric record": {"records": lambda content: content.clear()},
             "two metric records": {"records": lambda content: content.update({"more": content["metrics"]})},
-            "another record name": {"records": lambda content: content.update({"a": content.pop("metrics")})},
         }
     else:
         values["loss: text"] = {"loss": "low"}
