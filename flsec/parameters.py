@@ -61,20 +61,28 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Pa
     return found
 
 
-def checked(cls: type) -> None:
-    """Make the constructor of ``cls``, if it has one of its own, check its arguments first."""
+def checked(cls: type, after: Callable[[Any], None] = lambda self: None) -> None:
+    """Make the constructor of ``cls``, if it has one of its own, check its arguments first.
+
+    Args:
+        cls: the class.
+        after: called with the new object when its whole construction is over.
+    """
     original = vars(cls).get("__init__")
     if original is None:
         return
 
     @functools.wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        if getattr(type(self), "__init__") is init:  # noqa: B009 - mypy calls it unsound; a base's is called again
+        outermost = getattr(type(self), "__init__") is init  # noqa: B009 - mypy calls it unsound; a base's is called again
+        if outermost:
             given = inspect.signature(original).bind_partial(self, *args, **kwargs).arguments
             given.update(given.pop("options", {}))
             given.pop("self")
             check_parameters(cls, given, name=cls.__name__)
         original(self, *args, **kwargs)
+        if outermost:
+            after(self)
 
     cls.__init__ = init  # type: ignore[misc]
 

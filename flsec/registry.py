@@ -10,13 +10,13 @@ import inspect
 import logging
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flsec.errors import ConfigError
 from flsec.parameters import check_parameters, parameters_of
 
-__all__ = ["Registry", "export_modules", "modules_of", "yaml_name"]
+__all__ = ["Registry", "yaml_name"]
 
 logger = logging.getLogger("flsec")
 
@@ -36,29 +36,14 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def modules_of(package: str, path: Sequence[str]) -> Iterator[Any]:
-    """Import and yield the public modules directly in a package that have an ``__all__``, by name."""
-    for info in pkgutil.iter_modules(path):
-        if not info.name.startswith("_") and not info.ispkg:
-            module = importlib.import_module(f"{package}.{info.name}")
-            if hasattr(module, "__all__"):
-                yield module
-
-
-def export_modules(package: str, namespace: dict[str, Any]) -> list[str]:
-    """Import every module of ``package`` and put what its ``__all__`` names into ``namespace``.
-
-    Returns the names, for the package's own ``__all__``. Modules whose name starts with ``_`` are private.
-    """
-    names: set[str] = set()
-    for module in modules_of(package, namespace["__path__"]):
-        for name in module.__all__:
-            value = getattr(module, name)
-            if name in names and namespace[name] is not value:
-                raise ImportError(f"{package}: two modules export the name {name!r}; rename one of them.")
-            names.add(name)
-            namespace[name] = value
-    return sorted(names)
+def _exported(package: str) -> Iterator[Any]:
+    """Import the public modules directly in a package and yield what their ``__all__`` names; for a module, its own."""
+    parent = importlib.import_module(package)
+    names = sorted(info.name for info in pkgutil.iter_modules(getattr(parent, "__path__", [])) if not info.ispkg)
+    inside = [importlib.import_module(f"{package}.{name}") for name in names if not name.startswith("_")]
+    for module in inside if hasattr(parent, "__path__") else [parent]:
+        for name in getattr(module, "__all__", ()):
+            yield getattr(module, name)
 
 
 @functools.cache  # once for each spelling, however often the name is looked up
@@ -72,8 +57,9 @@ class Registry:
 
     Args:
         kind: what messages call a member, such as ``"defense"``.
-        package: dotted name of a package that calls ``export_modules``; imported at first use.
-        is_member: which exported objects count.
+        package: dotted name of a package whose public modules are looked through, or of one module; imported at first
+            use, and nothing beside it.
+        is_member: which of the objects that an ``__all__`` names count.
     """
 
     def __init__(self, kind: str, package: str, is_member: Callable[[Any], bool] = callable):
@@ -83,9 +69,7 @@ class Registry:
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Yield (YAML name, object), sorted by name."""
-        package = importlib.import_module(self.package)
-        members = (getattr(package, name) for name in package.__all__)
-        found = {yaml_name(m): m for m in members if self._is_member(m)}
+        found = {yaml_name(member): member for member in _exported(self.package) if self._is_member(member)}
         yield from sorted(found.items())
 
     def names(self) -> list[str]:

@@ -1,6 +1,7 @@
 """Everything that is registered or exported runs through the contracts; nothing is listed here by hand."""
 
 import inspect
+import pickle
 from dataclasses import replace
 from functools import partial, wraps
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 import flsec.aggregation
-from flsec._contracts.server import MODEL, ClassicServer, flower_strategy, honest, identify, npy_bytes
+from flsec._contracts.battery import quiet
+from flsec._contracts.server import MODEL, ClassicServer, MessageServer, flower_strategy, honest, identify, npy_bytes
+from flsec.aggregation.siren import ALARM
 from flsec.client_apps import ATTACKS
 from flsec.errors import ConfigError
 from flsec.parameters import parameters_of
@@ -21,7 +24,6 @@ N, D = 23, 37
 # What a rule does not promise, with the reason. A new rule is held to everything.
 EXEMPTIONS = {
     "mean": {"num_byzantine": 0},  # no defense: the baseline
-    "rfa": {"num_byzantine": 0},  # four steps from the mean do not undo huge outliers, see its docstring
     "robust_learning_rate": {"num_byzantine": 0, "shift_equivariant": False},  # votes on signs, then takes the mean
     "centered_clipping": {"shift_equivariant": False, "scale_equivariant": False},  # has a centre and a radius
     "weak_dp": {"shift_equivariant": False, "scale_equivariant": False},  # has a bound, and adds noise
@@ -107,6 +109,18 @@ def test_every_function_of_updates_is_covered_below():
     assert len(RULES) >= 8
 
 
+EXPORTED = {name: getattr(flsec.aggregation, name) for name in flsec.aggregation.__all__}
+
+
+@named(name for name, function in EXPORTED.items() if inspect.isfunction(function))
+def test_docstring_has_an_example_and_says_what_goes_in_and_comes_out(name):
+    text = inspect.getdoc(EXPORTED[name])
+    wanted = {"Args:", "Returns:", "Raises:", "Example:", ">>> ", "Source:"}
+    if name == "fetchsgd_init":  # nothing of it can be wrong
+        wanted.remove("Raises:")
+    assert not [part for part in wanted if part not in text]
+
+
 @named(RULES)
 def test_rule(name):
     rule = bound(RULES[name])
@@ -151,6 +165,53 @@ def test_strategy(name):
     defense = DEFENSES.get(name)
     parameters = example(defense, flower_strategy("classic", "FedAvg", 2), **SETTINGS.get(name, {}))
     check_strategy(partial(defense, **parameters))
+
+
+def always_new(round, client_id, arrays):
+    """Half of the clients are honest; half send the opposite and raise SIREN's alarm, so that verdicts pile up."""
+    reply = honest(round, client_id, arrays)[0]
+    hostile = client_id % 2
+    metrics = {**reply.metrics, ALARM: hostile}
+    if not hostile:
+        return [replace(reply, metrics=metrics)]
+    flipped = [(2 * a - b).astype(a.dtype) for a, b in zip(arrays, reply.arrays, strict=True)]
+    return [replace(reply, tensors=tuple(npy_bytes(array) for array in flipped), metrics=metrics)]
+
+
+def remembering(name, max_clients):
+    """Return a defense with example parameters, told how many clients to remember if it asks."""
+    identify()
+    defense, inner = DEFENSES.get(name), flower_strategy("Message", "FedAvg", 1)
+    memory = {"max_clients": max_clients} if "max_clients" in parameters_of(defense) else {}
+    if name == "three_sigma":
+        memory["score"] = "foolsgold"  # the score that remembers
+    return defense(inner, **example(defense, inner, **memory, **SETTINGS.get(name, {})))
+
+
+def sizes_among_strangers(strategy, rounds):
+    """Play rounds in which nobody was seen before; return the bytes of state_dict() and of the whole strategy."""
+    server, width = MessageServer(strategy, ()), max(8, strategy.minimum_clients)
+    with quiet("flwr", "flsec"):
+        for number in rounds:
+            server.clients = range(1 + number * width, 1 + (number + 1) * width)
+            server.fit(number, always_new)
+    return np.array([len(pickle.dumps(strategy.state_dict())), len(pickle.dumps(strategy))])
+
+
+@named(DEFENSES.names())
+def test_memory_stays_bounded_however_many_clients_come_and_go(name):
+    """500 rounds of at least 8 new clients each; 50 where a defense says that it has no state."""
+    strategy = remembering(name, max_clients=20)
+    early = sizes_among_strangers(strategy, range(1, 11))
+    late = sizes_among_strangers(strategy, range(11, 501 if strategy.state_names else 51))
+    assert (late <= 1.1 * early + 500).all(), f"bytes of (state_dict, all): {early} after 10 rounds, {late} at the end"
+
+
+@named(name for name in DEFENSES.names() if "max_clients" in parameters_of(DEFENSES.get(name)))
+def test_the_test_of_memory_sees_one_without_a_bound(name):
+    strategy = remembering(name, max_clients=None)
+    early, late = (sizes_among_strangers(strategy, rounds) for rounds in (range(1, 11), range(11, 51)))
+    assert (late > 1.1 * early + 1000).all()
 
 
 def comparable():

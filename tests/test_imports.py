@@ -4,12 +4,14 @@ import subprocess
 import sys
 
 PURE = ("flsec", "flsec.aggregation", "flsec.attacks", "flsec.reconstruction", "flsec.data", "flsec.models")
+PURE += ("flsec.data.datasets", "flsec.data.partitioners")
 PURE += ("flsec.metrics", "flsec.randomness", "flsec.parameters", "flsec.training")
-SHOW = "import sys, {}; print(sorted({{name.partition('.')[0] for name in sys.modules}} & {{'flwr', 'ray'}}))"
+SHOW = "print(sorted({name.partition('.')[0] for name in sys.modules} & {'flwr', 'ray'}))"
 
 
 def imported_by(*modules):
-    code = SHOW.format(", ".join(modules))
+    """Which of Flower and Ray are imported by all that the modules export; packages import lazily."""
+    code = "\n".join(["import sys", *(f"from {module} import *" for module in modules), SHOW])
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -32,6 +32,7 @@ from flsec._contracts.server import (
     npy_bytes,
     only_honest,
 )
+from flsec.strategies._round import judges_updates
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 
 FLOATS = [name for name, array in MODEL.items() if array.dtype.kind == "f"]
@@ -115,7 +116,8 @@ class DefenseBattery:
         for api in APIS:
             without, attacked = self._server(api), self._server(api)
             for number, what, group, answer in in_turn(faults(api)):
-                without.play([number])
+                # the same clients send NaN: each fault counts for f as every other does
+                without.play([number], hostile_sends(*[_sends_nan] * len(group)))
                 try:
                     attacked.play([number], answer)
                 except Exception as error:
@@ -176,7 +178,11 @@ class DefenseBattery:
                 _assert_sound(server.arrays, what, model)
 
     def refuses_secure_aggregation(self) -> None:
-        """Every reply is the same sum: there are no single updates to judge."""
+        """Every reply is the same sum: a rule that compares clients has no single updates to judge."""
+        if not all(w.compares_clients for w in self._probe.chain() if judges_updates(w)):
+            return
+        if not any(judges_updates(wrapper) for wrapper in self._probe.chain()):
+            return
 
         def answer(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
             reply = honest(round, client_id, arrays)[0]
@@ -297,6 +303,10 @@ class DefenseBattery:
                 used.strategy.load_state_dict(early)
                 used.tensors = [npy_bytes(array) for array in MODEL.values()]
                 _assert_same(self._server(api, flower).play([1, 2]), used.play([1, 2]), f"{what}, back at the start")
+
+
+def _sends_nan(reply: Reply) -> Reply:
+    return first_array(reply, lambda array: array * np.nan)
 
 
 def _with_last_array(reply: Reply, data: bytes) -> Reply:

@@ -1,11 +1,219 @@
 """Mathematics of defenses: pure functions on an (n, d) tensor of updates. No Flower here."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from flsec.registry import export_modules
+from flsec._lazy import export_lazily
 
-__all__ = export_modules(__name__, globals())
+# Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
+if TYPE_CHECKING:
+    from flsec.aggregation.adaptive_clipping import adaptive_max_norm as adaptive_max_norm
+    from flsec.aggregation.bulyan import bulyan as bulyan
+    from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
+    from flsec.aggregation.bulyan import bulyan_selection as bulyan_selection
+    from flsec.aggregation.centered_clipping import centered_clipping as centered_clipping
+    from flsec.aggregation.count_sketch import CountSketch as CountSketch
+    from flsec.aggregation.crfl import clip_model as clip_model
+    from flsec.aggregation.crfl import crfl as crfl
+    from flsec.aggregation.crfl import crfl_max_norm as crfl_max_norm
+    from flsec.aggregation.cross_round import cross_round_similarities as cross_round_similarities
+    from flsec.aggregation.diversefl import diversefl as diversefl
+    from flsec.aggregation.diversefl import diversefl_scores as diversefl_scores
+    from flsec.aggregation.fedinv import fedinv as fedinv
+    from flsec.aggregation.fedinv import fedinv_distances as fedinv_distances
+    from flsec.aggregation.fedinv import fedinv_scores as fedinv_scores
+    from flsec.aggregation.fetchsgd import FetchSGDState as FetchSGDState
+    from flsec.aggregation.fetchsgd import SketchVariant as SketchVariant
+    from flsec.aggregation.fetchsgd import fetchsgd_init as fetchsgd_init
+    from flsec.aggregation.fetchsgd import fetchsgd_step as fetchsgd_step
+    from flsec.aggregation.fltrust import fltrust as fltrust
+    from flsec.aggregation.fltrust import fltrust_scores as fltrust_scores
+    from flsec.aggregation.flwbc import wbc_perturbation as wbc_perturbation
+    from flsec.aggregation.foolsgold import foolsgold_similarities as foolsgold_similarities
+    from flsec.aggregation.foolsgold import foolsgold_weights as foolsgold_weights
+    from flsec.aggregation.geometric_median import geometric_median as geometric_median
+    from flsec.aggregation.geometric_median import geometric_median_weights as geometric_median_weights
+    from flsec.aggregation.krum import krum as krum
+    from flsec.aggregation.krum import krum_scores as krum_scores
+    from flsec.aggregation.mean import mean as mean
+    from flsec.aggregation.median import median as median
+    from flsec.aggregation.multi_krum import multi_krum as multi_krum
+    from flsec.aggregation.multi_krum import multi_krum_selection as multi_krum_selection
+    from flsec.aggregation.noisy_median import noisy_upload as noisy_upload
+    from flsec.aggregation.norm_clipping import norm_clipping as norm_clipping
+    from flsec.aggregation.removal_rejection import removal_rejection as removal_rejection
+    from flsec.aggregation.removal_rejection import removal_scores as removal_scores
+    from flsec.aggregation.removal_rejection import removal_selection as removal_selection
+    from flsec.aggregation.residual_reweighting import residual_reweighting as residual_reweighting
+    from flsec.aggregation.residual_reweighting import residual_weights as residual_weights
+    from flsec.aggregation.rfa import rfa as rfa
+    from flsec.aggregation.rfa import rfa_weights as rfa_weights
+    from flsec.aggregation.robust_learning_rate import robust_learning_rate as robust_learning_rate
+    from flsec.aggregation.rsa import rsa_gradient as rsa_gradient
+    from flsec.aggregation.rsa import rsa_server_step as rsa_server_step
+    from flsec.aggregation.siren import SirenCase as SirenCase
+    from flsec.aggregation.siren import SirenDecision as SirenDecision
+    from flsec.aggregation.siren import siren_alarm as siren_alarm
+    from flsec.aggregation.siren import siren_decision as siren_decision
+    from flsec.aggregation.siren import siren_penalties as siren_penalties
+    from flsec.aggregation.slsgd import slsgd as slsgd
+    from flsec.aggregation.soteria import representation_and_sensitivity as representation_and_sensitivity
+    from flsec.aggregation.soteria import soteria_pruned as soteria_pruned
+    from flsec.aggregation.sparsefed import Coordinates as Coordinates
+    from flsec.aggregation.sparsefed import Momentum as Momentum
+    from flsec.aggregation.sparsefed import SparseFedState as SparseFedState
+    from flsec.aggregation.sparsefed import Variant as Variant
+    from flsec.aggregation.sparsefed import choose_k as choose_k
+    from flsec.aggregation.sparsefed import num_coordinates as num_coordinates
+    from flsec.aggregation.sparsefed import sparsefed_init as sparsefed_init
+    from flsec.aggregation.sparsefed import sparsefed_step as sparsefed_step
+    from flsec.aggregation.three_sigma import distances_from_center as distances_from_center
+    from flsec.aggregation.three_sigma import three_sigma_bound as three_sigma_bound
+    from flsec.aggregation.top_k import top_k as top_k
+    from flsec.aggregation.trimmed_mean import trimmed_mean as trimmed_mean
+    from flsec.aggregation.weak_dp import weak_dp as weak_dp
+    from flsec.aggregation.zeno import zeno as zeno
+    from flsec.aggregation.zeno import zeno_scores as zeno_scores
 
+__all__ = [
+    "Coordinates",
+    "CountSketch",
+    "FetchSGDState",
+    "Momentum",
+    "SirenCase",
+    "SirenDecision",
+    "SketchVariant",
+    "SparseFedState",
+    "Variant",
+    "adaptive_max_norm",
+    "bulyan",
+    "bulyan_second_phase",
+    "bulyan_selection",
+    "centered_clipping",
+    "choose_k",
+    "clip_model",
+    "crfl",
+    "crfl_max_norm",
+    "cross_round_similarities",
+    "distances_from_center",
+    "diversefl",
+    "diversefl_scores",
+    "fedinv",
+    "fedinv_distances",
+    "fedinv_scores",
+    "fetchsgd_init",
+    "fetchsgd_step",
+    "fltrust",
+    "fltrust_scores",
+    "foolsgold_similarities",
+    "foolsgold_weights",
+    "geometric_median",
+    "geometric_median_weights",
+    "krum",
+    "krum_scores",
+    "mean",
+    "median",
+    "multi_krum",
+    "multi_krum_selection",
+    "noisy_upload",
+    "norm_clipping",
+    "num_coordinates",
+    "removal_rejection",
+    "removal_scores",
+    "removal_selection",
+    "representation_and_sensitivity",
+    "residual_reweighting",
+    "residual_weights",
+    "rfa",
+    "rfa_weights",
+    "robust_learning_rate",
+    "rsa_gradient",
+    "rsa_server_step",
+    "siren_alarm",
+    "siren_decision",
+    "siren_penalties",
+    "slsgd",
+    "soteria_pruned",
+    "sparsefed_init",
+    "sparsefed_step",
+    "three_sigma_bound",
+    "top_k",
+    "trimmed_mean",
+    "wbc_perturbation",
+    "weak_dp",
+    "zeno",
+    "zeno_scores",
+]
 
-def __getattr__(name: str) -> Any:  # tells type checkers that the names above are made at import
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+export_lazily(
+    __name__,
+    {
+        "Coordinates": "sparsefed",
+        "CountSketch": "count_sketch",
+        "FetchSGDState": "fetchsgd",
+        "Momentum": "sparsefed",
+        "SirenCase": "siren",
+        "SirenDecision": "siren",
+        "SketchVariant": "fetchsgd",
+        "SparseFedState": "sparsefed",
+        "Variant": "sparsefed",
+        "adaptive_max_norm": "adaptive_clipping",
+        "bulyan": "bulyan",
+        "bulyan_second_phase": "bulyan",
+        "bulyan_selection": "bulyan",
+        "centered_clipping": "centered_clipping",
+        "choose_k": "sparsefed",
+        "clip_model": "crfl",
+        "crfl": "crfl",
+        "crfl_max_norm": "crfl",
+        "cross_round_similarities": "cross_round",
+        "distances_from_center": "three_sigma",
+        "diversefl": "diversefl",
+        "diversefl_scores": "diversefl",
+        "fedinv": "fedinv",
+        "fedinv_distances": "fedinv",
+        "fedinv_scores": "fedinv",
+        "fetchsgd_init": "fetchsgd",
+        "fetchsgd_step": "fetchsgd",
+        "fltrust": "fltrust",
+        "fltrust_scores": "fltrust",
+        "foolsgold_similarities": "foolsgold",
+        "foolsgold_weights": "foolsgold",
+        "geometric_median": "geometric_median",
+        "geometric_median_weights": "geometric_median",
+        "krum": "krum",
+        "krum_scores": "krum",
+        "mean": "mean",
+        "median": "median",
+        "multi_krum": "multi_krum",
+        "multi_krum_selection": "multi_krum",
+        "noisy_upload": "noisy_median",
+        "norm_clipping": "norm_clipping",
+        "num_coordinates": "sparsefed",
+        "removal_rejection": "removal_rejection",
+        "removal_scores": "removal_rejection",
+        "removal_selection": "removal_rejection",
+        "representation_and_sensitivity": "soteria",
+        "residual_reweighting": "residual_reweighting",
+        "residual_weights": "residual_reweighting",
+        "rfa": "rfa",
+        "rfa_weights": "rfa",
+        "robust_learning_rate": "robust_learning_rate",
+        "rsa_gradient": "rsa",
+        "rsa_server_step": "rsa",
+        "siren_alarm": "siren",
+        "siren_decision": "siren",
+        "siren_penalties": "siren",
+        "slsgd": "slsgd",
+        "soteria_pruned": "soteria",
+        "sparsefed_init": "sparsefed",
+        "sparsefed_step": "sparsefed",
+        "three_sigma_bound": "three_sigma",
+        "top_k": "top_k",
+        "trimmed_mean": "trimmed_mean",
+        "wbc_perturbation": "flwbc",
+        "weak_dp": "weak_dp",
+        "zeno": "zeno",
+        "zeno_scores": "zeno",
+    },
+)
+# End of exports.

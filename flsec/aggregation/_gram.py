@@ -73,9 +73,10 @@ def is_whole(value: object) -> bool:
     return isinstance(value, numbers.Integral)
 
 
-def check_byzantine(rule: str, n: int, num_byzantine: int, factor: int) -> None:
-    """Raise ``ConfigError`` unless num_byzantine >= 0 and n >= factor * num_byzantine + 3."""
-    if not is_whole(num_byzantine) or num_byzantine < 0 or n < factor * num_byzantine + 3:
+def check_byzantine(rule: str, n: int, num_byzantine: int, factor: int, unsafe: bool = False) -> None:
+    """Raise ``ConfigError`` unless num_byzantine >= 0 and, where not ``unsafe``, n >= factor * num_byzantine + 3."""
+    too_few = not unsafe and is_whole(num_byzantine) and n < factor * num_byzantine + 3
+    if not is_whole(num_byzantine) or num_byzantine < 0 or too_few:
         raise ConfigError(
             f"{rule} needs a whole num_byzantine >= 0 and n >= {factor} * num_byzantine + 3; got num_byzantine="
             f"{num_byzantine}, n={n}. Sample more clients per round or lower num_byzantine."

@@ -21,6 +21,9 @@ def adaptive_max_norm(
         training: how clients train; None: the bound is constant.
         num_rounds: rounds of the run, where the schedule asks for it.
 
+    Returns:
+        The bound, a float in parameter units.
+
     Raises:
         ConfigError: the schedule needs ``num_rounds``, or the round lies beyond it.
 

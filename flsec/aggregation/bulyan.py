@@ -14,7 +14,9 @@ __all__ = ["bulyan", "bulyan_second_phase", "bulyan_selection"]
 SecondPhase = Literal["mean", "trimmed_mean"]
 
 
-def bulyan(updates: Tensor, num_byzantine: Count, second_phase: SecondPhase = "mean") -> Tensor:
+def bulyan(
+    updates: Tensor, num_byzantine: Count, second_phase: SecondPhase = "mean", *, unsafe: bool = False
+) -> Tensor:
     """Return, per coordinate, the mean of the values around the median of the rows that iterated Krum selects.
 
     First phase: theta = n - 2 f rows by ``bulyan_selection``. Second phase: in each coordinate of these rows the mean
@@ -27,12 +29,15 @@ def bulyan(updates: Tensor, num_byzantine: Count, second_phase: SecondPhase = "m
         second_phase: ``"mean"``: as above. Of two values equally far from the median, the lower one is taken.
             ``"trimmed_mean"``: the f lowest and f highest of the selected values are dropped instead (SparseFed's
             appendix).
+        unsafe: compute also where n is too small for the guarantee: theta is max(1, n - 2 f) and beta
+            max(1, theta - 2 f), and min(f, (theta - 1) // 2) values are trimmed. Hostile rows can then decide.
 
     Returns:
         (d,), with the dtype and device of ``updates``.
 
     Raises:
-        ConfigError: ``updates`` is no floating matrix, f < 0, n < 4 f + 3, or the second phase is unknown.
+        ConfigError: ``updates`` is no floating matrix, f < 0, n < 4 f + 3 and not ``unsafe``, or the second phase is
+            unknown.
 
     Equivariant to shift and scale, not to rotation. Invariant to row order, ties aside, which are certain for f = 1 and
     f = 2: see ``bulyan_selection``. Rows that hold NaN or infinity never enter while there are at most f of them.
@@ -44,11 +49,11 @@ def bulyan(updates: Tensor, num_byzantine: Count, second_phase: SecondPhase = "m
     Source: El Mhamdi et al., ICML 2018, Sec. 4; ``"trimmed_mean"``: Panda et al. (SparseFed), AISTATS 2022, appendix.
     """
     _check_phase(second_phase)
-    selected = bulyan_selection(updates, num_byzantine)
+    selected = bulyan_selection(updates, num_byzantine, unsafe=unsafe)
     return second_phase_of_rows(updates, selected, num_byzantine, second_phase)
 
 
-def bulyan_selection(updates: Tensor, num_byzantine: Count) -> Tensor:
+def bulyan_selection(updates: Tensor, num_byzantine: Count, *, unsafe: bool = False) -> Tensor:
     """Return the sorted indices of the theta = n - 2 f rows that Krum picks one after the other.
 
     Each pick leaves the set, and the next one is Krum's choice among the m rows that remain: the smallest sum of
@@ -59,12 +64,13 @@ def bulyan_selection(updates: Tensor, num_byzantine: Count) -> Tensor:
     Args:
         updates: (n, d), floating point. Not modified.
         num_byzantine: f, an upper bound on the number of hostile rows; n >= 4 f + 3.
+        unsafe: as for ``bulyan``; at least one row is picked.
 
     Returns:
         (theta,) int64.
 
     Raises:
-        ConfigError: ``updates`` is no floating matrix, f < 0, or n < 4 f + 3.
+        ConfigError: ``updates`` is no floating matrix, f < 0, or n < 4 f + 3 and not ``unsafe``.
 
     Example:
         >>> bulyan_selection(torch.tensor([[0.0], [0.1], [0.2], [0.3], [0.4], [0.5], [9.0]]), num_byzantine=1)
@@ -72,23 +78,27 @@ def bulyan_selection(updates: Tensor, num_byzantine: Count) -> Tensor:
 
     Source: El Mhamdi et al., ICML 2018, Sec. 4.
     """
-    check_byzantine("bulyan", check_updates(updates, "bulyan"), num_byzantine, factor=4)
+    check_byzantine("bulyan", check_updates(updates, "bulyan"), num_byzantine, factor=4, unsafe=unsafe)
     return selection_from_distances(squared_distances(updates), num_byzantine)
 
 
-def bulyan_second_phase(updates: Tensor, num_byzantine: Count, second_phase: SecondPhase = "mean") -> Tensor:
+def bulyan_second_phase(
+    updates: Tensor, num_byzantine: Count, second_phase: SecondPhase = "mean", *, unsafe: bool = False
+) -> Tensor:
     """Return what ``bulyan`` makes of the theta rows that ``bulyan_selection`` picked.
 
     Args:
         updates: (theta, d), floating point: the selected rows only. Not modified.
         num_byzantine: f, as for the selection; theta > 2 f.
         second_phase: as for ``bulyan``.
+        unsafe: as for ``bulyan``; at least one value of a coordinate counts.
 
     Returns:
         (d,), with the dtype and device of ``updates``.
 
     Raises:
-        ConfigError: ``updates`` is no floating matrix, f < 0, theta <= 2 f, or the second phase is unknown.
+        ConfigError: ``updates`` is no floating matrix, f < 0, theta <= 2 f and not ``unsafe``, or the second phase is
+            unknown.
 
     Example:
         >>> bulyan_second_phase(torch.tensor([[0.0], [0.1], [0.2], [0.4], [9.0]]), num_byzantine=1)
@@ -98,7 +108,7 @@ def bulyan_second_phase(updates: Tensor, num_byzantine: Count, second_phase: Sec
     """
     _check_phase(second_phase)
     theta = check_updates(updates, "bulyan_second_phase")
-    if not is_whole(num_byzantine) or not 0 <= 2 * num_byzantine < theta:
+    if not is_whole(num_byzantine) or num_byzantine < 0 or (2 * num_byzantine >= theta and not unsafe):
         raise ConfigError(
             f"bulyan_second_phase needs a whole num_byzantine >= 0 and more than 2 * num_byzantine rows; got "
             f"num_byzantine={num_byzantine}, {theta} rows. Pass the n - 2 * num_byzantine rows of bulyan_selection."
@@ -110,14 +120,14 @@ def selection_from_distances(distances: Tensor, num_byzantine: int) -> Tensor:
     """Return Bulyan's sorted selection from an (n, n) matrix of squared distances, which is not modified.
 
     Every row's distances are sorted once; a pick deletes one entry from each row and the order stays. Small tensors:
-    done on the CPU.
+    done on the CPU. Who calls it has checked that n is enough, or knows that it is not: one row is picked at least.
     """
     n = distances.shape[0]
     others = distances.cpu().clone().fill_diagonal_(torch.inf)  # a row is last in its own list, and never counted
     near, who = others.sort(dim=1)  # (m, m): sorted distances to the rows that remain, and their indices
     remaining = torch.arange(n)
     picks = []
-    for _ in range(n - 2 * num_byzantine):
+    for _ in range(max(1, n - 2 * num_byzantine)):
         m = len(remaining)
         neighbours = min(m - 1, max(1, m - num_byzantine - 2))
         pick = int(near[:, :neighbours].sum(dim=1).argmin())
@@ -137,18 +147,23 @@ def _check_phase(second_phase: str) -> None:
 
 
 def second_phase_of_rows(updates: Tensor, selected: Tensor, num_byzantine: int, second_phase: SecondPhase) -> Tensor:
-    """Return ``bulyan_second_phase`` of some rows of a matrix, without copying them all."""
-    updates = updates.detach()
+    """Return ``bulyan_second_phase`` of some rows of a matrix, without copying them all.
+
+    Who calls it has checked that there are enough rows, or knows that there are not: one value counts at least.
+    """
+    updates, centred, theta = updates.detach(), second_phase == "mean", len(selected)
+    most = theta - 1 if centred else 2 * ((theta - 1) // 2)  # as many are trimmed on each side
+    dropped = min(2 * num_byzantine, most)
     result = torch.empty(updates.shape[1], dtype=updates.dtype, device=updates.device)
     source, device = where_blocks_are(updates)
     selected = selected.to(source.device)
 
     def work(columns: slice) -> float:
         values = _sorted_columns(source[:, columns].index_select(0, selected).to(device))
-        result[columns] = _window_means(values, 2 * num_byzantine, centred=second_phase == "mean")
+        result[columns] = _window_means(values, dropped, centred)
         return 0.0
 
-    each_block(work, len(selected), updates.shape[1], device)
+    each_block(work, theta, updates.shape[1], device)
     return result
 
 
@@ -166,7 +181,7 @@ def _window_means(values: Tensor, num_dropped: int, centred: bool) -> Tensor:
 
     Args:
         values: (b, theta), ascending.
-        num_dropped: 2 f.
+        num_dropped: 2 f, at most theta - 1.
         centred: True: the values closest to the median. They are consecutive, and moving the window up by one is right
             as long as the value that enters is closer than the one that leaves. False: as many dropped on each side.
     """

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flsec.errors import ConfigError
-from flsec.parameters import Count, NonNegative, Positive
+from flsec.parameters import Count, NonNegative, Positive, check_parameters
 from flsec.randomness import generator
 
 __all__ = ["clip_model", "crfl", "crfl_max_norm"]
@@ -23,12 +23,20 @@ def crfl_max_norm(
         initial_norm: what the bound grows from; None: it is ``max_norm`` all the time.
         norm_growth: how much it grows a round.
 
+    Returns:
+        rho_t > 0.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+
     Example:
         >>> [crfl_max_norm(t, initial_norm=2.0, norm_growth=0.5) for t in (1, 2, 100)]
         [2.5, 3.0, 15.0]
 
     Source: the released program of CRFL: 2 + 0.1 t for MNIST, 2 + 0.025 t for LOAN, 4 + 0.25 t for EMNIST, at most 15.
     """
+    settings = {"round": round, "max_norm": max_norm, "initial_norm": initial_norm, "norm_growth": norm_growth}
+    check_parameters(crfl_max_norm, settings, name="crfl_max_norm")
     return max_norm if initial_norm is None else min(max_norm, initial_norm + norm_growth * round)
 
 
@@ -39,6 +47,9 @@ def clip_model(parameters: Tensor, max_norm: Positive = 15.0) -> Tensor:
     Args:
         parameters: (d,), the model itself, not an update. Not modified.
         max_norm: rho > 0.
+
+    Returns:
+        (d,), a new tensor with the dtype and device of ``parameters``. NaN and infinity are left for the caller.
 
     Raises:
         ConfigError: ``parameters`` is no floating vector, or max_norm is not positive and finite.

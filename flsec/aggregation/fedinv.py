@@ -71,6 +71,11 @@ def fedinv_scores(distances: Tensor, num_byzantine: Count) -> Tensor:
     Raises:
         ConfigError: as ``fedinv``.
 
+    Example:
+        >>> at = torch.tensor([0.0, 1.0, 3.0, 20.0])
+        >>> fedinv_scores((at[:, None] - at).abs(), num_byzantine=1)
+        tensor([ 4.,  3.,  5., 39.], dtype=torch.float64)
+
     Source: FedInv, Algorithm 1, lines 13 to 24.
     """
     n = _check(distances, num_byzantine)

@@ -34,6 +34,15 @@ def fetchsgd_init(sketch: CountSketch, *, device: torch.device | str = "cpu") ->
     Args:
         sketch: the hash functions of the run.
         device: of the updates.
+
+    Returns:
+        The state, of two (rows, columns) float64 tensors.
+
+    Example:
+        >>> fetchsgd_init(CountSketch(rows=1, columns=2, size=10))
+        FetchSGDState(momentum=tensor([[0., 0.]], dtype=torch.float64), error=tensor([[0., 0.]], dtype=torch.float64))
+
+    Source: Rothchild et al., FetchSGD, ICML 2020, Algorithm 1.
     """
     zeros = torch.zeros(sketch.rows, sketch.columns, dtype=torch.float64, device=device)
     return FetchSGDState(zeros, zeros.clone())
@@ -89,6 +98,14 @@ def fetchsgd_step(
         ConfigError: shapes differ, k > d, or a setting is out of its range.
 
     O(rows d) time, O(d + rows columns) memory. Deterministic on a CPU.
+
+    Example:
+        >>> sketch = CountSketch(rows=5, columns=1000, size=4)
+        >>> delta, state = fetchsgd_step(fetchsgd_init(sketch), torch.tensor([3.0, -1.0, 0.0, 2.0]), sketch=sketch, k=2)
+        >>> delta
+        tensor([3., 0., 0., 2.])
+        >>> fetchsgd_step(state, torch.zeros(4), sketch=sketch, k=1)[0]  # what was left out comes later, with momentum
+        tensor([ 0.0000, -1.9000,  0.0000,  0.0000])
 
     Source: Rothchild et al., FetchSGD, ICML 2020, Algorithm 1; Panda et al., SparseFed, AISTATS 2022, App. B.1.4,
     Algorithm 10; ``"released"``: github.com/kiddyboots216/CommEfficient, mode ``sketch``.

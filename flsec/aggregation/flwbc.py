@@ -28,10 +28,16 @@ def wbc_perturbation(gradient: Tensor, previous: Tensor, scale: NonNegative, gen
         generator: of the noise, on the CPU; advanced.
 
     Returns:
-        The perturbation, to be added to the parameters times the learning rate; with the dtype of ``gradient``.
+        The perturbation, to be added to the parameters times the learning rate; with the shape and dtype of
+        ``gradient``.
 
     Raises:
         ConfigError: shapes that differ, or a scale that is negative or not finite.
+
+    Example:
+        >>> gradient, noise = torch.tensor([1.0, 1.0, 1.0]), torch.Generator().manual_seed(0)
+        >>> wbc_perturbation(gradient, torch.tensor([1.0, 1.0, 9.0]), scale=0.5, generator=noise)
+        tensor([0.4866, 0.0973, 0.0000])
 
     Source: Sun et al., FL-WBC, NeurIPS 2021, Sec. 4.2 and Algorithm 1; the released program draws with b = s.
     """

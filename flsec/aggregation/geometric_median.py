@@ -1,4 +1,5 @@
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ from flsec.errors import ConfigError
 from flsec.parameters import NonNegative, Positive, PositiveCount
 
 __all__ = ["geometric_median", "geometric_median_weights"]
+
+Start = Literal["mean", "medoid"]
+
+_FAR = 1e3  # mean distance to the central row, in scales, above which inner products lose the mean's digits
 
 
 def geometric_median(
@@ -43,9 +48,9 @@ def geometric_median(
     Raises:
         ConfigError: ``updates`` is no floating matrix, the weights cannot be normalised, or a setting is out of range.
 
-    Invariant to row order; equivariant to shift, scale and rotation. Hostile rows with less than half of the weight
-    move it by a bounded amount, however large they are. Rows that hold NaN or infinity count as absent. Two passes
-    over memory, whatever the number of steps.
+    Invariant to row order; equivariant to shift, scale and rotation. Hostile rows of any size, with a share e < 1/2
+    of the weight, leave it within 2 (1 - e) / (1 - 2 e) r of a point that all other rows lie within r of, but for the
+    smoothing. Rows that hold NaN or infinity count as absent. Two passes over memory, whatever the number of steps.
 
     Example:
         >>> geometric_median(torch.tensor([[4.0, 4.0], [4.0, 4.0], [4.0, 4.0], [5.0, 4.0], [1e9, 1e9]]))
@@ -80,13 +85,17 @@ def geometric_median_weights(
     Raises:
         ConfigError: as ``geometric_median``.
 
+    Example:
+        >>> geometric_median_weights(torch.tensor([[4.0, 4.0], [4.0, 4.0], [4.0, 4.0], [5.0, 4.0], [1e9, 1e9]]))
+        tensor([0.3333, 0.3333, 0.3333, 0.0000, 0.0000], dtype=torch.float64)
+
     Source: Pillutla et al., IEEE TSP 2022, Algorithm 2.
     """
     check_updates(updates, "geometric_median")
     fixed = check_weights(weights, updates, "geometric_median")
     check_budget("geometric_median", smoothing, max_iterations, tolerance)
     products, _ = robust_gram(updates, fixed)
-    return weiszfeld(products, fixed, smoothing, max_iterations, tolerance, exact=True)
+    return weiszfeld(products, fixed, smoothing, max_iterations, tolerance)
 
 
 def check_budget(rule: str, smoothing: float, max_iterations: int, tolerance: float) -> None:
@@ -102,7 +111,12 @@ def check_budget(rule: str, smoothing: float, max_iterations: int, tolerance: fl
 
 
 def weiszfeld(
-    products: Tensor, fixed: Tensor, smoothing: float, max_iterations: int, tolerance: float, *, exact: bool
+    products: Tensor,
+    fixed: Tensor,
+    smoothing: float,
+    max_iterations: int,
+    tolerance: float,
+    start_from: Start | None = None,
 ) -> Tensor:
     """Return the row weights of smoothed Weiszfeld, iterated in n dimensions.
 
@@ -115,9 +129,8 @@ def weiszfeld(
         smoothing: nu over the scale, see ``geometric_median``.
         max_iterations: most steps.
         tolerance: shortest step over the scale.
-        exact: False: just max_iterations steps from the weighted mean, as in RFA. True: the result may be a row,
-            and the start is a central point where that has the lower objective: far outliers drag the mean away,
-            and the way back would take many steps.
+        start_from: where just max_iterations steps begin, see ``rfa``. None: the result may be a row, and the start is
+            the mean or, where far outliers drag that away, a central point: the way back would take many steps.
     """
     device, products = fixed.device, products.cpu()
     present = products.diagonal().isfinite()
@@ -133,23 +146,49 @@ def weiszfeld(
         share = alpha * (from_reference == 0)
         return (share / share.sum()).to(device)
     nu = smoothing * scale
-    start = alpha
-    if exact:
-        if (row := _best_row(products, alpha, nu)) is not None:
-            return row.to(device)
-        central = _reweighted(alpha, from_reference, scale)
-        start = min((alpha, central), key=lambda w: float(alpha @ _distances(products, w)))
-    return _iterate(products, alpha, start, nu, max_iterations, tolerance * scale).to(device)
+    begin = alpha
+    if start_from != "mean":
+        distances = expand_squares(products).sqrt_()
+        row = _medoid(products, distances, alpha)
+        if start_from == "medoid":
+            halves = weighted_median(distances, alpha / alpha.max())  # equal weights are 1, and half of them is exact
+            medians = torch.where(alpha > 0, halves, torch.inf)
+            begin = _reweighted(alpha, distances[row], max(nu, float(medians.min())))
+        elif (only := _if_median(row, products, distances, alpha, nu)) is not None:
+            return only.to(device)
+        else:
+            begin = _mean_or_central(products, alpha, from_reference, scale)
+    return _iterate(products, alpha, begin, nu, max_iterations, tolerance * scale).to(device)
 
 
-def _best_row(products: Tensor, alpha: Tensor, nu: float) -> Tensor | None:
-    """Return the weights of a row (with its copies) that is the geometric median, or None if no row is.
+def _medoid(products: Tensor, distances: Tensor, alpha: Tensor) -> int:
+    """Return the row of positive weight with the smallest weighted sum of distances to the rows.
+
+    What a sum exceeds the reference's by is summed, as (a^2 - b^2) / (a + b) for distances a and b: of the sums
+    themselves, an outlier of 1e30 would leave no digit that tells honest rows apart.
+    """
+    squares = products.diagonal()
+    from_reference = squares.clamp(min=0).sqrt()
+    total = distances + from_reference
+    excess = torch.where(total > 0, (squares[:, None] - 2 * products) / total, 0) @ alpha
+    return int(torch.where(alpha > 0, excess, torch.inf).argmin())
+
+
+def _mean_or_central(products: Tensor, alpha: Tensor, from_reference: Tensor, scale: float) -> Tensor:
+    """Return the weights of the mean or of a point near the central row, whichever has the lower objective."""
+    central = _reweighted(alpha, from_reference, scale)
+    present = alpha > 0
+    if float(alpha[present] @ from_reference[present]) > _FAR * scale:
+        return central
+    return min((alpha, central), key=lambda weights: float(alpha @ _distances(products, weights)))
+
+
+def _if_median(best: int, products: Tensor, distances: Tensor, alpha: Tensor, nu: float) -> Tensor | None:
+    """Return the weights of the medoid (with its copies) if it is the geometric median, or None if no row is.
 
     It is when the other rows' unit pulls sum to no more than its own weight (Kuhn's condition). Weiszfeld steps would
     approach it ever more slowly.
     """
-    distances = expand_squares(products).sqrt_()
-    best = int(torch.where(alpha > 0, distances @ alpha, torch.inf).argmin())
     here = distances[best] <= nu
     pulls = torch.where(here, 0, alpha / distances[best])
     pulls[best] = -pulls.sum()  # sum_j pulls_j u_j = sum of alpha_j times the unit vector from the row to u_j

@@ -9,19 +9,23 @@ from flsec.parameters import Count, PositiveCount
 __all__ = ["multi_krum", "multi_krum_selection"]
 
 
-def multi_krum(updates: Tensor, num_byzantine: Count, num_selected: PositiveCount | None = None) -> Tensor:
+def multi_krum(
+    updates: Tensor, num_byzantine: Count, num_selected: PositiveCount | None = None, *, unsafe: bool = False
+) -> Tensor:
     """Return the mean of the m updates with the lowest Krum scores.
 
     Args:
         updates: (n, d), floating point. Row i is client i's local minus global parameters. Not modified.
         num_byzantine: f, an upper bound on the number of hostile rows; n >= 2 f + 3.
         num_selected: m, from 1 (Krum) to n - f. None means n - f. FedMLSecurity's m-Krum is m = 5 of n = 10.
+        unsafe: compute also where n is too small for the guarantee: the mean of max(1, min(m, n - f)) rows, scored by
+            max(1, n - f - 2) neighbours. Hostile rows can then be among them.
 
     Returns:
         (d,), with the dtype and device of ``updates``.
 
     Raises:
-        ConfigError: ``updates`` is no floating matrix, f < 0, n < 2 f + 3, or m is out of range.
+        ConfigError: ``updates`` is no floating matrix, f < 0, n < 2 f + 3 and not ``unsafe``, or m is out of range.
 
     Invariant to row order (ties aside); equivariant to shift, scale and rotation. Rows that hold NaN or infinity never
     enter the mean while there are at most f of them.
@@ -32,19 +36,22 @@ def multi_krum(updates: Tensor, num_byzantine: Count, num_selected: PositiveCoun
 
     Source: Blanchard et al., NeurIPS 2017, Sec. 4 and 5 (Multi-Krum).
     """
-    selected = multi_krum_selection(updates, num_byzantine, num_selected)
+    selected = multi_krum_selection(updates, num_byzantine, num_selected, unsafe=unsafe)
     weights = torch.zeros(updates.shape[0], dtype=torch.float64, device=updates.device)
     weights[selected] = 1.0 / len(selected)
     return weighted_sum(updates, weights)
 
 
-def multi_krum_selection(updates: Tensor, num_byzantine: Count, num_selected: PositiveCount | None = None) -> Tensor:
+def multi_krum_selection(
+    updates: Tensor, num_byzantine: Count, num_selected: PositiveCount | None = None, *, unsafe: bool = False
+) -> Tensor:
     """Return the sorted indices of the m rows with the lowest Krum scores; of equal scores the first rows win.
 
     Args:
         updates: (n, d), floating point. Not modified.
         num_byzantine: f, an upper bound on the number of hostile rows; n >= 2 f + 3.
         num_selected: m, from 1 to n - f. None means n - f.
+        unsafe: as for ``multi_krum``.
 
     Returns:
         (m,) int64.
@@ -52,16 +59,26 @@ def multi_krum_selection(updates: Tensor, num_byzantine: Count, num_selected: Po
     Raises:
         ConfigError: as ``multi_krum``.
 
+    Example:
+        >>> multi_krum_selection(torch.tensor([[0.0], [0.1], [9.0], [0.2], [0.3]]), num_byzantine=1)
+        tensor([0, 1, 3, 4])
+
     Source: Blanchard et al., NeurIPS 2017, Sec. 4 and 5.
     """
     n = check_updates(updates, "multi_krum")
-    check_byzantine("multi_krum", n, num_byzantine, factor=2)
-    most = n - num_byzantine
-    count = most if num_selected is None else num_selected
-    if not is_whole(count) or not 1 <= count <= most:
+    check_byzantine("multi_krum", n, num_byzantine, factor=2, unsafe=unsafe)
+    most = max(1, n - num_byzantine)
+    given = most if num_selected is None else num_selected
+    if not is_whole(given) or given < 1 or (given > most and not unsafe):
         raise ConfigError(
             f"multi_krum needs a whole num_selected with 1 <= num_selected <= n - num_byzantine = {most}; got "
             f"num_selected={num_selected}. Take 1 for Krum, or None for n - num_byzantine."
         )
-    scores = scores_from_distances(squared_distances(updates), num_byzantine)
+    return lowest_scores(scores_from_distances(squared_distances(updates), num_byzantine), num_byzantine, num_selected)
+
+
+def lowest_scores(scores: Tensor, num_byzantine: int, num_selected: int | None) -> Tensor:
+    """Return the sorted rows of the m lowest of (n,) scores, m as for ``multi_krum``, but never above n - f."""
+    most = max(1, scores.shape[0] - num_byzantine)
+    count = most if num_selected is None else min(num_selected, most)
     return scores.argsort(stable=True)[:count].sort().values

@@ -69,6 +69,11 @@ def removal_selection(
     Raises:
         ConfigError: as ``removal_rejection``.
 
+    Example:
+        >>> u = torch.tensor([[1.0], [1.2], [9.0], [0.8]])
+        >>> removal_selection(u, lambda aggregate: float((aggregate - 1).abs()), num_byzantine=1)
+        tensor([0, 1, 3])
+
     Source: Fang et al., USENIX Security 2020, Sec. 5. Of equal scores (error rates on a hundred examples tie often) the
     longest updates are dropped first, which is our reading.
     """

@@ -74,6 +74,10 @@ def residual_weights(updates: Tensor, confidence_interval: Positive = 2.0, thres
     Raises:
         ConfigError: as ``residual_reweighting``.
 
+    Example:
+        >>> residual_weights(torch.tensor([[1.0], [1.1], [0.9], [1.2], [9.0]])).round(decimals=2)
+        tensor([0.2500, 0.2500, 0.2500, 0.2500, 0.0000], dtype=torch.float64)
+
     Source: Fu et al., 2019, Sec. 3.
     """
     return reweight(updates, confidence_interval, threshold)[0]

@@ -32,7 +32,10 @@ def rsa_gradient(
         gradient_scale: factor of the loss: 1/n in DiverseFL's Equation 6, 1 in Li et al.
 
     Returns:
-        gradient_scale * gradient + delta * sign(own - server).
+        gradient_scale * gradient + delta * sign(own - server), a new tensor of the shape of ``own``.
+
+    Raises:
+        ConfigError: shapes that differ.
 
     Example:
         >>> own, server = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 2.0, 2.0])
@@ -41,6 +44,12 @@ def rsa_gradient(
 
     Source: Li et al., RSA, AAAI 2019, Algorithm 1 with p = 1; DiverseFL, Equation 6.
     """
+    if own.shape != server.shape or (gradient is not None and gradient.shape != own.shape):
+        given = "None" if gradient is None else tuple(gradient.shape)
+        raise ConfigError(
+            f"rsa_gradient needs gradient, own and server of one shape; got {given}, {tuple(own.shape)} and "
+            f"{tuple(server.shape)}. Give the three of the same parameter."
+        )
     pull = (own - server).sign_().mul_(delta)
     return pull if gradient is None else pull.add_(gradient, alpha=gradient_scale)
 

@@ -70,6 +70,9 @@ def siren_alarm(
             two are alike. ``"relative"``: the global model is below (1 - C_c) times the own one, as in the released
             program's server.
 
+    Returns:
+        True for an alarm.
+
     Raises:
         ConfigError: no such rule, or a tolerance outside of [0, 1].
 
@@ -274,6 +277,9 @@ def siren_penalties(
     Returns:
         {client id: count}, and the banned clients in ascending order.
 
+    Raises:
+        ConfigError: a negative threshold or award.
+
     Example:
         >>> decision = SirenDecision(SirenCase.MIXED_ALARMS, (1,), True, {1: True, 2: False}, {2: "silent"})
         >>> siren_penalties({2: 1.0}, (), decision, threshold=1.5)
@@ -281,6 +287,7 @@ def siren_penalties(
 
     Source: SIREN, Sec. 4.6. A verdict counts, not a round; who is not judged keeps the count.
     """
+    check_parameters(siren_penalties, {"threshold": threshold, "award": award}, name="siren_penalties")
     counts, now_banned = dict(penalties), set(banned)
     for client, benign in decision.benign.items():
         if not benign:

@@ -12,7 +12,9 @@ from flsec.parameters import Count
 __all__ = ["slsgd"]
 
 
-def slsgd(updates: Tensor, alpha: Annotated[float, Gt(0), Le(1)], num_trimmed: Count) -> Tensor:
+def slsgd(
+    updates: Tensor, alpha: Annotated[float, Gt(0), Le(1)], num_trimmed: Count, *, unsafe: bool = False
+) -> Tensor:
     """Return alpha times the trimmed mean of the updates.
 
     The trimmed mean follows a shift, so that this is the paper's step on models: w + alpha TrMean_b(u_1, ..., u_n) =
@@ -22,6 +24,7 @@ def slsgd(updates: Tensor, alpha: Annotated[float, Gt(0), Le(1)], num_trimmed: C
         updates: (n, d), float32 or float64. Row i is client i's local minus global parameters. Not modified.
         alpha: weight of the clients' models in the moving average, 0 < alpha <= 1. 1 is the trimmed mean.
         num_trimmed: b, values dropped per side and coordinate. 0 is the paper's option I, without robustness.
+        unsafe: as for ``trimmed_mean``.
 
     Returns:
         (d,), with the dtype and device of ``updates``.
@@ -41,4 +44,4 @@ def slsgd(updates: Tensor, alpha: Annotated[float, Gt(0), Le(1)], num_trimmed: C
     """
     if not 0 < alpha <= 1:
         raise ConfigError(f"slsgd needs 0 < alpha <= 1; got alpha={alpha!r}. 1.0 is the trimmed mean itself.")
-    return trimmed_mean(updates, num_trimmed).mul_(alpha)
+    return trimmed_mean(updates, num_trimmed, unsafe=unsafe).mul_(alpha)

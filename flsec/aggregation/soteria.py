@@ -34,6 +34,12 @@ def representation_and_sensitivity(model: nn.Module, layer: nn.Module, x: Tensor
 
     One backward pass for each of the L features.
 
+    Example:
+        >>> first, last = nn.Linear(2, 2, bias=False), nn.Linear(2, 3)
+        >>> _ = first.weight.data.copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+        >>> representation_and_sensitivity(nn.Sequential(first, last), last, torch.tensor([[1.0, 1.0]]))
+        (tensor([[7., 1.]]), tensor([[5., 1.]]))
+
     Source: Sun et al., Soteria, CVPR 2021, Sec. 4 and Algorithm 1.
     """
     if not x.is_floating_point():

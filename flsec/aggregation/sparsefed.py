@@ -54,7 +54,20 @@ def sparsefed_init(
         size: d, the number of parameters.
         dtype: of the updates.
         device: of the updates.
+
+    Returns:
+        The state, of two (d,) tensors.
+
+    Raises:
+        ConfigError: ``size`` is no whole number of at least 1.
+
+    Example:
+        >>> sparsefed_init(3)
+        SparseFedState(momentum=tensor([0., 0., 0.]), error=tensor([0., 0., 0.]))
+
+    Source: Panda et al., SparseFed, AISTATS 2022, Algorithm 1.
     """
+    check_parameters(sparsefed_init, {"size": size}, name="sparsefed_init")
     zeros = torch.zeros(size, dtype=dtype, device=device)
     return SparseFedState(zeros, zeros.clone())
 
@@ -152,12 +165,17 @@ def num_coordinates(k: Coordinates, size: PositiveCount) -> int:
         k: an int is a number of coordinates, a float a share of ``size``, rounded to the nearest and at least 1.
         size: d, how many there are.
 
+    Returns:
+        An int, from 1 to d.
+
     Raises:
         ConfigError: k > d.
 
     Example:
         >>> num_coordinates(5, 7850), num_coordinates(0.1, 7850), num_coordinates(1.0, 7850)
         (5, 785, 7850)
+
+    Source: k of Panda et al., SparseFed, AISTATS 2022, Algorithm 1, which is a number; shares of d are ours.
     """
     if isinstance(k, float):
         return max(1, math.floor(k * size + 0.5))
@@ -201,6 +219,13 @@ def choose_k(
 
     Raises:
         ConfigError: no data, x and y of different lengths, or a setting out of its range.
+
+    Example:
+        >>> model = nn.Linear(20, 2, bias=False)  # 40 parameters, of which 8 meet an input that is not 0
+        >>> x, y = torch.zeros(64, 20), torch.arange(64) % 2
+        >>> x[:, 3], x[:, 7], x[:, 8], x[:, 9] = 1.0 + y, 2.0 - y, 1.0 + 2 * y, 3.0 - y
+        >>> choose_k(model, x, y, max_loss=1e-6, batch_size=16, num_steps=10)
+        8
 
     Source: Panda et al., SparseFed, AISTATS 2022, App. B.1.5, Algorithm 11; Definition 5 for ``"fraction"``.
     """

@@ -1,11 +1,144 @@
 """Mathematics of attacks: pure functions on labels, images and updates. No Flower here."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from flsec.registry import export_modules
+from flsec._lazy import export_lazily
 
-__all__ = export_modules(__name__, globals())
+# Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
+if TYPE_CHECKING:
+    from flsec.attacks.adaptive_line_search import LineSearch as LineSearch
+    from flsec.attacks.adaptive_line_search import line_search as line_search
+    from flsec.attacks.adversaries import Adversaries as Adversaries
+    from flsec.attacks.alie import alie as alie
+    from flsec.attacks.alie import alie_z as alie_z
+    from flsec.attacks.back_gradient import back_gradient as back_gradient
+    from flsec.attacks.back_gradient import optimised_poison as optimised_poison
+    from flsec.attacks.badnets import badnets_indices as badnets_indices
+    from flsec.attacks.class_flipping import flip_classes as flip_classes
+    from flsec.attacks.cohort_view import CohortView as CohortView
+    from flsec.attacks.cohort_view import Rehearsal as Rehearsal
+    from flsec.attacks.distance_penalty import DistancePenalty as DistancePenalty
+    from flsec.attacks.distance_penalty import penalised_gradients as penalised_gradients
+    from flsec.attacks.edge_case_backdoor import edge_case_indices as edge_case_indices
+    from flsec.attacks.edge_case_backdoor import split_held_out as split_held_out
+    from flsec.attacks.gaussian_attack import gaussian_attack as gaussian_attack
+    from flsec.attacks.ipm import ipm as ipm
+    from flsec.attacks.krum_attack import KrumAttackFactor as KrumAttackFactor
+    from flsec.attacks.krum_attack import krum_attack_factor as krum_attack_factor
+    from flsec.attacks.krum_attack import krum_attack_factor_partial as krum_attack_factor_partial
+    from flsec.attacks.label_flipping import flip_labels as flip_labels
+    from flsec.attacks.lazy_worker import lazy_worker as lazy_worker
+    from flsec.attacks.mimic import mimicked_row as mimicked_row
+    from flsec.attacks.min_max import min_max as min_max
+    from flsec.attacks.min_sum import min_sum as min_sum
+    from flsec.attacks.minimizing_distance_backdoor import clip_to_range as clip_to_range
+    from flsec.attacks.minimizing_distance_backdoor import minimizing_distance as minimizing_distance
+    from flsec.attacks.model_replacement import model_replacement as model_replacement
+    from flsec.attacks.model_replacement import replacement_boost as replacement_boost
+    from flsec.attacks.projected_gradient import projected_gradient as projected_gradient
+    from flsec.attacks.projected_gradient import wrong_labels as wrong_labels
+    from flsec.attacks.projection import project_upload as project_upload
+    from flsec.attacks.random_attack import random_attack as random_attack
+    from flsec.attacks.sign_flipping import sign_flipping as sign_flipping
+    from flsec.attacks.targeted_poisoning import choose_targets as choose_targets
+    from flsec.attacks.triggers import FeatureTrigger as FeatureTrigger
+    from flsec.attacks.triggers import Trigger as Trigger
+    from flsec.attacks.triggers import triggered_test_set as triggered_test_set
+    from flsec.attacks.trimmed_mean_attack import draw_between as draw_between
+    from flsec.attacks.trimmed_mean_attack import trimmed_mean_attack_range as trimmed_mean_attack_range
+    from flsec.attacks.trimmed_mean_attack import trimmed_mean_attack_range_partial as trimmed_mean_attack_range_partial
+    from flsec.attacks.zero_attack import zero_attack as zero_attack
 
+__all__ = [
+    "Adversaries",
+    "CohortView",
+    "DistancePenalty",
+    "FeatureTrigger",
+    "KrumAttackFactor",
+    "LineSearch",
+    "Rehearsal",
+    "Trigger",
+    "alie",
+    "alie_z",
+    "back_gradient",
+    "badnets_indices",
+    "choose_targets",
+    "clip_to_range",
+    "draw_between",
+    "edge_case_indices",
+    "flip_classes",
+    "flip_labels",
+    "gaussian_attack",
+    "ipm",
+    "krum_attack_factor",
+    "krum_attack_factor_partial",
+    "lazy_worker",
+    "line_search",
+    "mimicked_row",
+    "min_max",
+    "min_sum",
+    "minimizing_distance",
+    "model_replacement",
+    "optimised_poison",
+    "penalised_gradients",
+    "project_upload",
+    "projected_gradient",
+    "random_attack",
+    "replacement_boost",
+    "sign_flipping",
+    "split_held_out",
+    "triggered_test_set",
+    "trimmed_mean_attack_range",
+    "trimmed_mean_attack_range_partial",
+    "wrong_labels",
+    "zero_attack",
+]
 
-def __getattr__(name: str) -> Any:  # tells type checkers that the names above are made at import
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+export_lazily(
+    __name__,
+    {
+        "Adversaries": "adversaries",
+        "CohortView": "cohort_view",
+        "DistancePenalty": "distance_penalty",
+        "FeatureTrigger": "triggers",
+        "KrumAttackFactor": "krum_attack",
+        "LineSearch": "adaptive_line_search",
+        "Rehearsal": "cohort_view",
+        "Trigger": "triggers",
+        "alie": "alie",
+        "alie_z": "alie",
+        "back_gradient": "back_gradient",
+        "badnets_indices": "badnets",
+        "choose_targets": "targeted_poisoning",
+        "clip_to_range": "minimizing_distance_backdoor",
+        "draw_between": "trimmed_mean_attack",
+        "edge_case_indices": "edge_case_backdoor",
+        "flip_classes": "class_flipping",
+        "flip_labels": "label_flipping",
+        "gaussian_attack": "gaussian_attack",
+        "ipm": "ipm",
+        "krum_attack_factor": "krum_attack",
+        "krum_attack_factor_partial": "krum_attack",
+        "lazy_worker": "lazy_worker",
+        "line_search": "adaptive_line_search",
+        "mimicked_row": "mimic",
+        "min_max": "min_max",
+        "min_sum": "min_sum",
+        "minimizing_distance": "minimizing_distance_backdoor",
+        "model_replacement": "model_replacement",
+        "optimised_poison": "back_gradient",
+        "penalised_gradients": "distance_penalty",
+        "project_upload": "projection",
+        "projected_gradient": "projected_gradient",
+        "random_attack": "random_attack",
+        "replacement_boost": "model_replacement",
+        "sign_flipping": "sign_flipping",
+        "split_held_out": "edge_case_backdoor",
+        "triggered_test_set": "triggers",
+        "trimmed_mean_attack_range": "trimmed_mean_attack",
+        "trimmed_mean_attack_range_partial": "trimmed_mean_attack",
+        "wrong_labels": "projected_gradient",
+        "zero_attack": "zero_attack",
+    },
+)
+# End of exports.

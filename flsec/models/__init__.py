@@ -4,21 +4,54 @@ Every model is an ``nn.Module`` whose constructor takes ``input_shape`` and ``nu
 parameters, all with defaults; it maps a batch (n, *input_shape) to logits (n, num_classes).
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from flsec.registry import Registry, export_modules
+from flsec._lazy import export_lazily
+from flsec.registry import Registry
 
 
 def _is_model(member: Any) -> bool:
+    from torch import nn
+
     return isinstance(member, type) and issubclass(member, nn.Module)
 
 
-MODELS = Registry("model", "flsec.models", is_member=_is_model)  # before the import of build.py, which uses it
+MODELS = Registry("model", __name__, _is_model)
 
-__all__ = [*export_modules(__name__, globals()), "MODELS"]
+# Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
+if TYPE_CHECKING:
+    from flsec.models.build import build_model as build_model
+    from flsec.models.dlg_lenet import DLGLeNet as DLGLeNet
+    from flsec.models.fedinv_cnn import FedInvCNN as FedInvCNN
+    from flsec.models.fedinv_fcn import FedInvFCN as FedInvFCN
+    from flsec.models.mlp import MLP as MLP
+    from flsec.models.resnet_gn import ResNetGN as ResNetGN
+    from flsec.models.siren_cnn import SirenCNN as SirenCNN
+    from flsec.models.softmax import Softmax as Softmax
 
+__all__ = [
+    "MLP",
+    "MODELS",
+    "DLGLeNet",
+    "FedInvCNN",
+    "FedInvFCN",
+    "ResNetGN",
+    "SirenCNN",
+    "Softmax",
+    "build_model",
+]
 
-def __getattr__(name: str) -> Any:  # tells type checkers that the names above are made at import
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+export_lazily(
+    __name__,
+    {
+        "MLP": "mlp",
+        "DLGLeNet": "dlg_lenet",
+        "FedInvCNN": "fedinv_cnn",
+        "FedInvFCN": "fedinv_fcn",
+        "ResNetGN": "resnet_gn",
+        "SirenCNN": "siren_cnn",
+        "Softmax": "softmax",
+        "build_model": "build",
+    },
+)
+# End of exports.

@@ -3,22 +3,163 @@
 ``Krum(FedAvg(...), num_byzantine=2)`` drops into an existing server; wrappers nest and read outside in.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flsec.registry import Registry, export_modules
-from flsec.strategies.adversary import Adversary as Adversary
-from flsec.strategies.base import RobustStrategy as RobustStrategy
-from flsec.strategies.cohort import Cohort as Cohort
-
-__all__ = export_modules(__name__, globals())
+from flsec._lazy import export_lazily
+from flsec.registry import Registry
 
 
 def _is_defense(member: Any) -> bool:
+    from flsec.strategies.adversary import Adversary
+    from flsec.strategies.base import RobustStrategy
+
     return isinstance(member, type) and issubclass(member, RobustStrategy) and member not in (RobustStrategy, Adversary)
 
 
 DEFENSES = Registry("defense", __name__, _is_defense)
 
+# Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
+if TYPE_CHECKING:
+    from flsec.strategies.adversary import Adversary as Adversary
+    from flsec.strategies.base import RobustStrategy as RobustStrategy
+    from flsec.strategies.bulyan import Bulyan as Bulyan
+    from flsec.strategies.centered_clipping import CenteredClipping as CenteredClipping
+    from flsec.strategies.cohort import Cohort as Cohort
+    from flsec.strategies.cohort import Layout as Layout
+    from flsec.strategies.crfl import CRFL as CRFL
+    from flsec.strategies.cross_round import CrossRound as CrossRound
+    from flsec.strategies.diversefl import DiverseFL as DiverseFL
+    from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
+    from flsec.strategies.error_rate_rejection import ErrorRateRejection as ErrorRateRejection
+    from flsec.strategies.fedinv import FedInv as FedInv
+    from flsec.strategies.fetchsgd import FetchSGD as FetchSGD
+    from flsec.strategies.fltrust import FLTrust as FLTrust
+    from flsec.strategies.flwbc import FLWBC as FLWBC
+    from flsec.strategies.foolsgold import FoolsGold as FoolsGold
+    from flsec.strategies.geometric_median import GeometricMedian as GeometricMedian
+    from flsec.strategies.krum import Krum as Krum
+    from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
+    from flsec.strategies.median import Median as Median
+    from flsec.strategies.multi_krum import MultiKrum as MultiKrum
+    from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
+    from flsec.strategies.norm_clipping import NormClipping as NormClipping
+    from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
+    from flsec.strategies.replies import GlobalModel as GlobalModel
+    from flsec.strategies.replies import Malformed as Malformed
+    from flsec.strategies.replies import Reply as Reply
+    from flsec.strategies.replies import check_num_examples as check_num_examples
+    from flsec.strategies.report import KeepPreviousModel as KeepPreviousModel
+    from flsec.strategies.report import Quarantined as Quarantined
+    from flsec.strategies.report import RoundReport as RoundReport
+    from flsec.strategies.report import Verdict as Verdict
+    from flsec.strategies.residual_reweighting import ResidualReweighting as ResidualReweighting
+    from flsec.strategies.rfa import RFA as RFA
+    from flsec.strategies.robust_learning_rate import RobustLearningRate as RobustLearningRate
+    from flsec.strategies.rsa import RSA as RSA
+    from flsec.strategies.siren import Siren as Siren
+    from flsec.strategies.slsgd import SLSGD as SLSGD
+    from flsec.strategies.soteria import Soteria as Soteria
+    from flsec.strategies.sparsefed import SparseFed as SparseFed
+    from flsec.strategies.three_sigma import ThreeSigma as ThreeSigma
+    from flsec.strategies.trimmed_mean import TrimmedMean as TrimmedMean
+    from flsec.strategies.weak_dp import WeakDP as WeakDP
+    from flsec.strategies.zeno import Zeno as Zeno
 
-def __getattr__(name: str) -> Any:  # tells type checkers that the names above are made at import
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "CRFL",
+    "DEFENSES",
+    "FLWBC",
+    "RFA",
+    "RSA",
+    "SLSGD",
+    "Adversary",
+    "Bulyan",
+    "CenteredClipping",
+    "Cohort",
+    "CrossRound",
+    "DiverseFL",
+    "Eavesdrop",
+    "ErrorRateRejection",
+    "FLTrust",
+    "FedInv",
+    "FetchSGD",
+    "FoolsGold",
+    "GeometricMedian",
+    "GlobalModel",
+    "KeepPreviousModel",
+    "Krum",
+    "Layout",
+    "LossFunctionRejection",
+    "Malformed",
+    "Median",
+    "MultiKrum",
+    "NoisyMedian",
+    "NormClipping",
+    "OracleSGD",
+    "Quarantined",
+    "Reply",
+    "ResidualReweighting",
+    "RobustLearningRate",
+    "RobustStrategy",
+    "RoundReport",
+    "Siren",
+    "Soteria",
+    "SparseFed",
+    "ThreeSigma",
+    "TrimmedMean",
+    "Verdict",
+    "WeakDP",
+    "Zeno",
+    "check_num_examples",
+]
+
+export_lazily(
+    __name__,
+    {
+        "CRFL": "crfl",
+        "FLWBC": "flwbc",
+        "RFA": "rfa",
+        "RSA": "rsa",
+        "SLSGD": "slsgd",
+        "Adversary": "adversary",
+        "Bulyan": "bulyan",
+        "CenteredClipping": "centered_clipping",
+        "Cohort": "cohort",
+        "CrossRound": "cross_round",
+        "DiverseFL": "diversefl",
+        "Eavesdrop": "eavesdrop",
+        "ErrorRateRejection": "error_rate_rejection",
+        "FLTrust": "fltrust",
+        "FedInv": "fedinv",
+        "FetchSGD": "fetchsgd",
+        "FoolsGold": "foolsgold",
+        "GeometricMedian": "geometric_median",
+        "GlobalModel": "replies",
+        "KeepPreviousModel": "report",
+        "Krum": "krum",
+        "Layout": "cohort",
+        "LossFunctionRejection": "loss_function_rejection",
+        "Malformed": "replies",
+        "Median": "median",
+        "MultiKrum": "multi_krum",
+        "NoisyMedian": "noisy_median",
+        "NormClipping": "norm_clipping",
+        "OracleSGD": "oracle_sgd",
+        "Quarantined": "report",
+        "Reply": "replies",
+        "ResidualReweighting": "residual_reweighting",
+        "RobustLearningRate": "robust_learning_rate",
+        "RobustStrategy": "base",
+        "RoundReport": "report",
+        "Siren": "siren",
+        "Soteria": "soteria",
+        "SparseFed": "sparsefed",
+        "ThreeSigma": "three_sigma",
+        "TrimmedMean": "trimmed_mean",
+        "Verdict": "report",
+        "WeakDP": "weak_dp",
+        "Zeno": "zeno",
+        "check_num_examples": "replies",
+    },
+)
+# End of exports.

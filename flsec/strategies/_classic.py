@@ -1,25 +1,25 @@
 """The classic Flower API (``flwr.server.strategy``): its replies and its results, in flsec's terms."""
 
-from collections.abc import Container, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from flwr.common import Code, EvaluateRes, FitIns, FitRes, Parameters
 from flwr.server.client_proxy import ClientProxy
-from flwr.server.strategy import Strategy
-from numpy.typing import NDArray
+from flwr.server.strategy import FaultTolerantFedAvg, FedAvgM, Strategy
 
 from flsec import _npy
-from flsec.strategies.replies import (
-    GlobalModel,
-    Malformed,
-    Quarantined,
-    Reply,
-    brief,
-    check_num_examples,
-    metrics_signature,
-    usual_signature,
-)
+from flsec.errors import ConfigError
+from flsec.strategies._evaluation import EvaluationReply, Screening
+from flsec.strategies._flower import Collected, Delivery
+from flsec.strategies._metrics import Metrics, with_metrics_of
+from flsec.strategies._server_state import with_inner
+from flsec.strategies.replies import Reply
+from flsec.strategies.report import Quarantined, brief
+
+__all__ = ["ClassicRound", "aggregate_evaluation", "configured", "node_id", "refuse_secure_aggregation"]
 
 Result = tuple[ClientProxy, FitRes]
 Failures = list[tuple[ClientProxy, FitRes] | BaseException]
@@ -31,122 +31,169 @@ def node_id(proxy: ClientProxy) -> int:
     return int(proxy.cid) if known is None else int(known)
 
 
-def global_model(parameters: Parameters) -> GlobalModel:
-    """Read the parameters that the round starts from."""
-    return GlobalModel(parameters.tensors)
-
-
-def with_config(
-    instructions: Sequence[tuple[ClientProxy, FitIns]], config: dict[str, Any]
+def configured(
+    instructions: Sequence[tuple[ClientProxy, FitIns]], sent: Parameters, given: Parameters, config: dict[str, Any]
 ) -> list[tuple[ClientProxy, FitIns]]:
-    """Add settings to each client's fit configuration, without touching what the strategy shares."""
-    return [(proxy, FitIns(ins.parameters, {**config, **ins.config})) for proxy, ins in instructions]
-
-
-def collect(results: Sequence[Result], failures: Failures) -> tuple[list[Reply], list[Quarantined], list[str]]:
-    """Return the replies, those whose own status says failure, and the reasons of nameless failures."""
-    replies = []
-    failed = []
-    nameless = []
-    for proxy, result in results:
-        if result.status.code != Code.OK:
-            failed.append(Quarantined(node_id(proxy), f"failed: {brief(result.status.message)}"))
-        else:
-            tensors = result.parameters.tensors
-            replies.append(Reply(node_id(proxy), tensors, None, result.num_examples, result.metrics, (proxy, result)))
-    for failure in failures:
-        if isinstance(failure, BaseException):
-            nameless.append(brief(failure) or type(failure).__name__)
-        else:
-            proxy, result = failure
-            failed.append(Quarantined(node_id(proxy), f"failed: {brief(result.status.message)}"))
-    return replies, failed, nameless
-
-
-def aggregate(
-    base: Strategy,
-    server_round: int,
-    deliveries: Sequence[tuple[Reply, list[NDArray[Any]] | None, float]],
-    metrics: Sequence[tuple[float, Any]],
-    failures: Failures,
-) -> tuple[list[bytes] | None, dict[str, Any]]:
-    """Hand replies to the wrapped strategy; return the new model as ``.npy`` bytes and its metrics.
+    """Return the instructions with the model as the server sent it and with settings added to each configuration.
 
     Args:
-        base: the wrapped strategy.
-        server_round: the server's round.
-        deliveries: (reply, its new arrays or None to hand it on as sent, its weight).
-        metrics: (weight, metrics) of the real clients, which may be more than the replies handed on.
-        failures: Flower's list, which some strategies read.
+        instructions: the wrapped strategy's; what it shares among clients is not touched.
+        sent: the server's model.
+        given: what the strategy was given in its place, where it cannot compute with its type.
+        config: settings that the strategy does not send itself.
     """
-    results = []
-    for reply, arrays, weight in deliveries:
-        proxy, result = reply.origin
-        parameters = result.parameters
-        if arrays is not None:
-            parameters = Parameters([_npy.write(a) for a in arrays], "numpy.ndarray")
-        results.append((proxy, replace(result, parameters=parameters, num_examples=whole(weight))))
-    function = getattr(base, "fit_metrics_aggregation_fn", None)
-    if function is not None:
-        pairs = [(whole(weight), dict(values)) for weight, values in metrics]
-        base.fit_metrics_aggregation_fn = lambda _: function(pairs)  # type: ignore[attr-defined]
-    if server_round > 1 and getattr(base, "momentum_vector", ()) is None and results:
-        # FedAvgM stops the run if round 1 gave no model; from zero momentum it takes the step it would have taken.
-        base.momentum_vector = [0.0] * len(results[0][1].parameters.tensors)  # type: ignore[attr-defined]
-    try:
-        parameters, values = base.aggregate_fit(server_round, results, failures)
-    finally:
-        if function is not None:
-            base.fit_metrics_aggregation_fn = function  # type: ignore[attr-defined]
-    return (None if parameters is None else parameters.tensors), dict(values)
+    return [
+        (proxy, FitIns(sent if ins.parameters is given else ins.parameters, {**config, **ins.config}))
+        for proxy, ins in instructions
+    ]
 
 
-def whole(weight: float) -> int:
-    """Return a count of examples: what Flower's type for it asks for, and never zero."""
+def refuse_secure_aggregation() -> None:
+    """Raise ``ConfigError`` if Flower's secure aggregation is calling: no reply will hold a single client's update."""
+    frame = sys._getframe(1)
+    for _ in range(6):
+        if frame is None or frame.f_back is None:
+            return
+        frame = frame.f_back
+        if ".workflow.secure_aggregation" in str(frame.f_globals.get("__name__", "")):
+            raise ConfigError(
+                "under secure aggregation the server sees the sum of all updates only, and there is nothing to judge "
+                "single clients by. Run the defense without the SecAgg workflow and its mods, or secure aggregation "
+                "without the defense."
+            )
+
+
+class ClassicRound:
+    """One round of training in the classic API.
+
+    Args:
+        base: the Flower strategy inside all wrappers.
+        server_round: the server's round.
+        results: Flower's.
+        failures: Flower's, which some strategies read.
+    """
+
+    def __init__(self, base: Strategy, server_round: int, results: Sequence[Result], failures: Failures):
+        self.base = base
+        self._round = server_round
+        self._results = results
+        self._failures = failures
+
+    def collect(self) -> Collected:
+        """Return the replies, the clients that failed, and the reasons of failures without a name."""
+        replies = []
+        silent = []
+        nameless = []
+        for proxy, result in self._results:
+            if result.status.code != Code.OK:
+                silent.append(_failed(proxy, result))
+                continue
+            tensors = result.parameters.tensors
+            replies.append(Reply(node_id(proxy), tensors, None, result.num_examples, result.metrics, (proxy, result)))
+        for failure in self._failures:
+            if isinstance(failure, BaseException):
+                nameless.append(brief(failure) or type(failure).__name__)
+            else:
+                silent.append(_failed(*failure))
+        objects = {id(result.parameters) for _, result in self._results}
+        return Collected(replies, [], silent, nameless, one_sum=len(self._results) > 1 and len(objects) == 1)
+
+    def hand_on(
+        self, deliveries: Sequence[Delivery], metrics: Sequence[tuple[float, Metrics]]
+    ) -> tuple[list[bytes] | None, dict[str, Any]]:
+        """Let the wrapped strategy aggregate; see ``FlowerRound``."""
+        results = [_result(delivery) for delivery in deliveries]
+        for inner in with_inner(self.base):
+            if isinstance(inner, FedAvgM) and self._round > 1 and inner.momentum_vector is None and results:
+                # FedAvgM stops the run if round 1 gave no model; from zero momentum it takes the step it would have.
+                inner.momentum_vector = [0.0] * len(results[0][1].parameters.tensors)  # type: ignore[list-item]
+        pairs = [(count_of(weight), values) for weight, values in metrics]
+        with averaging(self.base, "fit_metrics_aggregation_fn", pairs):
+            parameters, values = self.base.aggregate_fit(
+                self._round, results, self._failures_to_tell(len(metrics), len(results))
+            )
+        return (None if parameters is None else parameters.tensors), dict(values or {})
+
+    def _failures_to_tell(self, clients: int, handed_on: int) -> Failures:
+        """Return the failures; none where a strategy would compare their number with that of one aggregate."""
+        for inner in with_inner(self.base):
+            if isinstance(inner, FaultTolerantFedAvg) and handed_on < clients:
+                completed = clients / (clients + len(self._failures))
+                return [] if completed >= inner.completion_rate_fit else self._failures
+        return self._failures
+
+
+def _failed(proxy: ClientProxy, result: FitRes) -> Quarantined:
+    return Quarantined(node_id(proxy), f"failed: {brief(result.status.message)}")
+
+
+def _result(delivery: Delivery) -> Result:
+    proxy, result = delivery.reply.origin
+    parameters = result.parameters
+    if delivery.arrays is not None:
+        parameters = Parameters([_npy.write(array) for array in delivery.arrays], "numpy.ndarray")
+    return proxy, replace(
+        result, parameters=parameters, num_examples=count_of(delivery.weight), metrics=dict(delivery.metrics)
+    )
+
+
+def count_of(weight: float) -> int:
+    """Return a weight as a count of examples: what Flower's type for it asks for, and never zero."""
     return max(1, round(weight))
 
 
-def screen_evaluation(
+@contextlib.contextmanager
+def averaging(base: Strategy, name: str, pairs: Sequence[tuple[int, Metrics]]) -> Iterator[None]:
+    """Have a strategy's function for metrics see the clients' own, and lose only metrics if it fails on them.
+
+    Args:
+        base: the strategy; those inside it are seen to as well.
+        name: the attribute with the function.
+        pairs: (weight, metrics) of each client, cleaned.
+    """
+    changed: list[tuple[Any, Callable[[Any], Any]]] = []
+    for inner in with_inner(base):
+        function = getattr(inner, name, None)
+        if function is not None:
+            changed.append((inner, function))
+            setattr(inner, name, _protected(function, pairs))
+    try:
+        yield
+    finally:
+        for inner, function in changed:
+            setattr(inner, name, function)
+
+
+def _protected(function: Callable[[Any], Any], pairs: Sequence[tuple[float, Metrics]]) -> Callable[[Any], Any]:
+    def average(_: Any) -> dict[str, Any]:
+        copies = [(weight, dict(values)) for weight, values in pairs]
+        return with_metrics_of(copies, lambda given: dict(function(given)), as_sent=True) or {}
+
+    return average
+
+
+def aggregate_evaluation(
+    base: Strategy,
+    server_round: int,
     results: Sequence[tuple[ClientProxy, EvaluateRes]],
-    asked: frozenset[int],
-    max_num_examples: int,
-    check_metrics: bool,
-) -> tuple[list[tuple[ClientProxy, EvaluateRes]], list[Quarantined]]:
-    """Split evaluation results into those that can be averaged and the others."""
-    usual = usual_signature([result.metrics for _, result in results]) if check_metrics else None
-    kept: dict[int, tuple[ClientProxy, EvaluateRes]] = {}
-    quarantined = []
-    for proxy, result in sorted(results, key=lambda pair: node_id(pair[0])):
-        client_id = node_id(proxy)
-        try:
-            if result.status.code != Code.OK:
-                raise Malformed(f"failed: {result.status.message[:200]}")
-            check_sender(client_id, asked, kept)
-            check_num_examples(result.num_examples, max_num_examples)
-            if not isinstance(result.loss, int | float):
-                raise Malformed(f"loss is no number: {str(result.loss)[:40]}")
-            check_number(result.loss, "loss")
-            if check_metrics and metrics_signature(result.metrics) != usual:
-                raise Malformed("metrics have other keys or types than most clients'")
-            for key, value in result.metrics.items():
-                check_number(value, key)
-        except Malformed as error:
-            quarantined.append(Quarantined(client_id, str(error)))
-        else:
-            kept[client_id] = (proxy, result)
-    return list(kept.values()), quarantined
-
-
-def check_sender(client_id: int, asked: frozenset[int], seen: Container[int]) -> None:
-    """Raise ``Malformed`` if this client was not asked to evaluate, or has answered already."""
-    if asked and client_id not in asked:
-        raise Malformed("was not asked this round")
-    if client_id in seen:
-        raise Malformed("replied twice")
-
-
-def check_number(value: Any, name: str) -> None:
-    """Raise ``Malformed`` if ``value`` holds a NaN or an infinity."""
-    values = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(v, float) and (v != v or abs(v) == float("inf")) for v in values):
-        raise Malformed(f"{name} is NaN or infinite")
+    failures: Any,
+    screening: Screening,
+) -> tuple[float | None, dict[str, Any]]:
+    """Screen evaluation replies, and hand those that are left to the wrapped strategy."""
+    replies = []
+    for proxy, result in results:
+        failed = brief(result.status.message) or "no reason" if result.status.code != Code.OK else None
+        lacking = "no loss" if result.loss is None else None
+        origin = (proxy, result)
+        replies.append(
+            EvaluationReply(node_id(proxy), result.num_examples, result.metrics, origin, result.loss, failed, lacking)
+        )
+    rows = screening.rows(replies)
+    handed_on = [
+        (row.origin[0], replace(row.origin[1], loss=row.loss, num_examples=count_of(row.weight), metrics=row.metrics))
+        for row in rows
+    ]
+    pairs = [(count_of(weight), metrics) for weight, metrics in screening.pairs]
+    with averaging(base, "evaluate_metrics_aggregation_fn", pairs):
+        loss, values = base.aggregate_evaluate(server_round, handed_on, failures)
+    return loss, dict(values or {})

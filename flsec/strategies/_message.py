@@ -1,41 +1,49 @@
 """Flower's Message API (``flwr.serverapp.strategy``): its replies and its results, in flsec's terms."""
 
+import contextlib
 import copy
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
-from numpy.typing import NDArray
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from flsec import _npy
-from flsec.strategies._classic import check_number, check_sender
-from flsec.strategies.replies import (
-    GlobalModel,
-    Malformed,
-    Quarantined,
-    Reply,
-    brief,
-    check_num_examples,
-    metrics_signature,
-    usual_signature,
-)
+from flsec.strategies._evaluation import EvaluationReply, Screening, not_finite_among
+from flsec.strategies._flower import Collected, Delivery
+from flsec.strategies._metrics import Metrics, with_metrics_of
+from flsec.strategies._server_state import with_inner
+from flsec.strategies.replies import Malformed, Reply
+from flsec.strategies.report import Quarantined, brief
+
+__all__ = ["MessageRound", "aggregate_evaluation", "array_record", "configured", "destinations", "setting_of"]
 
 
-def global_model(arrays: ArrayRecord) -> GlobalModel:
-    """Read the arrays that the round starts from."""
-    return GlobalModel([array.data for array in arrays.values()], list(arrays))
+def setting_of(base: Strategy, name: str, default: str) -> str:
+    """Return a record key that a strategy uses; of those derived from ``Strategy`` itself, Flower's usual one."""
+    return next((str(getattr(inner, name)) for inner in with_inner(base) if hasattr(inner, name)), default)
 
 
-def with_config(messages: Iterable[Message], config: dict[str, Any], key: str) -> list[Message]:
-    """Add settings to each message's configuration.
+def configured(
+    messages: Iterable[Message], arrays: ArrayRecord, given: ArrayRecord, config: dict[str, Any], key: str
+) -> list[Message]:
+    """Return the messages with the model as the server sent it and with settings added to each configuration.
 
     Flower's strategies put one RecordDict into all messages; each gets a shallow copy of its own, so that a
     client which empties its message empties no other's.
+
+    Args:
+        messages: the wrapped strategy's.
+        arrays: the server's.
+        given: what the strategy was given in their place, where it cannot compute with their type.
+        config: settings that the strategy does not send itself.
+        key: of the record that they go into.
     """
     prepared = []
     for message in messages:
-        content = RecordDict(dict(message.content))
+        content = RecordDict({k: arrays if record is given else record for k, record in message.content.items()})
         sent = content.get(key)
         content[key] = ConfigRecord({**config, **(sent if isinstance(sent, ConfigRecord) else {})})
         message.content = content
@@ -43,136 +51,209 @@ def with_config(messages: Iterable[Message], config: dict[str, Any], key: str) -
     return prepared
 
 
-def collect(
-    messages: Iterable[Message], weight_key: str, names: Sequence[str]
-) -> tuple[list[Reply], list[Quarantined], list[Message]]:
-    """Return the replies, those that cannot be read at all, and Flower's own error replies."""
-    replies = []
-    quarantined = []
-    errors = []
-    for message in messages:
-        sender = message.metadata.src_node_id
-        if message.has_error():
-            quarantined.append(Quarantined(sender, f"failed: {brief(message.error.reason or 'no reason')}"))
-            errors.append(message)
-            continue
-        try:
-            replies.append(_read(message, weight_key, names))
-        except Malformed as error:
-            quarantined.append(Quarantined(sender, str(error)))
-    return replies, quarantined, errors
+def destinations(sent: Iterable[Metadata]) -> dict[str, int]:
+    """Return {id: destination} of messages that have been sent: an error reply may come from Flower itself."""
+    return {metadata.message_id: metadata.dst_node_id for metadata in sent if metadata.message_id}
 
 
-def _read(message: Message, weight_key: str, names: Sequence[str]) -> Reply:
-    # array_records and metric_records make dictionaries that keep track of changes, which takes longer than all else
-    arrays = [record for record in message.content.values() if isinstance(record, ArrayRecord)]
-    metrics = [record for record in message.content.values() if isinstance(record, MetricRecord)]
-    if len(arrays) != 1 or len(metrics) != 1:
-        raise Malformed(f"{len(arrays)} array records and {len(metrics)} metric records instead of one each")
-    record, values = arrays[0], dict(metrics[0])
-    if set(record) == set(names) and any(a.stype != "numpy.ndarray" for a in record.values()):
-        raise Malformed("an array is not serialised as numpy.ndarray")
-    return Reply(
-        client_id=message.metadata.src_node_id,
-        tensors=[array.data for array in record.values()],
-        names=list(record),
-        num_examples=values.get(weight_key),
-        metrics=values,
-        origin=message,
-    )
+def sender_of(message: Message, asked: Mapping[str, int]) -> int:
+    """Return whom a reply is about: its sender, or the client that Flower's own infrastructure answers for."""
+    source = message.metadata.src_node_id
+    return asked.get(message.metadata.reply_to_message_id, source) if message.has_error() else source
 
 
-def aggregate(
-    base: Strategy,
-    server_round: int,
-    deliveries: Sequence[tuple[Reply, list[NDArray[Any]] | None, float]],
-    metrics: Sequence[tuple[float, Any]],
-    errors: Sequence[Message],
-    names: Sequence[str],
-) -> tuple[list[bytes] | None, MetricRecord]:
-    """Hand replies to the wrapped strategy; return the new model as ``.npy`` bytes and its metrics.
+class MessageRound:
+    """One round of training in the Message API.
 
-    Args as in the classic API's ``aggregate``, with Flower's error replies for the failures and the model's
-    array names.
+    Args:
+        base: the Flower strategy inside all wrappers.
+        step: its ``aggregate_train``.
+        server_round: the server's round.
+        messages: the replies.
+        arrays: the model that the clients were sent.
+        asked: {message id: client} of what was sent.
     """
-    weight_key: str = base.weighted_by_key  # type: ignore[attr-defined]
-    messages = []
-    for reply, arrays, weight in deliveries:
-        records = reply.origin.content
-        record = next(iter(records.array_records.values()))
-        if arrays is not None:
-            record = array_record(names, [_npy.write(a) for a in arrays])
-        messages.append(_with_content(reply.origin, record, weight, weight_key))
-    contents = [RecordDict({"metrics": MetricRecord({**values, weight_key: weight})}) for weight, values in metrics]
-    function = base.train_metrics_aggr_fn  # type: ignore[attr-defined]
-    base.train_metrics_aggr_fn = lambda _, key: function(contents, key)  # type: ignore[attr-defined]
+
+    def __init__(
+        self,
+        base: Strategy,
+        step: Callable[..., Any],
+        server_round: int,
+        messages: Iterable[Message],
+        arrays: ArrayRecord,
+        asked: Mapping[str, int],
+    ):
+        self.base = base
+        self._step = step
+        self._round = server_round
+        self._messages = list(messages)
+        self._arrays = arrays
+        self._names = list(arrays)
+        self._asked = asked
+        self._weight_key = setting_of(base, "weighted_by_key", "num-examples")
+        self._errors: list[Message] = []
+        self._record_names = ("arrays", "metrics")  # of the replies' records; strategies may look them up
+
+    def collect(self) -> Collected:
+        """Return the replies, those that cannot be read at all, and the clients that failed."""
+        replies = []
+        malformed = []
+        silent = []
+        for message in self._messages:
+            sender = sender_of(message, self._asked)
+            if message.has_error():
+                silent.append(Quarantined(sender, f"failed: {brief(message.error.reason or 'no reason')}"))
+                self._errors.append(message)
+                continue
+            try:
+                replies.append(self._read(message))
+            except Malformed as error:
+                malformed.append(Quarantined(sender, str(error)))
+        names = Counter(_record_names(reply.origin) for reply in replies)
+        if names:
+            self._record_names = min(names, key=lambda pair: (-names[pair], pair))
+        return Collected(replies, malformed, silent, [])
+
+    def _read(self, message: Message) -> Reply:
+        # array_records and metric_records make dictionaries that keep track of changes: longer than all else
+        arrays = [record for record in message.content.values() if isinstance(record, ArrayRecord)]
+        metrics = [record for record in message.content.values() if isinstance(record, MetricRecord)]
+        if len(arrays) != 1 or len(metrics) != 1:
+            raise Malformed(f"{len(arrays)} array records and {len(metrics)} metric records instead of one each")
+        record = arrays[0]
+        if set(record) == set(self._names) and any(a.stype != "numpy.ndarray" for a in record.values()):
+            raise Malformed("an array is not serialised as numpy.ndarray")
+        values = dict(metrics[0])
+        num_examples = values.pop(self._weight_key, None)
+        return Reply(
+            client_id=message.metadata.src_node_id,
+            tensors=[array.data for array in record.values()],
+            names=list(record),
+            num_examples=num_examples,
+            metrics=values,
+            origin=message,
+        )
+
+    def hand_on(
+        self, deliveries: Sequence[Delivery], metrics: Sequence[tuple[float, Metrics]]
+    ) -> tuple[list[bytes] | None, Mapping[str, Any]]:
+        """Let the wrapped strategy aggregate; see ``FlowerRound``."""
+        messages = [self._reply(delivery) for delivery in deliveries]
+        with averaging(self.base, "train_metrics_aggr_fn", metrics, self._weight_key):
+            arrays, values = self._step(self._round, [*messages, *self._errors])
+        return (None if arrays is None else self._tensors(arrays)), dict(values or {})
+
+    def _reply(self, delivery: Delivery) -> Message:
+        """Return a copy of a reply (same sender) with its new content."""
+        message: Message = delivery.reply.origin
+        record = next(iter(message.content.array_records.values()))
+        if delivery.arrays is not None:
+            record = array_record(self._names, [_npy.write(array) for array in delivery.arrays])
+        reply = copy.copy(message)
+        arrays, metrics = self._record_names  # Flower refuses replies whose records have different names: one for all
+        reply.content = RecordDict(
+            {
+                **message.content.config_records,
+                arrays: record,
+                metrics: MetricRecord({**delivery.metrics, self._weight_key: delivery.weight}),
+            }
+        )
+        return reply
+
+    def _tensors(self, arrays: ArrayRecord) -> list[bytes]:
+        if set(arrays) == set(self._names):
+            return [arrays[name].data for name in self._names]
+        return [array.data for array in arrays.values()]  # other names: by position
+
+
+def _record_names(message: Message) -> tuple[str, str]:
+    """Return the names of a readable reply's array record and metric record."""
+    by_kind = {type(record): name for name, record in message.content.items()}
+    return by_kind[ArrayRecord], by_kind[MetricRecord]
+
+
+@contextlib.contextmanager
+def averaging(base: Strategy, name: str, pairs: Sequence[tuple[float, Metrics]], key: str) -> Iterator[None]:
+    """Have a strategy's function for metrics see the clients' own, and lose only metrics if it fails on them.
+
+    Args:
+        base: the strategy; those inside it are seen to as well.
+        name: the attribute with the function.
+        pairs: (weight, metrics) of each client, cleaned.
+        key: under which a weight stands.
+    """
+    changed: list[tuple[Any, Callable[[Any, str], Any]]] = []
+    for inner in with_inner(base):
+        function = getattr(inner, name, None)
+        if function is not None:
+            changed.append((inner, function))
+            setattr(inner, name, _protected(function, pairs, key))
     try:
-        arrays_out, values_out = base.aggregate_train(server_round, [*messages, *errors])
+        yield
     finally:
-        base.train_metrics_aggr_fn = function  # type: ignore[attr-defined]
-    tensors = None if arrays_out is None else [arrays_out[name].data for name in names]
-    return tensors, values_out or MetricRecord()
+        for inner, function in changed:
+            setattr(inner, name, function)
 
 
-def _with_content(message: Message, record: ArrayRecord, weight: float, weight_key: str) -> Message:
-    """Return a copy of a reply (same sender) with these arrays and this weight."""
-    metrics = next(iter(message.content.metric_records.values()))
-    reply = copy.copy(message)
-    reply.content = RecordDict(  # Flower refuses replies whose records have different names: use one for all
-        {
-            **message.content.config_records,
-            "arrays": record,
-            "metrics": MetricRecord({**dict(metrics), weight_key: weight}),
-        }
-    )
-    return reply
+def _protected(
+    function: Callable[[Any, str], Any], pairs: Sequence[tuple[float, Metrics]], key: str
+) -> Callable[[Any, str], MetricRecord]:
+    def average(_: Any, weight_key: str) -> MetricRecord:
+        def of(given: Sequence[tuple[float, Metrics]]) -> MetricRecord:
+            contents = [RecordDict({"metrics": MetricRecord({**values, key: weight})}) for weight, values in given]
+            return MetricRecord(dict(function(contents, weight_key)))
+
+        # Flower's own function makes wrong averages of metrics that not all report, without a word
+        return with_metrics_of(pairs, of, as_sent=function is not aggregate_metricrecords) or MetricRecord()
+
+    return average
 
 
-def array_record(names: Sequence[str], tensors: Sequence[bytes]) -> ArrayRecord:
-    """Return an ArrayRecord that holds ``.npy`` bytes as they are."""
+def array_record(names: Sequence[str], tensors: Sequence[bytes], like: ArrayRecord | None = None) -> ArrayRecord:
+    """Return an ArrayRecord that holds ``.npy`` bytes as they are.
+
+    Args:
+        names: of the arrays.
+        tensors: their bytes.
+        like: whose names for dtypes to use where the bytes have one that says less (bfloat16).
+    """
     record = {}
     for name, data in zip(names, tensors, strict=True):
         view = _npy.read(data)
-        record[name] = Array(dtype=str(view.dtype), shape=view.shape, stype="numpy.ndarray", data=data)
+        known = like[name].dtype if like is not None and view.dtype.kind == "V" else str(view.dtype)
+        record[name] = Array(dtype=known, shape=view.shape, stype="numpy.ndarray", data=data)
     return ArrayRecord(record)
 
 
-def screen_evaluation(
-    messages: Iterable[Message], asked: frozenset[int], weight_key: str, max_num_examples: int
-) -> tuple[list[Message], list[Quarantined]]:
-    """Split evaluation replies into those that can be averaged (and Flower's error replies) and the others."""
+def aggregate_evaluation(
+    base: Strategy,
+    step: Callable[..., Any],
+    server_round: int,
+    messages: Iterable[Message],
+    asked: Mapping[str, int],
+    screening: Screening,
+) -> Any:
+    """Screen evaluation replies, and hand those that are left to the wrapped strategy, whose ``step`` is its method."""
+    key = setting_of(base, "weighted_by_key", "num-examples")
     errors = []
-    quarantined = []
-    readable = []
-    for message in sorted(messages, key=lambda m: m.metadata.src_node_id):
+    replies = []
+    for message in messages:
+        sender = sender_of(message, asked)
         if message.has_error():
             errors.append(message)
-            quarantined.append(
-                Quarantined(message.metadata.src_node_id, f"failed: {(message.error.reason or '')[:200]}")
-            )
-        else:
-            readable.append(message)
-    # Flower looks the values up by the first reply's record name, so that the names must agree as well.
-    metrics = [
-        {(name, key): value for name, record in message.content.metric_records.items() for key, value in record.items()}
-        for message in readable
-    ]
-    usual = usual_signature([m for m in metrics if m])
-    kept: dict[int, Message] = {}
-    for message, values in zip(readable, metrics, strict=True):
-        client_id = message.metadata.src_node_id
-        try:
-            if len(message.content.metric_records) != 1:
-                raise Malformed(f"{len(message.content.metric_records)} metric records instead of one")
-            check_sender(client_id, asked, kept)
-            record = next(iter(message.content.metric_records.values()))
-            check_num_examples(record.get(weight_key), max_num_examples)
-            if metrics_signature(values) != usual:
-                raise Malformed("metrics have other names or types than most clients'")
-            for key, value in record.items():
-                check_number(value, key)
-        except Malformed as error:
-            quarantined.append(Quarantined(client_id, str(error)))
-        else:
-            kept[client_id] = message
-    return [*errors, *kept.values()], quarantined
+            reason = brief(message.error.reason or "no reason")
+            replies.append(EvaluationReply(sender, None, {}, message, failed=reason))
+            continue
+        records = [record for record in message.content.values() if isinstance(record, MetricRecord)]
+        values = dict(records[0]) if len(records) == 1 else {}
+        wrong = f"{len(records)} metric records instead of one" if len(records) != 1 else not_finite_among(values)
+        replies.append(EvaluationReply(sender, values.pop(key, None), values, message, malformed=wrong))
+    handed_on = []
+    for row in screening.rows(replies):
+        reply = copy.copy(row.origin)
+        reply.content = RecordDict(
+            {**row.origin.content.config_records, "metrics": MetricRecord({**row.metrics, key: row.weight})}
+        )
+        handed_on.append(reply)
+    with averaging(base, "evaluate_metrics_aggr_fn", screening.pairs, key):
+        return step(server_round, [*errors, *handed_on])

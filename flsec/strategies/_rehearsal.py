@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from flsec.strategies.base import KeepPreviousModel, RobustStrategy, as_one, copied
+from flsec.strategies._round import HandedOn, run_round
+from flsec.strategies.base import RobustStrategy, copied
 from flsec.strategies.cohort import Cohort
 
 __all__ = ["rehearse"]
 
 
 def rehearse(chain: Sequence[RobustStrategy], cohort: Cohort) -> tuple[Tensor, frozenset[int]]:
-    """Return what a chain of defenses would make of a round, and leave the chain as it was.
+    """Return what a chain of defenses would make of a round, and leave the chain and what it wraps as they were.
 
     The wrapped Flower strategy is taken to average; FedAdam's step, say, is not rehearsed.
 
@@ -28,36 +29,27 @@ def rehearse(chain: Sequence[RobustStrategy], cohort: Cohort) -> tuple[Tensor, f
     with contextlib.ExitStack() as stack:
         for wrapper in chain:
             stack.enter_context(_left_unchanged(wrapper))
-        try:
-            return _passed_through(chain, cohort)
-        except KeepPreviousModel:
-            return torch.zeros_like(cohort.global_parameters), frozenset()
+        outcome = run_round(chain, cohort, _Averaging())
+    if outcome.model is None:
+        return torch.zeros_like(cohort.global_parameters), frozenset()
+    return outcome.model - cohort.global_parameters, outcome.accepted
 
 
-def _passed_through(chain: Sequence[RobustStrategy], cohort: Cohort) -> tuple[Tensor, frozenset[int]]:
-    start = cohort.global_parameters
-    accepted = frozenset(cohort.client_ids)
-    alone = True  # whether rows are still the clients'
-    given = []
-    for wrapper in chain:
-        if len(cohort) < wrapper.minimum_clients:
-            raise KeepPreviousModel("too few replies")
-        wrapper._facts = {}
-        kept, aggregate, why = wrapper._judge(cohort)
-        if why is not None:
-            raise KeepPreviousModel(why)
-        if alone:
-            stated = wrapper._verdict(cohort, kept, 0.0).weights or {}
-            accepted &= frozenset(client_id for client_id in kept.client_ids if stated.get(client_id, 1.0) > 0)
-        given.append(kept)
-        alone = alone and aggregate is None
-        cohort = kept if aggregate is None else as_one(kept, aggregate, wrapper.weights(kept))
-    weights = chain[-1].weights(cohort)
-    shares = torch.ones(len(cohort), dtype=torch.float64) if weights is None else weights
-    parameters = cohort.global_parameters + (shares / shares.sum()).to(cohort.updates.dtype) @ cohort.updates
-    for wrapper, kept in zip(reversed(chain), reversed(given), strict=True):
-        parameters = wrapper.after_aggregation(parameters, kept)
-    return parameters - start, accepted
+class _Averaging:
+    """A server that averages, and remembers nothing."""
+
+    deployed = False
+
+    def go_back(self, cohort: Cohort) -> None:
+        """The cohort's own global parameters are what the mean is added to."""
+
+    def step(self, handed_on: HandedOn) -> Tensor:
+        cohort = handed_on.cohort
+        shares = torch.tensor(handed_on.weights, dtype=torch.float64)
+        return cohort.global_parameters + (shares / shares.sum()).to(cohort.updates.dtype) @ cohort.updates
+
+    def changed(self, model: Tensor, wrapper: RobustStrategy, cohort: Cohort) -> Tensor:
+        return wrapper.after_aggregation(model, cohort)
 
 
 @contextlib.contextmanager

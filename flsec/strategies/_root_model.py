@@ -49,8 +49,7 @@ class RootModel:
         if not isinstance(self._model, nn.Module):
             raise ConfigError(f"model_factory must return a torch.nn.Module; got {type(self._model).__name__}.")
         weights = get_weights(self._model)
-        self._floats = [array.dtype.kind == "f" for array in weights]
-        self._integers = [array for array in weights if array.dtype.kind != "f"]
+        self._shapes = [array.shape for array in weights]
         self._training = training
         self._num_rounds = num_rounds
         self._seed = seed
@@ -93,17 +92,18 @@ class RootModel:
         return cohort.layout.flatten(get_weights(self._model)) - cohort.global_parameters.cpu()
 
     def _load(self, cohort: Cohort, parameters: Tensor) -> None:
-        """Set the model's weights; what is no float (BatchNorm's counters) is as the factory made it."""
-        slots = cohort.layout.slots
-        if self._floats != [slot.start is not None for slot in slots]:
+        """Set the model's weights, and BatchNorm's statistics and counters to those that the clients started from."""
+        shapes = [slot.shape for slot in cohort.layout.slots]
+        if self._shapes != shapes:
+            first = next((pair for pair in zip(self._shapes, shapes, strict=False) if pair[0] != pair[1]), None)
+            what = "" if first is None else f", the first that differs of shape {first[0]} where it is {first[1]}"
             raise ConfigError(
-                f"model_factory builds a model of {len(self._floats)} arrays, {sum(self._floats)} of them floats; the "
-                f"clients train one of {len(slots)}, {sum(slot.start is not None for slot in slots)} of them floats. "
-                "Give the factory of the clients' model."
+                f"model_factory builds a model of {len(self._shapes)} arrays; the clients train one of {len(shapes)}"
+                f"{what}. Give the factory of the clients' model."
             )
         self._model.to(computing_device())
         with np.errstate(over="ignore"):  # a hostile value may be too large for a model in half precision
-            set_weights(self._model, cohort.layout.unflatten(parameters, self._integers))
+            set_weights(self._model, cohort.layout.unflatten(parameters, cohort.global_state))
 
 
 def check_examples(examples: Examples, name: str) -> None:

@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +38,8 @@ class Adversary(RobustStrategy):
     Source: FedMLSecurity, Sec. 3.2 (attacks injected at the server).
     """
 
+    compares_clients: ClassVar[bool] = False
+
     def __init__(self, strategy: FlowerStrategy, *, attacks: Sequence[Attack], **options: Any) -> None:
         super().__init__(strategy, **options)
         together = [attack for attack in attacks if attack.poisons_cohort]
@@ -67,7 +68,7 @@ class Adversary(RobustStrategy):
         lost = [client_id for client_id, sound in zip(cohort.client_ids, finite.tolist(), strict=True) if not sound]
         logger.warning("round %d: the attack left no finite update for clients %s; dropped", cohort.round, lost)
         self.report(not_finite=lost)
-        return cohort.keep(finite)
+        return cohort.keep(finite).replace(num_rejected=cohort.num_rejected + len(lost))
 
     def _attacked(self, attack: Attack, cohort: Cohort, chosen: dict[str, Any]) -> Cohort:
         contexts = [AttackContext(cohort.round, client_id, seed=attack.seed) for client_id in cohort.client_ids]
@@ -119,5 +120,5 @@ class _Rehearse:
 
     def __call__(self, uploads: Tensor) -> Rehearsal:
         self._cohort.updates[self._rows] = uploads.to(self._cohort.updates.dtype)
-        aggregate, accepted = rehearse(self._chain, replace(self._cohort))
+        aggregate, accepted = rehearse(self._chain, self._cohort.replace())
         return Rehearsal(aggregate, torch.tensor([client_id in accepted for client_id in self._ids]))

@@ -38,17 +38,18 @@ class Bulyan(RobustStrategy):
         super().__init__(strategy, **options)
         self.num_byzantine = num_byzantine
         self.second_phase: SecondPhase = second_phase
+        self._faults = num_byzantine  # f of the current round, from one stage to the next
 
-    @property
-    def minimum_clients(self) -> int:
-        """4 f + 3."""
-        return 4 * self.num_byzantine + 3
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return 4 f + 3."""
+        return 4 * num_byzantine + 3
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the n - 2 f rows that Krum picks from the shrinking set."""
-        return cohort.keep(selection_from_distances(cohort.squared_distances(), self.num_byzantine))
+        self._faults = self.faults(cohort)
+        return cohort.keep(selection_from_distances(cohort.squared_distances(), self._faults))
 
     def on_aggregation(self, cohort: Cohort) -> Tensor:
         """Aggregate the selected rows per coordinate."""
         matrix, rows = cohort.parts()
-        return second_phase_of_rows(matrix, rows, self.num_byzantine, self.second_phase)
+        return second_phase_of_rows(matrix, rows, self._faults, self.second_phase)

@@ -27,6 +27,7 @@ class CenteredClipping(RobustStrategy):
     Source: Karimireddy et al., ICML 2021, Sec. 4. The paper's worker momentum is an option of the client.
     """
 
+    compares_clients: ClassVar[bool] = False
     state_names: ClassVar[tuple[str, ...]] = ("center",)
 
     def __init__(

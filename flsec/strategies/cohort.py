@@ -1,9 +1,8 @@
 """One round's replies as a matrix: what every defense works on."""
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -11,13 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flsec.aggregation import _gram
+from flsec.strategies import _numbers
 
 __all__ = ["Cohort", "Layout"]
+
+Arrays = tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one array of the model lies in the flat vector; ``start`` is None for what is no float."""
+    """Where one array of the model lies in the flat vector; ``start`` is None for state, which has no place in it."""
 
     name: str
     shape: tuple[int, ...]
@@ -29,11 +31,13 @@ class Slot:
 class Layout:
     """Names, shapes and dtypes of a model's arrays, and their places in a flat vector of its floats.
 
-    Integer and boolean arrays (BatchNorm's counters) have no place in the vector; they are carried beside it.
+    A complex number takes two places in the vector. State has none and is carried beside it: integer and boolean
+    arrays (BatchNorm's counters), and the floating arrays named in ``state`` (BatchNorm's statistics).
 
     Args:
         arrays: the model's arrays in order.
         names: their names; positions if left out.
+        state: positions of floating arrays that are state and not weights.
 
     Example:
         >>> layout = Layout([np.zeros((2, 3), np.float32), np.array(7)])
@@ -41,28 +45,29 @@ class Layout:
         (6, [0, None])
     """
 
-    def __init__(self, arrays: Sequence[NDArray[Any]], names: Sequence[str] | None = None):
+    def __init__(self, arrays: Sequence[NDArray[Any]], names: Sequence[str] | None = None, state: Collection[int] = ()):
         slots = []
         start = 0
         for position, array in enumerate(arrays):
             name = names[position] if names is not None else str(position)
-            if array.dtype.kind == "f":
-                slots.append(Slot(name, array.shape, array.dtype, start, start + array.size))
-                start += array.size
-            else:
+            if position in state or not _numbers.is_weight(array.dtype):
                 slots.append(Slot(name, array.shape, array.dtype, None, None))
+            else:
+                stop = start + _numbers.num_floats(array)
+                slots.append(Slot(name, array.shape, array.dtype, start, stop))
+                start = stop
         self.slots = tuple(slots)
         self.size = start
 
     def flatten(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
-        """Return the float arrays as one new (d,) float32 vector."""
+        """Return the weights among the arrays as one new (d,) float32 vector."""
         vector = np.empty(self.size, np.float32)
         for slot, array in zip(self.slots, arrays, strict=True):
             if slot.start is not None:
-                vector[slot.start : slot.stop] = array.reshape(-1)
+                vector[slot.start : slot.stop] = _numbers.floats_of(array)
         return torch.from_numpy(vector)
 
-    def buffers(self, arrays: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def buffers(self, arrays: Sequence[NDArray[Any]]) -> Arrays:
         """Return the arrays that have no place in the vector."""
         return tuple(a for slot, a in zip(self.slots, arrays, strict=True) if slot.start is None)
 
@@ -75,42 +80,129 @@ class Layout:
             if slot.start is None:
                 arrays.append(next(beside))
             else:
-                arrays.append(flat[slot.start : slot.stop].reshape(slot.shape).astype(slot.dtype, copy=False))
+                arrays.append(_numbers.in_dtype(flat[slot.start : slot.stop], slot.shape, slot.dtype))
         return arrays
 
 
-@dataclass(frozen=True)
+class _Rows:
+    """Some rows of a matrix, copied out only if somebody looks at them, and what has been computed of them.
+
+    Args:
+        matrix: (m, d).
+        numbers: (n,) which of its rows; None: all.
+    """
+
+    def __init__(self, matrix: Tensor, numbers: Tensor | None = None):
+        self._matrix = matrix
+        self._numbers = numbers
+        self._copied: Tensor | None = matrix if numbers is None else None
+        self._gram: tuple[Tensor, int] | None = None
+        self._distances: tuple[Tensor, int] | None = None
+
+    @property
+    def updates(self) -> Tensor:
+        if self._copied is None:
+            self._copied = self._matrix[self._numbers]
+        return self._copied
+
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """Return the matrix and the (n,) numbers of its rows; no copy."""
+        return self._matrix, torch.arange(len(self._matrix)) if self._numbers is None else self._numbers
+
+    def gram(self) -> Tensor:
+        known = self._still_true(self._gram)
+        if known is None:
+            known = _gram.robust_gram(self.updates)[0]
+            self._gram = (known, self._matrix._version)
+        return known
+
+    def squared_distances(self) -> Tensor:
+        known = self._still_true(self._distances)
+        if known is None:
+            known = _gram.squared_distances(self.updates, self.gram())
+            self._distances = (known, self._matrix._version)
+        return known
+
+    def _still_true(self, remembered: tuple[Tensor, int] | None) -> Tensor | None:
+        """Return what was remembered, unless the updates have been changed in place since, against the rule."""
+        return remembered[0] if remembered is not None and remembered[1] == self._matrix._version else None
+
+    def keep(self, index: Sequence[int]) -> "_Rows":
+        """Return some of the rows, with what is known of those."""
+        rows = torch.tensor(index, dtype=torch.int64)
+        kept = _Rows(self._matrix, self.parts()[1][rows])
+        products, distances = self._still_true(self._gram), self._still_true(self._distances)
+        if index and products is not None and (part := _gram.gram_of_rows(products, rows)) is not None:
+            kept._gram = (part[0], self._matrix._version)
+        if index and distances is not None:
+            kept._distances = (distances[rows][:, rows], self._matrix._version)
+        return kept
+
+
 class Cohort:
-    """The well-formed replies of one round, ordered by client id.
+    """The well-formed replies of one round, ordered by client id. Nothing in it is changed in place.
 
     Attributes:
-        updates: (n, d) float32; row i is client i's local minus global parameters. Never changed in place.
+        updates: (n, d) float32; row i is client i's local minus global parameters.
         num_examples: (n,) float64; what each client says it trained on.
         client_ids: (n,); Flower's node ids.
-        metrics: n dicts as the clients sent them.
+        metrics: n dicts of what the clients reported beside their updates: finite numbers, lists of them, and texts.
         global_parameters: (d,) float32; what the clients started from.
         round: the server's round, from 1.
         layout: how a vector becomes the model's arrays.
-        buffers: n tuples of the integer arrays that are carried beside the matrix.
+        buffers: n tuples of the arrays that are carried beside the matrix: counters and BatchNorm's statistics.
         sources: (n,); for each row, which of the round's replies it came from.
-        modified: whether rows still equal the replies they came from.
+        modified: whether rows no longer equal the replies they came from.
+        num_rejected: q, how many clients of this round were quarantined for what they sent: each is one of the f.
+        global_state: the arrays beside the matrix that the clients started from.
+        server_state: where a defense goes back to an earlier model, what the wrapped strategy remembered then.
     """
 
-    updates: Tensor
-    num_examples: Tensor
-    client_ids: tuple[int, ...]
-    metrics: tuple[Mapping[str, Any], ...]
-    global_parameters: Tensor
-    round: int
-    layout: Layout
-    buffers: tuple[tuple[NDArray[Any], ...], ...] = ()
-    sources: tuple[int, ...] = ()
-    modified: bool = False
+    def __init__(
+        self,
+        *,
+        updates: Tensor | _Rows,
+        num_examples: Tensor,
+        client_ids: tuple[int, ...],
+        metrics: tuple[Mapping[str, Any], ...],
+        global_parameters: Tensor,
+        round: int,
+        layout: Layout,
+        buffers: tuple[Arrays, ...] = (),
+        sources: tuple[int, ...] = (),
+        modified: bool = False,
+        num_rejected: int = 0,
+        global_state: Arrays = (),
+        server_state: Mapping[str, Any] | None = None,
+    ):
+        self._rows = updates if isinstance(updates, _Rows) else _Rows(updates)
+        self.num_examples = num_examples
+        self.client_ids = client_ids
+        self.metrics = metrics
+        self.global_parameters = global_parameters
+        self.round = round
+        self.layout = layout
+        self.buffers = buffers
+        self.sources = sources
+        self.modified = modified
+        self.num_rejected = num_rejected
+        self.global_state = global_state
+        self.server_state = server_state
 
     def __len__(self) -> int:
         return len(self.client_ids)
 
-    def keep(self, rows: Sequence[int] | Tensor) -> "Cohort":
+    @property
+    def updates(self) -> Tensor:
+        """(n, d) float32; row i is client i's local minus global parameters."""
+        return self._rows.updates
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a cohort that differs in some of the attributes."""
+        own = {key: value for key, value in vars(self).items() if key != "_rows"}
+        return type(self)(**{"updates": self._rows, **own, **changes})
+
+    def keep(self, rows: Sequence[int] | Tensor) -> Self:
         """Return the cohort of these rows, in ascending order.
 
         Args:
@@ -122,72 +214,31 @@ class Cohort:
         index = sorted(set(chosen.tolist()))
         if index == list(range(len(self))):
             return self
-        kept = copy.copy(self)
-        matrix, numbers = self.parts()
-        self._keep_products(vars(kept), index)
-        vars(kept).pop("updates", None)  # made from the parts when somebody asks
-        vars(kept).update(
-            _parts=(matrix, numbers[torch.tensor(index, dtype=torch.int64)]),
+        return self.replace(
+            updates=self._rows.keep(index),
             num_examples=self.num_examples[index],
             client_ids=tuple(self.client_ids[i] for i in index),
             metrics=tuple(self.metrics[i] for i in index),
             buffers=tuple(self.buffers[i] for i in index) if self.buffers else (),
             sources=tuple(self.sources[i] for i in index),
         )
-        return kept
 
     def parts(self) -> tuple[Tensor, Tensor]:
         """Return a matrix and the (n,) numbers of those of its rows that are this cohort's updates; no copy."""
-        known: tuple[Tensor, Tensor] | None = vars(self).get("_parts")
-        return known if known is not None else (self.updates, torch.arange(len(self)))
+        return self._rows.parts()
 
     def gram(self) -> Tensor:
         """Return ``flsec.aggregation``'s robust Gram matrix of the updates, (n, n) float64 about a central row.
 
         It is computed once for a cohort and the cohorts kept from it, so that rules inside one another share it.
         """
-        if self._known("_gram") is None:
-            self._remember("_gram", _gram.robust_gram(self.updates)[0])
-        return self._known("_gram")  # type: ignore[return-value]
+        return self._rows.gram()
 
     def squared_distances(self) -> Tensor:
         """Return the (n, n) float64 squared distances of the updates, computed once like ``gram``."""
-        if self._known("_distances") is None:
-            self._remember("_distances", _gram.squared_distances(self.updates, self.gram()))
-        return self._known("_distances")  # type: ignore[return-value]
+        return self._rows.squared_distances()
 
-    def _known(self, name: str) -> Tensor | None:
-        """Return what was remembered, unless the updates have been changed in place since, against the rule."""
-        value, version = vars(self).get(name, (None, None))
-        return value if version == self.parts()[0]._version else None
-
-    def _remember(self, name: str, value: Tensor) -> None:
-        vars(self)[name] = (value, self.parts()[0]._version)
-
-    def _keep_products(self, kept: dict[str, Any], index: Sequence[int]) -> None:
-        """Give a cohort of some rows what is known of those."""
-        products, distances = self._known("_gram"), self._known("_distances")
-        kept.pop("_gram", None)
-        kept.pop("_distances", None)
-        if not index:
-            return
-        rows = torch.tensor(index, dtype=torch.int64)
-        version = self.parts()[0]._version
-        if products is not None and (part := _gram.gram_of_rows(products, rows)) is not None:
-            kept["_gram"] = (part[0], version)
-        if distances is not None:
-            kept["_distances"] = (distances[rows][:, rows], version)
-
-    def __getattr__(self, name: str) -> Tensor:
-        """Copy the kept rows out of the whole matrix only if a rule looks at them."""
-        if name != "updates" or "_parts" not in vars(self):
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        matrix, rows = self.parts()
-        vars(self)["updates"] = matrix[rows]
-        updates: Tensor = vars(self)["updates"]
-        return updates
-
-    def with_updates(self, updates: Tensor) -> "Cohort":
+    def with_updates(self, updates: Tensor) -> Self:
         """Return the cohort with other rows for the same clients; the replies are no longer handed on as sent.
 
         Args:
@@ -196,4 +247,4 @@ class Cohort:
         expected = (len(self), self.layout.size)
         if tuple(updates.shape) != expected:
             raise ValueError(f"updates must have shape {expected}; got {tuple(updates.shape)}.")
-        return replace(self, updates=updates.to(self.global_parameters.dtype), modified=True)
+        return self.replace(updates=updates.to(self.global_parameters.dtype), modified=True)

@@ -7,7 +7,9 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from flsec.aggregation.cross_round import cross_round_similarities
+from flsec.parameters import PositiveCount
 from flsec.strategies._features import Features, feature_columns
+from flsec.strategies._memory import MAX_VECTORS, forget_longest_unseen
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
 
@@ -26,14 +28,18 @@ class CrossRound(RobustStrategy):
             model that it started from. ``"updates"``: the client's update with its own last accepted one, and with
             the step that the global model took before this round.
         features: ``"output_layer"``, as FedML does: the last weight matrix and its bias; or ``"all"``.
+        max_clients: how many clients' accepted vectors are remembered; those that were not seen for the longest time
+            are forgotten first. None: all, without end.
         options: see ``RobustStrategy``.
 
     The first round has no verdict: all are accepted. A client that comes later for the first time is compared with the
     global model only, and nobody is compared with a zero vector. A zero upload where there is something to compare
     with has similarity 0. If everybody is dropped, the previous model and the memory are kept. An attacker who changes
-    slowly, or attacks from the first round on, passes.
+    slowly, or attacks from the first round on, passes. A forgotten client that comes back counts as new, so that an
+    attacker who stays away until ``max_clients`` others were accepted gains what a new client id gives at once.
 
-    O(n k) time; keeps k float32 values, k the number of features, for each client ever accepted. Nothing on the client.
+    O(n k) time; keeps k float32 values, k the number of features, for each client remembered: at most
+    4 k ``max_clients`` bytes, and k values of the previous global model. Nothing on the client.
 
     Source: FedML's security module (cross-round defense); Han et al., "Kick Bad Guys Out!", 2023. There a client that
     fails is handed to a second check, such as ``ThreeSigma``; here it is dropped.
@@ -48,12 +54,14 @@ class CrossRound(RobustStrategy):
         min_similarity: Annotated[float, Ge(-1), Le(1)] = 0.5,
         compare: Literal["models", "updates"] = "models",
         features: Features = "output_layer",
+        max_clients: PositiveCount | None = MAX_VECTORS,
         **options: Any,
     ) -> None:
         super().__init__(strategy, **options)
         self.min_similarity = min_similarity
         self.compare = compare
         self.features: Features = features
+        self.max_clients = max_clients
         self.accepted: dict[int, Tensor] = {}  # by client id: what it sent when it was last accepted
         self.previous_global: Tensor | None = None  # what the clients of the round before started from
 
@@ -71,6 +79,7 @@ class CrossRound(RobustStrategy):
             self.report(scores=similarities)
         for row in kept.nonzero().flatten().tolist():
             self.accepted[cohort.client_ids[row]] = vectors[row].clone()
+        self.report(**forget_longest_unseen(self.accepted, cohort.client_ids, self.max_clients))
         return cohort.keep(kept)
 
     def _vectors(self, cohort: Cohort) -> tuple[Tensor, Tensor]:

@@ -2,16 +2,12 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import torch
 from annotated_types import Ge
-from flwr.common import Parameters
-from numpy.typing import NDArray
 from torch import nn
 
 from flsec.errors import ConfigError
@@ -19,10 +15,9 @@ from flsec.parameters import Count, Positive, PositiveCount
 from flsec.randomness import seed_for
 from flsec.reconstruction import INVERSIONS, Observation, Reconstruction
 from flsec.reconstruction.invert_observation import INVERSION_SUPPLIED, UnknownLabels, invert_observation
-from flsec.strategies import _classic, _message
 from flsec.strategies._root_model import ModelFactory
 from flsec.strategies.base import FlowerStrategy, RobustStrategy, Weighting
-from flsec.strategies.cohort import Cohort, Layout
+from flsec.strategies.cohort import Cohort
 from flsec.training import Training
 
 __all__ = ["Eavesdrop"]
@@ -82,6 +77,8 @@ class Eavesdrop(RobustStrategy):
     Source: FedMLSecurity, Sec. 3.3 (the passive adversary and what it uses); the attacks: see
     ``flsec.reconstruction``.
     """
+
+    compares_clients: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -168,16 +165,12 @@ class Eavesdrop(RobustStrategy):
         )
         return cohort
 
-    def _pass_on(self, cohort: Cohort, *args: Any) -> Any:
-        """Listen first: not in a stage, since an attacker that tries stages out is nobody to listen to."""
-        started = time.perf_counter()
+    def observe(self, cohort: Cohort) -> None:
+        """Listen: not in a stage, since an attacker that tries stages out is nobody to listen to."""
         if self.rounds is None or cohort.round in self.rounds:
             for row, client_id in enumerate(cohort.client_ids):
                 if self.clients is None or client_id in self.clients:
                     self._try_to_listen(cohort, row, (cohort.round, client_id))
-        seconds: dict[str, float] = args[-1]
-        seconds[type(self).__name__] = time.perf_counter() - started
-        return super()._pass_on(cohort, *args)
 
     def _try_to_listen(self, cohort: Cohort, row: int, key: Key) -> None:
         try:
@@ -208,11 +201,11 @@ class Eavesdrop(RobustStrategy):
 
     def _observation(self, cohort: Cohort, row: int) -> Observation:
         """Put together what was sent, what came back and what is assumed about the training between."""
-        sent = self._sent()
-        layout = Layout(sent)
+        layout = cohort.layout
+        sent = layout.unflatten(cohort.global_parameters, cohort.global_state)
         matrix, numbers = cohort.parts()
-        vector = layout.flatten(sent) + matrix[numbers[row]]
-        buffers = cohort.buffers[row] if cohort.buffers else layout.buffers(sent)
+        vector = cohort.global_parameters + matrix[numbers[row]]
+        buffers = cohort.buffers[row] if cohort.buffers else cohort.global_state
         available = self.num_examples or max(1, int(cohort.num_examples[row]))
         if self.training is not None:
             batch_size = self.batch_size or self.training.batch_size_for(available)
@@ -229,14 +222,6 @@ class Eavesdrop(RobustStrategy):
             num_examples=min(available, steps * batch_size),
             labels=self.labels.get(cohort.client_ids[row]),
         )
-
-    def _sent(self) -> list[NDArray[np.generic]]:
-        """Return the arrays that the clients of this round were sent."""
-        if self._global is None:
-            raise RuntimeError("the model that clients started from is unknown.")
-        if isinstance(self._global, Parameters):
-            return _classic.global_model(self._global).arrays
-        return _message.global_model(self._global).arrays
 
     def _learning_rate(self, round_: int) -> float:
         if self.learning_rate is not None:

@@ -45,10 +45,9 @@ class ErrorRateRejection(RobustStrategy):
         self.num_byzantine = num_byzantine
         self._model = RootModel(model_factory)
 
-    @property
-    def minimum_clients(self) -> int:
-        """The f that are dropped, and one."""
-        return self.num_byzantine + 1
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return the f that are dropped, and one."""
+        return num_byzantine + 1
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the f clients whose removal leaves the lowest error rate."""
@@ -58,4 +57,4 @@ class ErrorRateRejection(RobustStrategy):
 
         scores = removal_scores(cohort.updates, error, self.weights(cohort))
         self.report(scores=scores.nan_to_num())
-        return cohort.keep(harmless(scores, cohort.updates, self.num_byzantine))
+        return cohort.keep(harmless(scores, cohort.updates, min(self.faults(cohort), len(cohort) - 1)))

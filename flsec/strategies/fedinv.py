@@ -103,10 +103,9 @@ class FedInv(RobustStrategy):
         self.num_rounds = num_rounds
         self.seed = seed
 
-    @property
-    def minimum_clients(self) -> int:
-        """2 F + 1: the honest clients must be the majority."""
-        return 2 * self.num_byzantine + 1
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return 2 F + 1: the honest clients must be the majority."""
+        return 2 * num_byzantine + 1
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the clients of moderate scores."""
@@ -114,7 +113,8 @@ class FedInv(RobustStrategy):
         found = self.invert(cohort)
         seconds = time.perf_counter() - started
         distances = fedinv_distances(found.inputs - found.start, found.labels)
-        scores = fedinv_scores(distances, self.num_byzantine)
+        faults = min(self.faults(cohort), (len(cohort) - 1) // 2)  # fewer only where ``unsafe`` allows it
+        scores = fedinv_scores(distances, faults)
         lost = scores.isfinite().logical_not()
         unexplained = (found.loss / found.start_loss)[~lost]
         self.report(
@@ -123,7 +123,7 @@ class FedInv(RobustStrategy):
             inversion_error=float(unexplained.median()) if len(unexplained) else None,
             inversion_seconds=seconds,
         )
-        return cohort.keep(fedinv(distances, self.num_byzantine, self.selection))
+        return cohort.keep(fedinv(distances, faults, self.selection))
 
     def invert(self, cohort: Cohort) -> InvertedUpdates:
         """Return the dummies of this round's clients, which before_aggregation compares."""

@@ -1,11 +1,11 @@
 """The geometric median as a Flower strategy."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
 from flsec.aggregation._gram import check_weights, robust_gram, weighted_sum
-from flsec.aggregation.geometric_median import weiszfeld
+from flsec.aggregation.geometric_median import Start, weiszfeld
 from flsec.parameters import Positive, PositiveCount
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
@@ -28,7 +28,7 @@ class GeometricMedian(RobustStrategy):
     Source: Pillutla et al., IEEE TSP 2022, Sec. III (smoothed Weiszfeld algorithm).
     """
 
-    _exact: ClassVar[bool] = True
+    start_from: Start | None = None  # RFA's
 
     def __init__(
         self,
@@ -49,6 +49,6 @@ class GeometricMedian(RobustStrategy):
         given = self.weights(cohort)
         fixed = check_weights(given, cohort.updates, type(self).__name__)
         products = cohort.gram() if given is None else robust_gram(cohort.updates, fixed)[0]
-        weights = weiszfeld(products, fixed, self.smoothing, self.max_iterations, self.tolerance, exact=self._exact)
+        weights = weiszfeld(products, fixed, self.smoothing, self.max_iterations, self.tolerance, self.start_from)
         self.report(weights=weights)
         return weighted_sum(cohort.updates, weights)

@@ -27,13 +27,16 @@ class Krum(RobustStrategy):
         super().__init__(strategy, **options)
         self.num_byzantine = num_byzantine
 
-    @property
-    def minimum_clients(self) -> int:
-        """2 f + 3."""
-        return 2 * self.num_byzantine + 3
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return 2 f + 3."""
+        return 2 * num_byzantine + 3
+
+    def most_kept(self, num_clients: int) -> int:
+        """Return 1."""
+        return 1
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop all rows but the one of the lowest score."""
-        scores = scores_from_distances(cohort.squared_distances(), self.num_byzantine)
+        scores = scores_from_distances(cohort.squared_distances(), self.faults(cohort))
         self.report(scores=scores)
         return cohort.keep([int(scores.argmin())])

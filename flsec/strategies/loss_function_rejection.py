@@ -44,10 +44,9 @@ class LossFunctionRejection(RobustStrategy):
         self.num_byzantine = num_byzantine
         self._model = RootModel(model_factory)
 
-    @property
-    def minimum_clients(self) -> int:
-        """The f that are dropped, and one."""
-        return self.num_byzantine + 1
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return the f that are dropped, and one."""
+        return num_byzantine + 1
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the f clients whose removal leaves the lowest loss."""
@@ -57,4 +56,4 @@ class LossFunctionRejection(RobustStrategy):
 
         scores = removal_scores(cohort.updates, loss, self.weights(cohort))
         self.report(scores=scores.nan_to_num())
-        return cohort.keep(harmless(scores, cohort.updates, self.num_byzantine))
+        return cohort.keep(harmless(scores, cohort.updates, min(self.faults(cohort), len(cohort) - 1)))

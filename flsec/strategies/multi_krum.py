@@ -3,6 +3,7 @@
 from typing import Any
 
 from flsec.aggregation.krum import scores_from_distances
+from flsec.aggregation.multi_krum import lowest_scores
 from flsec.parameters import Count, PositiveCount
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
@@ -36,14 +37,17 @@ class MultiKrum(RobustStrategy):
         self.num_byzantine = num_byzantine
         self.num_selected = num_selected
 
-    @property
-    def minimum_clients(self) -> int:
-        """The larger of 2 f + 3 and f + m."""
-        return max(2 * self.num_byzantine + 3, self.num_byzantine + (self.num_selected or 1))
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return the larger of 2 f + 3 and f + m."""
+        return max(2 * num_byzantine + 3, num_byzantine + (self.num_selected or 1))
+
+    def most_kept(self, num_clients: int) -> int:
+        """Return m."""
+        return max(1, self.num_selected or num_clients - self.num_byzantine)
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the m rows of the lowest scores."""
-        scores = scores_from_distances(cohort.squared_distances(), self.num_byzantine)
+        faults = self.faults(cohort)
+        scores = scores_from_distances(cohort.squared_distances(), faults)
         self.report(scores=scores)
-        count = self.num_selected or len(cohort) - self.num_byzantine
-        return cohort.keep(scores.argsort(stable=True)[:count])
+        return cohort.keep(lowest_scores(scores, faults, self.num_selected))

@@ -1,12 +1,10 @@
 """From what clients sent to a cohort: every reply is screened here, and what does not fit is quarantined.
 
-A hostile client can send anything. Nothing in this file raises because of what a reply holds.
+A hostile client can send anything. Nothing in this file raises because of what a reply holds, and only what a client
+sends can cost it its place: replies are compared with the global model, never with one another.
 """
 
-import math
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,22 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flsec import _npy
+from flsec.errors import ConfigError
+from flsec.strategies import _numbers
+from flsec.strategies._metrics import cleaned
 from flsec.strategies.cohort import Cohort, Layout
+from flsec.strategies.report import Quarantined, shown
 
-__all__ = ["GlobalModel", "Quarantined", "Reply"]
+__all__ = ["GlobalModel", "Malformed", "Reply", "check_num_examples"]
 
 
-@dataclass(frozen=True)
-class Quarantined:
-    """A reply that was dropped before any rule saw it.
-
-    Attributes:
-        client_id: Flower's node id.
-        reason: what was wrong with the reply.
-    """
-
-    client_id: int
-    reason: str
+StateOf = Callable[[Sequence[NDArray[Any]]], Collection[int]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ class Reply:
     tensors: Sequence[bytes]
     names: Sequence[str] | None
     num_examples: Any
-    metrics: Mapping[str, Any]
+    metrics: Any
     origin: Any
 
 
@@ -65,90 +57,140 @@ class GlobalModel:
     Args:
         tensors: its arrays as ``.npy`` bytes.
         names: their names where the API sends names.
+        state: tells, of the arrays, the positions of those that are state and no weights (BatchNorm's statistics).
+
+    Raises:
+        ConfigError: a model that flsec cannot defend: no arrays, none of floating numbers, arrays of objects or texts,
+            or numbers that are not finite.
     """
 
-    def __init__(self, tensors: Sequence[bytes], names: Sequence[str] | None = None):
+    def __init__(
+        self, tensors: Sequence[bytes], names: Sequence[str] | None = None, state: StateOf = lambda _: frozenset()
+    ):
         self.tensors = list(tensors)
         self.names = None if names is None else tuple(names)
-        self.arrays = [_npy.read(data) for data in tensors]
+        self.arrays = [self._read(position, data) for position, data in enumerate(tensors)]
         self.headers = [_npy.header(data) for data in tensors]
-        self.layout = Layout(self.arrays, names)
+        self.layout = Layout(self.arrays, names, state(self.arrays))
+        if not self.layout.size:
+            raise ConfigError(_nothing_to_defend(self.arrays))
+        for slot, array in zip(self.layout.slots, self.arrays, strict=True):
+            if not _numbers.is_finite(array):
+                raise ConfigError(
+                    f"the global model is not finite: NaN or infinity in array {slot.name!r}, and no update from there "
+                    "means anything. Give the strategy a sound first model (classic API: initial_parameters); one that "
+                    "is asked of a client may be hostile."
+                )
         self.vector = self.layout.flatten(self.arrays)
+        self._variances = _variances(self.layout)
 
-    def start_from(self, vector: Tensor) -> None:
-        """Put other floats in the place of the model's own; integer arrays stay.
+    def _read(self, position: int, data: bytes) -> NDArray[Any]:
+        name = str(position) if self.names is None else self.names[position]
+        try:
+            array = _npy.read(data)
+        except Exception as error:
+            raise ConfigError(
+                f"array {name!r} of the model is no numpy array ({error}): flsec defends models that are arrays of "
+                "numbers, not trees, objects or raw bytes. Leave this strategy without a defense."
+            ) from None
+        if not _numbers.is_number(array.dtype):
+            raise ConfigError(
+                f"array {name!r} of the model has dtype {array.dtype}: flsec defends floating (float16 to float64, "
+                "bfloat16, complex), integer and boolean arrays. Keep others out of what is exchanged."
+            )
+        return array
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether some arrays are raw bfloat16, with which Flower's strategies cannot compute."""
+        return any(_numbers.is_bfloat16(array.dtype) for array in self.arrays)
+
+    def in_float32(self) -> list[bytes]:
+        """Return the arrays as ``.npy`` bytes with float32 in the place of bfloat16."""
+        return [
+            _npy.write(_numbers.floats_of(array).reshape(array.shape)) if _numbers.is_bfloat16(array.dtype) else data
+            for array, data in zip(self.arrays, self.tensors, strict=True)
+        ]
+
+    def start_from(self, vector: Tensor, state: Sequence[NDArray[Any]]) -> None:
+        """Put other weights and state in the place of the model's own.
 
         Args:
             vector: (d,) the parameters that take its place. Not modified.
+            state: the arrays beside them.
         """
-        self.arrays = self.layout.unflatten(vector, self.layout.buffers(self.arrays))
+        self.arrays = self.layout.unflatten(vector, state)
         self.tensors = [_npy.write(array) for array in self.arrays]
         self.headers = [_npy.header(data) for data in self.tensors]
         self.vector = vector
 
     def parse(
-        self, replies: Sequence[Reply], *, round: int, max_num_examples: int, check_metrics: bool
-    ) -> tuple[Cohort, list[Quarantined]]:
-        """Return the well-formed replies as a cohort ordered by client id, and the others with the reason.
+        self, replies: Sequence[Reply], *, round: int, max_num_examples: int
+    ) -> tuple[Cohort, list[Quarantined], dict[int, str]]:
+        """Return the well-formed replies as a cohort ordered by client id, the others with why, and metrics lost.
 
         Args:
-            replies: one a client; a second reply of the same client is quarantined.
+            replies: one a client; a second reply of the same client is quarantined, and its first counts.
             round: the server's round.
             max_num_examples: more than this is nothing that an honest client would report.
-            check_metrics: quarantine replies whose metrics have other keys or types than most.
         """
         order = sorted(range(len(replies)), key=lambda i: replies[i].client_id)
-        usual = usual_signature([reply.metrics for reply in replies]) if check_metrics else None
         matrix = np.empty((len(replies), self.layout.size), np.float32)
         quarantined: list[Quarantined] = []
         kept: list[int] = []
         buffers: list[tuple[NDArray[Any], ...]] = []
-        seen: set[int] = set()
+        metrics: list[Mapping[str, Any]] = []
+        left_out: dict[int, str] = {}
+        seen: dict[int, int] = {}
         for i in order:
             reply = replies[i]
+            seen[reply.client_id] = seen.get(reply.client_id, 0) + 1
+            if seen[reply.client_id] > 2:  # said already
+                continue
             try:
-                if reply.client_id in seen:
+                if seen[reply.client_id] == 2:
                     raise Malformed("replied twice")
-                seen.add(reply.client_id)
                 check_num_examples(reply.num_examples, max_num_examples)
-                if check_metrics and metrics_signature(reply.metrics) != usual:
-                    raise Malformed("metrics have other keys or types than most clients'")
                 buffers.append(self._read_into(matrix[len(kept)], reply))
             except Malformed as error:
                 quarantined.append(Quarantined(reply.client_id, str(error)))
-            else:
-                kept.append(i)
+                continue
+            kept.append(i)
+            sound, why = cleaned(reply.metrics)
+            metrics.append(sound)
+            if why is not None:
+                left_out[reply.client_id] = why
         cohort = Cohort(
             updates=torch.from_numpy(matrix[: len(kept)]),
             num_examples=torch.tensor([float(replies[i].num_examples) for i in kept], dtype=torch.float64),
             client_ids=tuple(replies[i].client_id for i in kept),
-            metrics=tuple(replies[i].metrics for i in kept),
+            metrics=tuple(metrics),
             global_parameters=self.vector,
             round=round,
             layout=self.layout,
             buffers=tuple(buffers),
             sources=tuple(kept),
+            global_state=self.layout.buffers(self.arrays),
         )
-        return cohort, quarantined
+        return cohort, quarantined, left_out
 
     def _read_into(self, row: NDArray[np.float32], reply: Reply) -> tuple[NDArray[Any], ...]:
-        """Write local minus global into ``row`` and return the integer arrays."""
+        """Write local minus global into ``row`` and return the arrays beside the matrix."""
         tensors = self._in_order(reply)
         buffers = []
         with np.errstate(all="ignore"):  # hostile values overflow; they are caught below
-            for slot, expected, header, data in zip(self.layout.slots, self.arrays, self.headers, tensors, strict=True):
+            for slot, expected, header, data, variance in zip(
+                self.layout.slots, self.arrays, self.headers, tensors, self._variances, strict=True
+            ):
                 array = _read_as(expected, header, data, slot.name)
-                if slot.start is None:
-                    buffers.append(array)
-                else:
-                    np.subtract(
-                        array.reshape(-1),
-                        expected.reshape(-1),
-                        out=row[slot.start : slot.stop],
-                        dtype=np.result_type(array, expected, np.float32),  # float16 would round the difference
-                        casting="same_kind",
-                    )
-            # A sum is finite only if every term is; the slow exact test is needed for sums that overflow.
+                if slot.start is not None:
+                    _subtract(array, expected, row[slot.start : slot.stop])
+                    continue
+                if not _numbers.is_finite(array):
+                    raise Malformed(f"NaN or infinity in array {shown(slot.name)}")
+                if variance and array.size and array.min() < 0:
+                    raise Malformed(f"a negative variance in array {shown(slot.name)}")
+                buffers.append(array)
             if not np.isfinite(row.sum()) and not np.isfinite(row).all():
                 raise Malformed("NaN or infinity in the update")
         return tuple(buffers)
@@ -159,9 +201,45 @@ class GlobalModel:
         if self.names is None or reply.names is None or tuple(reply.names) == self.names:
             return reply.tensors
         by_name = dict(zip(reply.names, reply.tensors, strict=True))
-        if set(by_name) != set(self.names):
-            raise Malformed(f"array names differ from the model's: {sorted(set(by_name) ^ set(self.names))[:3]}")
+        strange = set(by_name) ^ set(self.names)
+        if strange:
+            raise Malformed(f"array names differ from the model's, such as {shown(min(strange, key=len))}")
         return [by_name[name] for name in self.names]
+
+
+def _variances(layout: Layout) -> list[bool]:
+    """Return which arrays are BatchNorm's variances: by name, or as the second vector before a lone counter."""
+    slots = layout.slots
+    after = [*slots[1:], None]
+    return [
+        slot.start is None
+        and slot.dtype.kind == "f"
+        and (
+            slot.name.endswith(("running_var", "moving_variance"))
+            or (follower is not None and follower.shape == () and follower.dtype.kind == "i" and len(slot.shape) == 1)
+        )
+        for slot, follower in zip(slots, after, strict=True)
+    ]
+
+
+def _nothing_to_defend(arrays: Sequence[NDArray[Any]]) -> str:
+    if not arrays:
+        return (
+            "the global model is empty, so there is nothing to train from: Flower asked one client for the first "
+            "model, and it sent none. Give the strategy the first model itself (classic API: initial_parameters; "
+            "Message API: start(initial_arrays=...))."
+        )
+    kinds = ", ".join(sorted({str(array.dtype) for array in arrays}))
+    return (
+        f"the model has no floating arrays (only {kinds}): updates of whole numbers or bytes, such as XGBoost's trees, "
+        "cannot be judged by their values. Leave this strategy without a defense."
+    )
+
+
+def _subtract(array: NDArray[Any], expected: NDArray[Any], out: NDArray[np.float32]) -> None:
+    local, start = _numbers.floats_of(array), _numbers.floats_of(expected)
+    wide = np.result_type(local, start, np.float32)  # float16 would round the difference
+    np.subtract(local, start, out=out, dtype=wide, casting="same_kind")
 
 
 def _read_as(expected: NDArray[Any], header: bytes, data: bytes, name: str) -> NDArray[Any]:
@@ -172,41 +250,18 @@ def _read_as(expected: NDArray[Any], header: bytes, data: bytes, name: str) -> N
     try:
         array = _npy.read(data)
     except Exception as error:
-        raise Malformed(f"array {name!r} cannot be read: {error}") from None
+        raise Malformed(f"array {shown(name)} cannot be read: {error}") from None
     if array.shape != expected.shape:
-        raise Malformed(f"array {name!r} has shape {array.shape} where the model has {expected.shape}")
-    if array.dtype.kind != expected.dtype.kind:
-        raise Malformed(f"array {name!r} has dtype {array.dtype} where the model has {expected.dtype}")
+        raise Malformed(f"array {shown(name)} has shape {array.shape} where the model has {expected.shape}")
+    if not _numbers.same_kind(array.dtype, expected.dtype):
+        raise Malformed(f"array {shown(name)} has dtype {array.dtype} where the model has {expected.dtype}")
     return array
-
-
-def brief(reason: object) -> str:
-    """Return the end of an error text on one line: a client's stack trace ends with what went wrong."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(reason))
-    words = " ".join(plain.replace("\\n", " ").split())
-    return words if len(words) <= 200 else f"... {words[-196:]}"
 
 
 def check_num_examples(value: Any, largest: int) -> None:
     """Raise ``Malformed`` unless ``value`` is a number of examples that a client can have."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Malformed(f"num_examples is no number: {str(value)[:40]}")
-    if not 0 < value <= largest:
-        raise Malformed(f"num_examples = {value:g} is not in 1..{largest:g}")
-
-
-def metrics_signature(metrics: Mapping[Any, Any]) -> tuple[tuple[str, str], ...]:
-    """Return keys and kinds of values: replies can be averaged together if these are equal."""
-
-    def kind(value: Any) -> str:
-        if isinstance(value, list | tuple):
-            return f"list of {len(value)}"
-        return "number" if isinstance(value, int | float) else type(value).__name__
-
-    return tuple(sorted((str(key), kind(value)) for key, value in metrics.items()))
-
-
-def usual_signature(metrics: Sequence[Mapping[Any, Any]]) -> tuple[tuple[str, str], ...] | None:
-    """Return the signature that most have; ties go to the smaller one."""
-    counts = Counter(metrics_signature(m) for m in metrics)
-    return min(counts, key=lambda s: (-counts[s], s)) if counts else None
+    count = _numbers.real(value)
+    if count is None or count != count:
+        raise Malformed(f"num_examples is no number: {shown(value)}")
+    if not 0 < count <= largest:
+        raise Malformed(f"num_examples = {count:g} is not in 1..{largest:g}")

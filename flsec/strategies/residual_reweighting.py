@@ -41,9 +41,8 @@ class ResidualReweighting(RobustStrategy):
         self.confidence_interval = confidence_interval
         self.threshold = threshold
 
-    @property
-    def minimum_clients(self) -> int:
-        """3: two values always lie on a line."""
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return 3: two values always lie on a line."""
         return 3
 
     def on_aggregation(self, cohort: Cohort) -> Tensor:

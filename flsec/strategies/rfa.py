@@ -1,7 +1,8 @@
 """Robust federated aggregation (RFA) as a Flower strategy."""
 
-from typing import Any, ClassVar
+from typing import Any
 
+from flsec.aggregation.geometric_median import Start
 from flsec.parameters import Positive, PositiveCount
 from flsec.strategies.base import FlowerStrategy
 from flsec.strategies.geometric_median import GeometricMedian
@@ -16,16 +17,17 @@ class RFA(GeometricMedian):
         strategy: the strategy to protect.
         smoothing: the paper's nu, relative to the spread of the updates.
         max_iterations: the paper's communication budget.
-        tolerance: stop early when a step improves less than this share.
+        tolerance: stop early when a step is shorter than this share of the updates' scale.
+        start_from: where the steps begin: ``"medoid"``, near the most central update, which bounds what outliers of any
+            size can do; or ``"mean"``, the paper's, which four steps do not lead back from huge ones.
         options: see ``RobustStrategy``; ``weighting="examples"`` weights the distances as the paper does.
 
-    Four steps do not undo huge outliers: see ``flsec.aggregation.rfa``, and ``GeometricMedian`` for the exact rule at
-    the same cost. O(n^2 d) time, O(n d) memory.
+    Robust while less than half of the weight is hostile; ``flsec.aggregation.rfa`` states the bound. See
+    ``GeometricMedian`` for the exact rule at the same cost. O(n^2 d) time, O(n d) memory.
 
-    Source: Pillutla et al., IEEE TSP 2022, Algorithm 2.
+    Source: Pillutla et al., IEEE TSP 2022, Algorithm 2; there the start is the mean, as its server sees no single
+    update.
     """
-
-    _exact: ClassVar[bool] = False  # from the mean of the updates to where the budget leads
 
     def __init__(
         self,
@@ -34,6 +36,8 @@ class RFA(GeometricMedian):
         smoothing: Positive = 1e-6,
         max_iterations: PositiveCount = 4,
         tolerance: Positive = 1e-6,
+        start_from: Start = "medoid",
         **options: Any,
     ) -> None:
         super().__init__(strategy, smoothing=smoothing, max_iterations=max_iterations, tolerance=tolerance, **options)
+        self.start_from = start_from

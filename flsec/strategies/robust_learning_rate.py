@@ -34,15 +34,26 @@ class RobustLearningRate(RobustStrategy):
         super().__init__(strategy, **options)
         self.threshold = threshold
 
-    @property
-    def minimum_clients(self) -> int:
-        """The threshold, rounded up."""
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return the threshold, rounded up: with fewer votes every coordinate would be negated."""
         return max(1, math.ceil(self.threshold))
+
+    def needed_now(self, cohort: Cohort) -> int:
+        """Return this round's threshold, rounded up."""
+        return 1 if self.unsafe else max(1, math.ceil(self.votes_needed(cohort)))
+
+    def votes_needed(self, cohort: Cohort) -> float:
+        """Return theta less the clients that were quarantined for what they sent.
+
+        With q hostile votes gone, f - q < theta - q hostile ones are still too few to reach it, and n - f honest ones
+        still enough.
+        """
+        return max(0.0, self.threshold - cohort.num_rejected)
 
     def on_aggregation(self, cohort: Cohort) -> Tensor:
         """Return the mean update, negated where the vote fails."""
         weights = self.weights(cohort)
-        aggregate = robust_learning_rate(cohort.updates, self.threshold, weights)
+        aggregate = robust_learning_rate(cohort.updates, self.votes_needed(cohort), weights)
         mean = weighted_sum(cohort.updates, check_weights(weights, cohort.updates, "robust_learning_rate"))
         self.report(flipped=int((aggregate.sign() * mean.sign() < 0).sum()))
         return aggregate

@@ -1,7 +1,6 @@
 """SIREN as a Flower strategy."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from flsec.aggregation.siren import (
@@ -16,8 +15,9 @@ from flsec.aggregation.siren import (
     siren_penalties,
 )
 from flsec.parameters import Fraction, NonNegative, OpenFraction, PositiveCount
+from flsec.strategies._memory import forget_longest_unseen
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
-from flsec.strategies._snapshot import restore_attributes, snapshot_attributes
+from flsec.strategies._server_state import take
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
 
@@ -45,6 +45,9 @@ class Siren(RobustStrategy):
             malicious verdicts is banned: its update is not accepted, its alarms do not count. None: nobody is.
         award: C_a, what a banned client's count falls by with each benign verdict; 0.5 in the paper. Below C_p it is
             accepted again. With 0 banned clients are not examined, and never return.
+        max_clients: how many clients' penalty counts are remembered; of those that were ever judged malicious, the ones
+            that sent nothing for the longest time are forgotten first, and with the count its ban. None: all, without
+            end.
         start_round: the first round in which the server acts; until then it averages, while clients watch as ever.
         options: see ``RobustStrategy``.
 
@@ -59,12 +62,14 @@ class Siren(RobustStrategy):
     to what they were before the step that made the poisoned model; not the memory of defenses inside. If all clients
     are banned, the previous model is kept. Without alarms and bans it costs one pass over the updates, else up to n
     evaluations of the root set and a few passes more. Memory: a model, the server optimizer's state, and one number for
-    each client that was ever judged malicious.
+    each of at most ``max_clients`` clients that were judged malicious. A banned client that stays away until so many
+    others were has a clean record again, which a new client id gives at once.
 
     Source: SIREN (Guo et al., SoCC 2021), Sec. 4 and Table 2; the delayed start is Sec. 5.9. Where text and Algorithms
     differ it follows the text: case 4 is not in Algorithm 2, and the client's test is printed with the wrong sign.
     """
 
+    compares_clients: ClassVar[bool] = False
     client_half: ClassVar[str | None] = "flsec.client_apps.siren_client:SirenClient"
     state_names: ClassVar[tuple[str, ...]] = ("earlier", "penalties", "banned", "rolled_back", "last_case")
 
@@ -83,6 +88,7 @@ class Siren(RobustStrategy):
         rollback: Literal["local_models", "paper"] = "local_models",
         penalty_threshold: NonNegative | None = 0.45,
         award: NonNegative = 0.5,
+        max_clients: PositiveCount | None = 100_000,
         start_round: PositiveCount = 1,
         **options: Any,
     ) -> None:
@@ -98,6 +104,7 @@ class Siren(RobustStrategy):
         self.rollback = rollback
         self.penalty_threshold = penalty_threshold
         self.award = award
+        self.max_clients = max_clients
         self.start_round = start_round
         self.earlier: dict[str, Any] | None = None  # g_{t-1} and the optimizer's state before the step from it
         self.penalties: dict[int, float] = {}
@@ -105,6 +112,7 @@ class Siren(RobustStrategy):
         self.rolled_back = False
         self.last_case: str | None = None
         self._model = RootModel(model_factory)
+        take(self.base)  # refuses now a strategy that could not be set back
 
     def client_config(self, server_round: int) -> dict[str, Any]:
         """Return the client's settings, and whether the last round went back to an earlier model."""
@@ -138,6 +146,8 @@ class Siren(RobustStrategy):
         self.penalties, self.banned = siren_penalties(
             self.penalties, self.banned, decision, threshold=threshold, award=self.award
         )
+        self.report(**forget_longest_unseen(self.penalties, cohort.client_ids, self.max_clients))
+        self.banned = tuple(client for client in self.banned if client in self.penalties)
         self.rolled_back = decision.rollback and self.earlier is not None
         self.report(
             case=decision.case.value,
@@ -160,16 +170,23 @@ class Siren(RobustStrategy):
 
     def _remember(self, cohort: Cohort) -> None:
         """Keep what the clients started from: the next model is made from it."""
-        self.earlier = {"parameters": cohort.global_parameters.clone(), "optimizer": snapshot_attributes(self.base)}
+        self.earlier = {
+            "parameters": cohort.global_parameters.clone(),
+            "state": list(cohort.global_state),
+            "optimizer": take(self.base),
+        }
 
     def _go_back(self, cohort: Cohort) -> Cohort:
         assert self.earlier is not None
         parameters = self.earlier["parameters"].clone()
-        restore_attributes(self.base, self.earlier["optimizer"])
+        earlier = cohort.replace(
+            global_parameters=parameters,
+            global_state=tuple(self.earlier["state"]),
+            server_state=self.earlier["optimizer"],
+        )
         if self.rollback == "paper":
-            return replace(cohort, global_parameters=parameters, modified=True)
-        updates = cohort.updates + (cohort.global_parameters - parameters)
-        return replace(cohort, global_parameters=parameters, updates=updates)
+            return earlier.replace(modified=True)
+        return earlier.replace(updates=cohort.updates + (cohort.global_parameters - parameters))
 
 
 def _alarms(metrics: Mapping[str, Any]) -> bool:

@@ -40,11 +40,15 @@ class SLSGD(RobustStrategy):
         self.alpha = alpha
         self.num_trimmed = num_trimmed
 
-    @property
-    def minimum_clients(self) -> int:
-        """2 b + 1."""
-        return 2 * self.num_trimmed + 1
+    def num_tolerated(self, num_clients: int) -> int:
+        """Return how many values are dropped on each side."""
+        return self.num_trimmed
+
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return 2 b + 1."""
+        return 2 * num_byzantine + 1
 
     def on_aggregation(self, cohort: Cohort) -> Tensor:
         """Return alpha times the trimmed mean of the updates."""
-        return slsgd(cohort.updates, self.alpha, self.num_trimmed)
+        most = (len(cohort) - 1) // 2  # more only where ``unsafe`` allows it
+        return slsgd(cohort.updates, self.alpha, min(self.faults(cohort), most))

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from flsec.aggregation.foolsgold import foolsgold_similarities
 from flsec.aggregation.three_sigma import distances_from_center, three_sigma_bound
-from flsec.parameters import Positive
+from flsec.parameters import Positive, PositiveCount
 from flsec.strategies._features import Features, feature_columns, remember_updates
+from flsec.strategies._memory import MAX_VECTORS, forget_longest_unseen
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
 
@@ -27,14 +28,15 @@ class ThreeSigma(RobustStrategy):
             deviation, as FedML does; they contain the outliers, so that 3 sigmas cannot find anybody among 10
             clients, and FedML takes ``num_sigmas`` 1 (distances) or 2 (FoolsGold).
         features: ``"all"``, or ``"output_layer"`` as FedML does: the last weight matrix and its bias.
+        max_clients: how many clients FoolsGold's score remembers, as for ``FoolsGold``; None: all, without end.
         options: see ``RobustStrategy``.
 
     Finds fewer than half of the round's clients (``"moments"``: about n / (1 + lambda^2)). It always keeps somebody.
     The usual is estimated anew in each round: FedML's frozen first round is out of date as soon as updates shrink, and
     an attacker of the first round sets it.
 
-    O(n^2 d) time, O(n^2) extra memory, nothing on the client. FoolsGold's score keeps one float32 vector of the
-    features for each client ever seen; the others keep nothing.
+    O(n^2 d) time, O(n^2) extra memory, nothing on the client. FoolsGold's score keeps one float32 vector of the k
+    features for each client remembered, at most 4 k ``max_clients`` bytes; the others keep nothing.
 
     Source: FedML's security module (Han et al., "FedMLSecurity", KDD 2024; "Kick Bad Guys Out!", 2023).
     """
@@ -49,6 +51,7 @@ class ThreeSigma(RobustStrategy):
         num_sigmas: Positive = 3.0,
         estimate: Literal["robust", "moments"] = "robust",
         features: Features = "all",
+        max_clients: PositiveCount | None = MAX_VECTORS,
         **options: Any,
     ) -> None:
         super().__init__(strategy, **options)
@@ -56,6 +59,7 @@ class ThreeSigma(RobustStrategy):
         self.num_sigmas = num_sigmas
         self.estimate: Literal["robust", "moments"] = estimate
         self.features: Features = features
+        self.max_clients = max_clients
         self.histories: dict[int, Tensor] = {}  # by client id: the sum of its updates, for FoolsGold's score
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
@@ -67,6 +71,8 @@ class ThreeSigma(RobustStrategy):
 
     def _scores(self, cohort: Cohort) -> Tensor:
         if self.score == "foolsgold":
-            return foolsgold_similarities(remember_updates(self.histories, cohort, self.features))
+            similarities = foolsgold_similarities(remember_updates(self.histories, cohort, self.features))
+            self.report(**forget_longest_unseen(self.histories, cohort.client_ids, self.max_clients))
+            return similarities
         columns = feature_columns(cohort.layout, self.features)
         return distances_from_center(cohort.updates[:, columns], self.score)

@@ -45,15 +45,18 @@ class TrimmedMean(RobustStrategy):
         self.num_trimmed = num_trimmed
         self.beta = beta
 
-    @property
-    def minimum_clients(self) -> int:
-        """2 ``num_trimmed`` + 1."""
-        return 2 * (self.num_trimmed or 0) + 1
+    def num_tolerated(self, num_clients: int) -> int:
+        """Return how many values are dropped on each side."""
+        if self.num_trimmed is not None:
+            return self.num_trimmed
+        assert self.beta is not None
+        return int(self.beta * num_clients + 1e-9)  # 0.1 * 30 is 2.9999999999999996
+
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return 2 ``num_trimmed`` + 1."""
+        return 2 * num_byzantine + 1
 
     def on_aggregation(self, cohort: Cohort) -> Tensor:
         """Return the trimmed mean of the updates."""
-        trimmed = self.num_trimmed
-        if trimmed is None:
-            assert self.beta is not None
-            trimmed = int(self.beta * len(cohort) + 1e-9)  # 0.1 * 30 is 2.9999999999999996
-        return trimmed_mean(cohort.updates, trimmed)
+        most = (len(cohort) - 1) // 2  # more only where ``unsafe`` allows it
+        return trimmed_mean(cohort.updates, min(self.faults(cohort), most))

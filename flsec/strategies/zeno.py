@@ -56,10 +56,9 @@ class Zeno(RobustStrategy):
         self.seed = seed
         self._model = RootModel(model_factory)
 
-    @property
-    def minimum_clients(self) -> int:
-        """The b that are dropped, and one."""
-        return self.num_byzantine + 1
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return the b that are dropped, and one."""
+        return num_byzantine + 1
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the b lowest scores, and all that are not finite."""
@@ -70,7 +69,7 @@ class Zeno(RobustStrategy):
 
         scores = zeno_scores(cohort.updates, loss, self.rho)
         self.report(scores=scores.nan_to_num())
-        return cohort.keep(best(scores, self.num_byzantine))
+        return cohort.keep(best(scores, min(self.faults(cohort), len(cohort) - 1)))
 
     def _batch(self, round_: int) -> Examples:
         x, y = self.root_data

@@ -81,3 +81,9 @@ def test_the_bound_grows_up_to_its_maximum():
 def test_bad_settings_are_named(call, named):
     with pytest.raises(ConfigError, match=named):
         call()
+
+
+@pytest.mark.parametrize("setting", [{"round": -1}, {"round": 1, "max_norm": 0.0}, {"round": 1, "norm_growth": -0.1}])
+def test_settings_of_the_bound_out_of_range(setting):
+    with pytest.raises(ConfigError, match="crfl_max_norm: "):
+        crfl_max_norm(**setting)

@@ -82,3 +82,10 @@ def test_bad_settings_are_named(arguments, named):
         rsa_server_step(
             **{"parameters": torch.zeros(5), "updates": torch.zeros(2, 5), "learning_rate": 0.1, **arguments}
         )
+
+
+@pytest.mark.parametrize("shapes", [((3,), (3,), (2,)), ((1,), (3,), (3,)), (None, (3, 1), (3,))])
+def test_the_gradient_of_another_parameter_is_refused(shapes):
+    gradient, own, server = (None if shape is None else torch.zeros(shape) for shape in shapes)
+    with pytest.raises(ConfigError, match="of one shape; got"):
+        rsa_gradient(gradient, own, server, delta=0.5)

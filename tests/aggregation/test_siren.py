@@ -301,3 +301,10 @@ def test_a_misjudged_client_comes_back_while_an_attacker_stays_out():
         decision = decide(clients, banned=banned)
         penalties, banned = siren_penalties(penalties, banned, decision, threshold=4.5)
     assert (penalties, banned) == ({1: 4.0, 2: 8.0}, (2,))
+
+
+@pytest.mark.parametrize("setting", [{"threshold": -1.0}, {"threshold": 1.0, "award": -0.5}])
+def test_penalties_out_of_range(setting):
+    decision = SirenDecision(SirenCase.MIXED_ALARMS, (1,), True, {1: True, 2: False}, {2: "silent"})
+    with pytest.raises(ConfigError, match="siren_penalties: "):
+        siren_penalties({}, (), decision, **setting)

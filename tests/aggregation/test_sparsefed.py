@@ -359,3 +359,8 @@ def test_choosing_k_needs_data():
         choose_k(Line(8), x[:0], y[:0], max_loss=0.1, batch_size=2)
     with pytest.raises(ConfigError, match="max_loss must be greater than or equal to 0"):
         choose_k(Line(8), x, y, max_loss=-0.1, batch_size=2)
+
+
+def test_a_state_of_no_parameters_is_refused():
+    with pytest.raises(ConfigError, match="sparsefed_init: size"):
+        sparsefed_init(0)

@@ -59,6 +59,17 @@ def test_a_client_that_comes_later_is_compared_with_the_global_model_only():
     assert set(defense.accepted) == {1, 2, 3, 8}  # who is dropped leaves no memory
 
 
+def test_who_was_away_longest_is_forgotten_first_and_counts_as_new():
+    defense = CrossRound(FedAvg(), max_clients=3)
+    kept(defense, updates(1, 3), (1, 2, 3))
+    rows = updates(2, 2)
+    rows[0] = -2.0
+    assert kept(defense, rows, (1, 8), round=2) == (8,)  # 1 is dropped, but was seen: it cannot wait to be forgotten
+    assert list(defense.accepted) == [3, 1, 8]
+    assert kept(defense, updates(3, 1), (2,), round=3) == (2,)
+    assert list(defense.accepted) == [1, 8, 2]
+
+
 def test_memory_is_of_the_last_accepted_upload_by_client_id_and_aliases_nothing():
     defense, model = CrossRound(FedAvg(), features="all"), torch.ones(SIZE)
     first, second = updates(1, 2), updates(2, 2)

@@ -141,9 +141,8 @@ def test_an_attacker_who_tries_the_defenses_out_is_not_heard():
     strategy = blind("Message", "FedAvg", rounds=None)
     server = SERVERS["Message"](strategy, CLIENTS).play([1], honest)
     model = GlobalModel(server.tensors)
-    cohort, _ = model.parse([], round=2, max_num_examples=10, check_metrics=False)
-    cohort = dataclasses.replace(
-        cohort,
+    cohort, _, _ = model.parse([], round=2, max_num_examples=10)
+    cohort = cohort.replace(
         updates=torch.ones(1, model.layout.size),
         num_examples=torch.ones(1, dtype=torch.float64),
         client_ids=(3,),

@@ -8,6 +8,7 @@ from flwr.server.strategy import FedAvg
 
 from flsec._contracts.server import ClassicServer, MessageServer, flower_strategy, from_npy, honest, identify, npy_bytes
 from flsec.aggregation.foolsgold import foolsgold_weights
+from flsec.simulations.state import load_state, save_state
 from flsec.strategies._features import feature_columns
 from flsec.strategies.cohort import Layout
 from flsec.strategies.foolsgold import FoolsGold
@@ -98,6 +99,47 @@ def test_only_the_chosen_features_are_compared_and_stored():
     assert 0 in kept(wide, rows, range(4))
     assert narrow.histories[0].shape == (12,)
     assert wide.histories[0].shape == (SIZE,)
+
+
+def test_who_was_away_longest_is_forgotten_first():
+    defense = FoolsGold(FedAvg(), max_clients=3)
+    kept(defense, updates(1, 3), (4, 6, 9), round=1)
+    assert "forgotten" not in defense._facts
+    kept(defense, updates(2, 2), (4, 20), round=2)  # 6 and 9 were away equally long: the lower id goes first
+    assert list(defense.histories) == [9, 4, 20]
+    assert defense._facts["forgotten"] == 1
+    kept(defense, updates(3, 1), (9,), round=3)
+    kept(defense, updates(4, 1), (6,), round=4)
+    assert list(defense.histories) == [20, 9, 6]
+    assert torch.equal(defense.histories[6], updates(4, 1)[0, OUTPUT_LAYER])  # its first update is forgotten
+    both = updates(1, 3)[2] + updates(3, 1)[0]
+    torch.testing.assert_close(defense.histories[9], both[OUTPUT_LAYER])
+
+
+def test_a_round_of_more_clients_than_are_remembered_is_judged_by_all_of_them():
+    few, all_of_them = FoolsGold(FedAvg(), max_clients=2), FoolsGold(FedAvg(), max_clients=None)
+    for number in (1, 2):
+        for defense in (few, all_of_them):
+            kept(defense, updates(number, 6), range(6), round=number)
+        if number == 1:
+            torch.testing.assert_close(few._facts["weights"], all_of_them._facts["weights"])
+    assert list(few.histories) == [4, 5]
+    assert set(all_of_them.histories) == set(range(6))
+    assert torch.equal(few.histories[5], all_of_them.histories[5])
+
+
+def test_forgetting_goes_on_after_a_checkpoint_in_the_same_order(tmp_path):
+    straight, resumed = FoolsGold(FedAvg(), max_clients=3), FoolsGold(FedAvg(), max_clients=3)
+    for number, ids in enumerate([(1, 2, 9), (1, 5), (9,)], start=1):
+        kept(straight, updates(number, len(ids)), ids, round=number)
+    save_state(tmp_path / "state.safetensors", straight.state_dict())
+    resumed.load_state_dict(load_state(tmp_path / "state.safetensors"))
+    for number, ids in enumerate([(7,), (2, 9), (8,)], start=4):
+        for defense in (straight, resumed):
+            kept(defense, updates(number, len(ids)), ids, round=number)
+        assert list(straight.histories) == list(resumed.histories)
+        assert all(torch.equal(straight.histories[i], resumed.histories[i]) for i in straight.histories)
+    assert list(straight.histories) == [2, 9, 8]
 
 
 def test_nobody_is_accepted_among_copies():

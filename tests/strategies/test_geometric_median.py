@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize
 
 from flsec._contracts.faults import first_array
 from flsec._contracts.server import MODEL, ClassicServer, flower_strategy, honest, identify
+from flsec.aggregation import rfa
 from flsec.strategies import RFA, GeometricMedian
 
 CLIENTS = (1, 2, 3, 4, 5, 6, 7)
@@ -51,15 +53,18 @@ def test_the_step_minimises_the_sum_of_distances(options):
     assert not verdict.judges
 
 
-def test_rfa_takes_four_steps_from_the_mean():
+def test_rfa_takes_four_steps_and_from_the_mean_where_it_is_told_to():
     """Weiszfeld by hand; the exact rule goes further."""
     u = rows()
     v = u.mean(axis=0)
     for _ in range(4):
         w = 1 / np.linalg.norm(u - v, axis=1)
         v = w @ u / w.sum()
-    step, _ = play(RFA(wrapped()))
+    step, _ = play(RFA(wrapped(), start_from="mean"))
     np.testing.assert_allclose(step, v, rtol=1e-4, atol=1e-6)
+    step, _ = play(RFA(wrapped()))
+    np.testing.assert_allclose(step, rfa(torch.from_numpy(u)).numpy(), rtol=1e-4, atol=1e-6)
+    assert np.abs(step - v).max() > 1e-5
     exact, _ = play(GeometricMedian(wrapped()))
     assert np.abs(exact - v).max() > 1e-5
     longer, _ = play(RFA(wrapped(), max_iterations=200, tolerance=1e-12))

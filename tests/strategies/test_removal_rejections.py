@@ -76,7 +76,8 @@ def test_overflowing_clients_are_dropped_and_the_record_is_plain(defense, object
 
 @BOTH
 def test_too_few_clients_keep_the_previous_model(defense, objective):
-    played = server(make(defense, 3, f=3), range(1, 4)).play([1], clients({i: examples(i) for i in range(1, 4)}))
+    answer = clients({i: examples(i) for i in range(1, 4)})
+    played = server(make(defense, 4, f=3), range(1, 5)).play([1], lambda r, i, a: answer(r, i, a) if i < 4 else [])
     assert "needs at least 4" in played.strategy.last_report.kept_previous_model
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flsec._contracts.server import npy_bytes
-from flsec.strategies.replies import GlobalModel, Malformed, Reply, check_num_examples, usual_signature
+from flsec.errors import ConfigError
+from flsec.strategies.replies import GlobalModel, Malformed, Reply, check_num_examples
 
 MODEL = {
     "weight": np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4),
@@ -37,7 +38,8 @@ def moved(seed):
 
 
 def parse(model, replies, **options):
-    return model.parse(replies, **{"round": 1, "max_num_examples": 10**9, "check_metrics": True, **options})
+    cohort, quarantined, _ = model.parse(replies, **{"round": 1, "max_num_examples": 10**9, **options})
+    return cohort, quarantined
 
 
 def test_rows_are_local_minus_global_ordered_by_client():
@@ -104,10 +106,31 @@ def test_empty_and_dimensionless_arrays_are_read():
     assert cohort.updates.tolist() == [[3.0]]
 
 
-def test_a_model_of_integers_alone_has_rows_of_no_length():
-    cohort, quarantined = parse(global_model([np.array(3)]), [reply(1, [np.array(4)])])
-    assert not quarantined
-    assert cohort.updates.shape == (1, 0)
+def test_a_model_without_floats_is_refused():
+    with pytest.raises(ConfigError, match="no floating arrays"):
+        global_model([np.array(3)])
+
+
+@pytest.mark.parametrize(
+    ("array", "what"),
+    [
+        (np.array(["a", "b"]), "dtype <U1"),
+        (np.array([None, 1], dtype=object), "no numpy array"),
+        (np.zeros(2, "datetime64[s]"), "dtype datetime64"),
+        (np.array([1.0, np.nan]), "NaN or infinity"),
+        (b"a tree in bytes", "no numpy array"),
+    ],
+)
+def test_a_model_that_cannot_be_defended_is_refused_with_the_array_named(array, what):
+    data = array if isinstance(array, bytes) else npy_bytes(array)
+    with pytest.raises(ConfigError, match=what) as caught:
+        GlobalModel([npy_bytes(MODEL["weight"]), data], ["weight", "other"])
+    assert "'other'" in str(caught.value)
+
+
+def test_an_empty_model_is_refused():
+    with pytest.raises(ConfigError, match="initial_parameters"):
+        GlobalModel([])
 
 
 def test_a_second_reply_is_quarantined_also_after_a_malformed_one():
@@ -146,20 +169,14 @@ def test_a_fraction_counts_as_the_weight_it_is():
     assert cohort.num_examples.tolist() == [0.25]
 
 
-def test_metrics_must_look_like_most_clients_metrics():
-    metrics = [{"loss": 1.0}, {"loss": 2}, {"loss": [1.0]}, {"loss": 1.0, "more": 1.0}, {}]
-    replies = [reply(i, moved(i), metrics=m) for i, m in enumerate(metrics[:4])]
-    replies.append(Reply(4, replies[0].tensors, None, 10, {}, None))
-    cohort, quarantined = parse(global_model(), replies)
-    assert cohort.client_ids == (0, 1)
-    assert [q.client_id for q in quarantined] == [2, 3, 4]
-    assert len(parse(global_model(), replies, check_metrics=False)[0]) == 5
-
-
-def test_a_tie_of_metrics_does_not_depend_on_the_order():
-    a, b = {"loss": 1.0}, {"accuracy": 1.0}
-    assert usual_signature([a, b]) == usual_signature([b, a])
-    assert usual_signature([]) is None
+def test_metrics_cost_nobody_its_place():
+    metrics = [{"loss": 1.0}, {"loss": 2}, {"loss": [1.0]}, {"loss": math.nan}, {f"m{i}": 1.0 for i in range(2000)}, 7]
+    replies = [Reply(i, reply(i, moved(i)).tensors, None, 10, m, None) for i, m in enumerate(metrics)]
+    cohort, quarantined, left_out = global_model().parse(replies, round=1, max_num_examples=10**9)
+    assert not quarantined
+    assert cohort.client_ids == tuple(range(6))
+    assert cohort.metrics == ({"loss": 1.0}, {"loss": 2}, {"loss": [1.0]}, {}, {}, {})
+    assert set(left_out) == {3, 4, 5}
 
 
 @given(st.integers(0, 10**6))

@@ -275,6 +275,20 @@ def test_an_attacker_is_banned_and_a_misjudged_client_comes_back(api):
     assert notes(run)["banned"] == [8]
 
 
+def test_a_banned_client_that_goes_on_sending_is_not_forgotten():
+    run = server(max_clients=1, award=0.0)  # banned clients are not judged again, but they are seen
+    run.play([1, 2, 3], by_client((0.2, 0.8, 0), (0.2, 0.8, 0), (-9, 0.1, 1), (0.2, 0.8, 0), (0.2, 0.8, 0)))
+    assert run.strategy.banned == (8,)
+    assert "forgotten" not in notes(run)
+    run.play([4, 5], by_client((0.2, 0.8, 0), (0.2, 0.8, 0), (-9, 0.1, 1), (0.2, 0.8, 0), (0.2, 0.8, 0)))
+    assert run.strategy.banned == (8,)
+    # one that stays away is, when others are judged malicious: 3 for a false alarm, and 5
+    run.play([6], by_client((0.3, 0.8, 1), (-9, 0.1, 0), None, (0.3, 0.8, 0), (0.3, 0.8, 0)))
+    assert run.strategy.penalties == {5: 1.0}
+    assert run.strategy.banned == ()
+    assert notes(run)["forgotten"] == 2
+
+
 def test_without_an_award_nobody_comes_back_and_the_banned_are_not_evaluated():
     run = server(award=0.0, penalty_threshold=0.1)
     run.play([1], by_client((0.2, 0.8, 0), (0.2, 0.8, 0), (-9, 0.1, 1), (0.2, 0.8, 0), (0.2, 0.8, 0)))

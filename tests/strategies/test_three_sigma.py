@@ -97,3 +97,11 @@ def test_refuses_settings_before_the_run(parameters):
     name = next(iter(parameters))
     with pytest.raises(ValueError, match=name):
         ThreeSigma(FedAvg(), **parameters)
+
+
+def test_who_was_away_longest_is_forgotten_first():
+    defense = ThreeSigma(FedAvg(), score="foolsgold", max_clients=3)
+    for number, ids in enumerate([(1, 2, 3), (1,), (9,)], start=1):
+        rows = torch.randn(len(ids), SIZE, generator=torch.Generator().manual_seed(number))
+        defense.before_aggregation(cohort(rows, ids, round=number))
+    assert list(defense.histories) == [3, 1, 9]

@@ -102,7 +102,8 @@ def test_nobody_with_a_finite_loss_keeps_the_previous_model():
 
 
 def test_too_few_clients_keep_the_previous_model():
-    played = server(make(3, b=3), range(1, 4)).play([1], clients({i: examples(i) for i in range(1, 4)}))
+    answer = clients({i: examples(i) for i in range(1, 4)})
+    played = server(make(4, b=3), range(1, 5)).play([1], lambda r, i, a: answer(r, i, a) if i < 4 else [])
     assert "needs at least 4" in played.strategy.last_report.kept_previous_model
 
 

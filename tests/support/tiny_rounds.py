@@ -55,6 +55,7 @@ def cohort(updates, ids=None, round=1, model=Network, num_examples=None):
         layout=layout,
         buffers=(layout.buffers(list(arrays.values())),) * n,
         sources=tuple(range(n)),
+        global_state=layout.buffers(list(arrays.values())),
     )
 
 

@@ -1,11 +1,33 @@
 """Data sets, one function a file."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from flsec.registry import export_modules
+from flsec._lazy import export_lazily
 
-__all__ = export_modules(__name__, globals())
+# Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
+if TYPE_CHECKING:
+    from flsec.data.datasets.cifar10 import cifar10 as cifar10
+    from flsec.data.datasets.digits import digits as digits
+    from flsec.data.datasets.fashion_mnist import fashion_mnist as fashion_mnist
+    from flsec.data.datasets.har import har as har
+    from flsec.data.datasets.mnist import mnist as mnist
 
+__all__ = [
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "har",
+    "mnist",
+]
 
-def __getattr__(name: str) -> Any:  # tells type checkers that the names above are made at import
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+export_lazily(
+    __name__,
+    {
+        "cifar10": "cifar10",
+        "digits": "digits",
+        "fashion_mnist": "fashion_mnist",
+        "har": "har",
+        "mnist": "mnist",
+    },
+)
+# End of exports.

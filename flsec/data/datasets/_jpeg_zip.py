@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from flsec.errors import ConfigError
 from flsec.randomness import numpy_generator
@@ -66,6 +65,8 @@ class JpegZip:
 
     def _decode(self, entry: zipfile.ZipInfo) -> npt.NDArray[np.uint8]:
         """Return (3, height, width)."""
+        from PIL import Image, UnidentifiedImageError  # here: who reads another form of the data needs none of it
+
         header = self._bytes[entry.header_offset : entry.header_offset + _LOCAL_HEADER].tobytes()
         try:
             start = entry.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", header[-4:]))

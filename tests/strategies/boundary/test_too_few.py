@@ -296,7 +296,7 @@ def test_a_sample_that_shrinks_later_asks_nobody_and_counts_for_patience(api, ca
     """Half of the clients leave after round 1: no error at once, no training for nothing, an end in time."""
     inner = asks(api, 9, 9)
     played = server(api, Krum(inner, num_byzantine=3, patience=3), 9)
-    played.play([1])
+    played.play([1], honest)
     assert_moved(played)
     before = played.arrays
     for name, value in counts(api, 4).items():

@@ -439,11 +439,11 @@ def test_a_round_without_training_is_no_error(wrap):
         def configure_fit(self, server_round, parameters, client_manager):
             return None if server_round == 2 else super().configure_fit(server_round, parameters, client_manager)
 
-    played = server("classic", wrap(Rests(**counts("classic", N))), N).play([1])
+    played = server("classic", wrap(Rests(**counts("classic", N))), N).play([1], honest)
     before = played.tensors
-    played.play([2])
+    played.play([2], honest)
     assert played.tensors == before
-    played.play([3])
+    played.play([3], honest)
     assert played.tensors != before
 
 
@@ -468,6 +468,24 @@ def test_none_for_an_evaluation_in_the_message_api(wrap):
     strategy = wrap(Unmeasured(**counts("Message", N)))
     result = strategy.start(grid=Grid(), initial_arrays=record(), num_rounds=1)
     assert_honest(result.arrays, 1)
+
+
+@both_apis
+def test_rest_for_ever_ends_the_run(api):
+    class Rests(type(fedavg(api, N))):
+        resting = False
+
+        def configure_fit(self, *args, **kwargs):
+            return None if self.resting else super().configure_fit(*args, **kwargs)
+
+        def configure_train(self, *args, **kwargs):
+            return [] if self.resting else super().configure_train(*args, **kwargs)
+
+    inner = Rests(**counts(api, N))
+    played = server(api, Median(inner, patience=3), N).play([1])
+    inner.resting = True
+    with pytest.raises(NoProgressError):
+        played.play([2, 3, 4, 5])
 
 
 # --- where the two meet -----------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Small Flower apps with flsec dropped in; see README.md."""

@@ -1,0 +1,1 @@
+"""Handwritten digits with a strategy of one's own."""

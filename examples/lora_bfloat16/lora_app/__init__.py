@@ -1,0 +1,1 @@
+"""Low-rank adapters in bfloat16 around a frozen network."""

@@ -1,0 +1,1 @@
+"""Trees that clients grow and the server collects."""

@@ -1,0 +1,174 @@
+"""What a defense is, without Flower: three stages, how many hostile clients it tolerates, and what it reports."""
+
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from flsec.strategies.cohort import Cohort
+
+__all__ = ["Stages", "Weighting", "WhenShort"]
+
+Weighting = Literal["uniform", "examples"]
+WhenShort = Literal["keep_previous", "largest_f"]
+
+
+class Stages:
+    """The three stages of a defense and what they may use; ``RobustStrategy`` puts them around a Flower strategy."""
+
+    state_names: ClassVar[tuple[str, ...]] = ()  # attributes that a resumed run needs
+    client_half: ClassVar[str | None] = None  # "module:Class" of what the clients do; simulations put it around them
+    compares_clients: ClassVar[bool] = True  # whether it judges updates by one another, not by what the server has
+
+    weighting: Weighting
+    max_weight_ratio: int | None
+    when_short: WhenShort
+    unsafe: bool
+    _facts: dict[str, Any]
+
+    # --- the three stages -----------------------------------------------------------------------------------
+
+    def before_aggregation(self, cohort: Cohort) -> Cohort:
+        """Drop, clip or mix rows; by default return the cohort as it is.
+
+        A cohort with other ``global_parameters`` than the one given says that the new model is to be made from those:
+        if there can be no new one, they take its place.
+        """
+        return cohort
+
+    def on_aggregation(self, cohort: Cohort) -> Tensor | None:
+        """Return the (d,) robust aggregate of the updates, or None to leave it to the wrapped strategy."""
+        return None
+
+    def after_aggregation(self, parameters: Tensor, cohort: Cohort) -> Tensor:
+        """Return the new global model after clipping, noise, ...; by default as it is.
+
+        Args:
+            parameters: (d,) float32, the model that the wrapped strategy returned.
+            cohort: the rows that this wrapper kept.
+        """
+        return parameters
+
+    def observe(self, cohort: Cohort) -> None:
+        """Look at a round's cohort before the stages; by default do nothing.
+
+        Called in real rounds only, and not where an attacker tries the defense out.
+        """
+
+    def overrides(self, stage: str) -> bool:
+        """Return whether this defense does something in a stage."""
+        return getattr(type(self), stage) is not getattr(Stages, stage)
+
+    # --- how many hostile clients it tolerates --------------------------------------------------------------
+
+    def num_tolerated(self, num_clients: int) -> int | None:
+        """Return f, how many of a round's clients may be hostile; None where the rule is not told.
+
+        Args:
+            num_clients: n, for rules that are told a share. By default f is the attribute ``num_byzantine``.
+        """
+        declared: int | None = vars(self).get("num_byzantine")
+        return declared
+
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return the fewest replies that the rule can work with for this f: its precondition."""
+        return 1
+
+    def most_kept(self, num_clients: int) -> int:
+        """Return how many replies at most this rule hands on of so many; 1 for one that makes an aggregate."""
+        return 1 if self.overrides("on_aggregation") else num_clients
+
+    @property
+    def minimum_clients(self) -> int:
+        """The fewest replies that the rule can work with when none is quarantined."""
+        needed = 1
+        while (more := self.clients_needed(self.num_tolerated(needed) or 0)) > needed:
+            needed = more
+        return needed
+
+    def faults(self, cohort: Cohort) -> int:
+        """Return this round's f: how many of the cohort's clients may be hostile.
+
+        Each client that was quarantined for what it sent is one of the f that were declared. More of them than f say
+        that f was too small; then the largest f that the precondition allows is taken, as ``when_short="largest_f"``
+        takes it where replies are missing.
+        """
+        declared = self._declared(cohort)
+        if declared is None:
+            return 0
+        too_many = cohort.num_rejected > declared
+        left = declared if too_many else declared - cohort.num_rejected
+        if self.unsafe or not (too_many or self.when_short == "largest_f"):
+            return left
+        return next((f for f in range(left, 0, -1) if self.clients_needed(f) <= len(cohort)), 0)
+
+    def needed_now(self, cohort: Cohort) -> int:
+        """Return the fewest replies that the rule can work with in this round."""
+        return 1 if self.unsafe else self.clients_needed(self.faults(cohort))
+
+    def _declared(self, cohort: Cohort) -> int | None:
+        return self.num_tolerated(len(cohort) + cohort.num_rejected)
+
+    # --- what a subclass can use or state -------------------------------------------------------------------
+
+    @property
+    def judges_clients(self) -> bool:
+        """Whether dropping a client is this rule's verdict on it; by default, if it drops rows at all."""
+        return self.overrides("before_aggregation")
+
+    def client_config(self, server_round: int) -> dict[str, Any]:
+        """Return settings that this defense's client half reads from the fit configuration."""
+        return {}
+
+    def weights(self, cohort: Cohort) -> Tensor | None:
+        """Return (n,) float64 weights of the rows, or None where all count alike."""
+        if self.weighting == "uniform":
+            return None
+        counts = cohort.num_examples
+        if self.max_weight_ratio is not None and len(cohort):
+            counts = counts.clamp(max=float(counts.quantile(0.5)) * self.max_weight_ratio)
+        return counts
+
+    def report(self, *, scores: Tensor | None = None, weights: Tensor | None = None, **notes: Any) -> None:
+        """State scores and weights (n,) of this stage's rows, and other facts, for the round's verdict."""
+        stated = {"scores": scores, "weights": weights}
+        self._facts.update({name: value for name, value in stated.items() if value is not None}, **notes)
+
+    # --- what the round asks for ----------------------------------------------------------------------------
+
+    def begin_report(self, cohort: Cohort) -> None:
+        """Forget what was stated in an earlier round; state where this one is outside the rule's guarantee."""
+        self._facts = {}
+        declared = self._declared(cohort)
+        if declared is None:
+            return
+        faults, needed = self.faults(cohort), self.clients_needed(self.faults(cohort))
+        reasons = []
+        if cohort.num_rejected > declared:
+            reasons.append(f"{cohort.num_rejected} clients were quarantined, more than num_byzantine={declared}")
+        if self.unsafe and len(cohort) < needed:
+            reasons.append(f"{len(cohort)} replies for f={faults}, where the rule needs {needed} (unsafe=True)")
+        if faults < declared - cohort.num_rejected:
+            reasons.append(f"f={faults} is the largest that {len(cohort)} replies allow (when_short='largest_f')")
+        if faults != declared:
+            self.report(num_byzantine=faults)
+        if reasons:
+            self.report(outside_guarantee="; ".join(reasons))
+
+    def stated_scores(self, given: Cohort, kept: Cohort) -> dict[int, float] | None:
+        """Return {client: score} as the stages stated them."""
+        return self._by_client("scores", given, kept)
+
+    def stated_weights(self, given: Cohort, kept: Cohort) -> dict[int, float] | None:
+        """Return {client: weight} as the stages stated them."""
+        return self._by_client("weights", given, kept)
+
+    def stated_notes(self) -> dict[str, Any]:
+        """Return the other facts that the stages stated."""
+        return {name: value for name, value in self._facts.items() if name not in ("scores", "weights")}
+
+    def _by_client(self, name: str, given: Cohort, kept: Cohort) -> dict[int, float] | None:
+        values = self._facts.get(name)
+        if values is None:
+            return None
+        ids = given.client_ids if len(values) == len(given) else kept.client_ids
+        return dict(zip(ids, values.tolist(), strict=True))

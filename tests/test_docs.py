@@ -1,0 +1,45 @@
+"""Every link between the pages leads somewhere, and every page in docs/ can be found from the index."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+INDEX = DOCS / "decisions" / "README.md"
+PAGES = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md")})
+
+
+def links(page: Path) -> set[Path]:
+    """The files of this checkout that a page links to."""
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    return {(page.parent / target).resolve() for target in targets if "://" not in target and target[:7] != "mailto:"}
+
+
+def unlinked(docs: Path, index: Path) -> list[str]:
+    """The pages in ``docs`` to which the index does not link."""
+    pages = {page.resolve() for page in docs.rglob("*.md")} - {index.resolve()}
+    missing = pages - (links(index) if index.exists() else set())
+    return sorted(str(page.relative_to(docs.resolve())) for page in missing)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert [str(target) for target in links(page) if not target.exists()] == []
+
+
+def test_every_page_is_linked_from_the_index() -> None:
+    assert unlinked(DOCS, INDEX) == [], "link the page in docs/decisions/README.md"
+
+
+def test_a_page_that_is_not_linked_is_found(tmp_path: Path) -> None:
+    (tmp_path / "guides").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "guides" / f"{name}.md").write_text("[a page](other.md)\n")
+    index = tmp_path / "README.md"
+    index.write_text("[first](guides/one.md#part), [elsewhere](https://example.com)\n")
+    assert unlinked(tmp_path, index) == ["guides/two.md"]
+    assert links(tmp_path / "guides" / "one.md") == {tmp_path / "guides" / "other.md"}
+    index.unlink()
+    assert unlinked(tmp_path, index) == ["guides/one.md", "guides/two.md"]
