@@ -3,6 +3,7 @@
 import io
 import re
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from flsec.client_apps import Attack, LabelFlipping, SignFlipping
 from flsec.client_apps._cohort_attack import CohortAttack
 from flsec.client_apps.poisoned import Poison
 from flsec.errors import ConfigError
-from flsec.strategies import KeepPreviousModel, RobustStrategy, TrimmedMean, _classic
+from flsec.strategies import KeepPreviousModel, RobustStrategy, TrimmedMean
 from flsec.testing import EXAMPLE_PARAMETERS, check_attack, check_rule, check_strategy, example
 
 
@@ -207,10 +208,11 @@ class LastWord(Sound):
 
 
 class Gullible(Sound):
-    def configure_fit(self, server_round, parameters, client_manager):
-        instructions = super().configure_fit(server_round, parameters, client_manager)
-        self._progress.asked |= {6}
-        return instructions
+    """Takes a stranger's reply for that of a client that was asked."""
+
+    def aggregate_fit(self, server_round, results, failures):
+        results = [(SimpleNamespace(cid="7", node_id=7) if p.node_id == 6 else p, result) for p, result in results]
+        return super().aggregate_fit(server_round, results, failures)
 
 
 class GivesUp(Sound):
@@ -393,8 +395,8 @@ def test_a_screen_with_a_hole_fails(monkeypatch, name, hole, reason):
 
 
 def test_a_screen_of_evaluations_with_a_hole_fails(monkeypatch):
-    monkeypatch.setattr(Screening, "_check", lambda *_: None)
-    assert_fails(defense_battery(Sound), "screens_evaluations", "loss: NaN")
+    monkeypatch.setattr("flsec.strategies._evaluation.check_num_examples", lambda *_: None)
+    assert_fails(defense_battery(Sound), "screens_evaluations", "num_examples: 0")
 
 
 def test_no_check_of_a_defense_is_left_out():

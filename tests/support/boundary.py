@@ -23,8 +23,7 @@ from flsec._contracts.server import (
     npy_bytes,
 )
 
-SERVERS: dict[str, type[Server]] = {"classic": ClassicServer, "Message": MessageServer}
-both_apis = pytest.mark.parametrize("api", SERVERS)
+both_apis = pytest.mark.parametrize("api", ["classic", "Message"])
 LONGEST_REASON = 200
 
 
@@ -60,7 +59,22 @@ def play(
 def server(
     api: str, strategy: Any, num_clients: int, model: Mapping[str, NDArray[Any]] = MODEL, first: int = 1
 ) -> Server:
-    return SERVERS[api](strategy, range(first, first + num_clients), model)
+    """Return a server of clients ``first``, ``first + 1``, ..., who are all honest unless a round says otherwise."""
+    clients = range(first, first + num_clients)
+    return (_Classic if api == "classic" else _Message)(strategy, clients, model)
+
+
+class _AllHonest(Server):
+    def play(self, rounds: Sequence[int], answer: Answer = honest, arrival: int = 0) -> Server:
+        return super().play(rounds, answer, arrival)
+
+
+class _Classic(_AllHonest, ClassicServer):
+    pass
+
+
+class _Message(_AllHonest, MessageServer):
+    pass
 
 
 def sends(changes: Mapping[int, Callable[[Reply], Reply | None]], others: Answer = honest) -> Answer:
