@@ -1,9 +1,12 @@
 """All randomness of a run comes from one seed, through names rather than through the order of calls."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["generator", "numpy_generator", "seed_for"]
 
@@ -22,9 +25,11 @@ def seed_for(seed: int, round: int = 0, client: int = -1, purpose: str = "") -> 
 
 
 def generator(
-    seed: int, round: int = 0, client: int = -1, purpose: str = "", device: torch.device | str = "cpu"
-) -> torch.Generator:
+    seed: int, round: int = 0, client: int = -1, purpose: str = "", device: "torch.device | str" = "cpu"
+) -> "torch.Generator":
     """Return a torch generator for one purpose of one client in one round; see ``seed_for``."""
+    import torch  # here, so that clients without torch can draw numpy's numbers
+
     return torch.Generator(device=device).manual_seed(seed_for(seed, round, client, purpose))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from flsec.client_apps.base import client_id_of, round_of
+from flsec.client_apps._around import client_id_of, round_of
 from flsec.errors import ConfigError
 from flsec.randomness import generator
 from flsec.training import StepHook

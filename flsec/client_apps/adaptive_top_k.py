@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 from flsec.aggregation.sparsefed import Coordinates, num_coordinates
 from flsec.aggregation.top_k import top_k
 from flsec.attacks.cohort_view import CohortView
-from flsec.client_apps.base import AttackContext, NDArrays
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import AttackContext
 from flsec.client_apps.projected_gradient import ProjectedGradient
 from flsec.errors import ConfigError
 from flsec.training import get_weights

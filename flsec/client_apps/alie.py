@@ -50,7 +50,7 @@ class ALIE(CohortAttack):
     def poison_cohort(self, view: CohortView) -> Tensor:
         """Return m copies of mean - z std."""
         honest = honest_rows(view)
-        z = _z(view.num_clients, len(view.own)) if self.z is None else self.z
+        z = _z(view.clients_per_round, len(view.own)) if self.z is None else self.z
         view.notes["z"] = z
         if len(honest) <= self.ddof:
             view.notes["deviation"] = f"unknown: {len(honest)} update, ddof {self.ddof}"
@@ -58,13 +58,13 @@ class ALIE(CohortAttack):
 
 
 @functools.cache  # says it once, not every round
-def _z(num_clients: int, num_attackers: int) -> float:
-    z = alie_z(num_clients, num_attackers)
+def _z(clients_per_round: int, num_attackers: int) -> float:
+    z = alie_z(clients_per_round, num_attackers)
     if z == 0:
         logger.warning(
             "ALIE: %d attackers of %d clients are not enough to hide behind others; z is 0, and they upload the mean. "
             "Give z, such as z: 1.0.",
             num_attackers,
-            num_clients,
+            clients_per_round,
         )
     return z

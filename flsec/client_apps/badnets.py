@@ -10,7 +10,7 @@ from torch import Tensor
 from flsec.attacks.badnets import badnets_indices
 from flsec.attacks.triggers import FeatureTrigger, Trigger, triggered_test_set
 from flsec.client_apps.base import Attack, AttackContext, Predict
-from flsec.client_apps.poisoned import Poison
+from flsec.client_apps.poison import Poison
 from flsec.metrics.attack_success import attack_success_rate
 from flsec.parameters import Count, Fraction, PositiveCount
 

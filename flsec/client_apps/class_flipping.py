@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from flsec.attacks.class_flipping import flip_classes
 from flsec.client_apps.base import Attack, AttackContext
-from flsec.client_apps.poisoned import Poison
+from flsec.client_apps.poison import Poison
 from flsec.parameters import PositiveCount
 
 __all__ = ["ClassFlipping"]

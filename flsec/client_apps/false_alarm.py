@@ -19,6 +19,8 @@ class FalseAlarm(Attack):
         adversaries: see ``Attack``.
         camp: see ``Attack``.
         data_attribute: see ``Attack``.
+        attack_state: see ``Attack``.
+        state_arrays: see ``Attack``.
         seed: see ``Attack``.
 
     Source: SIREN, Sec. 4.2 ("malicious clients can deliberately fake alarms") and Sec. 4.4, Case 3; all hostile clients

@@ -3,7 +3,8 @@
 from typing import Any
 
 from flsec.attacks.gaussian_attack import gaussian_attack
-from flsec.client_apps.base import Attack, AttackContext, NDArrays
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import Attack, AttackContext
 from flsec.parameters import Positive
 
 __all__ = ["GaussianAttack"]

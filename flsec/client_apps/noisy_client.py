@@ -3,8 +3,8 @@
 from typing import Any
 
 from flsec.aggregation.noisy_median import STD, noisy_upload
+from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
 from flsec.client_apps._half_tools import round_generator
-from flsec.client_apps.base import FitResult, HonestFit, NDArrays, three
 from flsec.client_apps.client_half import ClientHalf
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative
@@ -37,7 +37,7 @@ class NoisyClient(ClientHalf):
         if std is None:
             raise ConfigError(f"NoisyClient needs std: the NoisyMedian wrapper sends it as {STD!r}; or pass std=.")
         noise = round_generator(client, config, self.seed, "noisy median")
-        local, num_examples, metrics = three(honest_fit(parameters, config), "fit")
+        local, num_examples, metrics = checked_result(honest_fit(parameters, config), "fit")
         return noisy_upload(local, float(std), noise), num_examples, metrics
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from flsec.aggregation.adaptive_clipping import adaptive_max_norm
 from flsec.aggregation.sparsefed import Coordinates
 from flsec.attacks.projected_gradient import projected_gradient, wrong_labels
-from flsec.client_apps.base import Attack, AttackContext, NDArrays, Predict
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import Attack, AttackContext, Predict
 from flsec.errors import ConfigError
 from flsec.parameters import Positive, PositiveCount
 from flsec.randomness import generator

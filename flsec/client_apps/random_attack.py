@@ -3,7 +3,8 @@
 from typing import Any, Literal
 
 from flsec.attacks.random_attack import random_attack
-from flsec.client_apps.base import Attack, AttackContext, NDArrays
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import Attack, AttackContext
 from flsec.parameters import Positive
 
 __all__ = ["RandomAttack"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flsec.attacks.label_flipping import flip_labels
 from flsec.client_apps.base import Attack, AttackContext, Predict
-from flsec.client_apps.poisoned import Poison
+from flsec.client_apps.poison import Poison
 from flsec.errors import ConfigError
 from flsec.parameters import Count
 

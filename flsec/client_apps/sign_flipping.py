@@ -3,7 +3,8 @@
 from typing import Any
 
 from flsec.attacks.sign_flipping import sign_flipping
-from flsec.client_apps.base import Attack, AttackContext, NDArrays
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import Attack, AttackContext
 from flsec.parameters import Positive
 
 __all__ = ["SignFlipping"]

@@ -1,7 +1,8 @@
 """The zero attack on a client."""
 
 from flsec.attacks.zero_attack import zero_attack
-from flsec.client_apps.base import Attack, AttackContext, NDArrays
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import Attack, AttackContext
 
 __all__ = ["ZeroAttack"]
 
@@ -13,6 +14,8 @@ class ZeroAttack(Attack):
         adversaries: see ``Attack``.
         camp: see ``Attack``.
         data_attribute: see ``Attack``.
+        attack_state: see ``Attack``.
+        state_arrays: see ``Attack``.
         seed: see ``Attack``.
 
     Source: FedMLSecurity, Sec. 3.1, Byzantine attack, zero mode.
