@@ -1,18 +1,22 @@
 """The BadNets backdoor on a client."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from flsec._tensors import is_tensor
 from flsec.attacks.badnets import badnets_indices
 from flsec.attacks.triggers import FeatureTrigger, Trigger, triggered_test_set
 from flsec.client_apps.base import Attack, AttackContext, Predict
 from flsec.client_apps.poison import Poison
 from flsec.metrics.attack_success import attack_success_rate
 from flsec.parameters import Count, Fraction, PositiveCount
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["BadNets"]
 
@@ -68,5 +72,8 @@ class BadNets(Attack):
         return {"attack_success": attack_success_rate(predict(triggered), labels, self.target)}
 
     def _relabel(self, labels: Any) -> Any:
-        full = torch.full_like if isinstance(labels, torch.Tensor) else np.full_like
-        return full(labels, self.target)
+        if not is_tensor(labels):
+            return np.full_like(labels, self.target)
+        import torch
+
+        return torch.full_like(labels, self.target)

@@ -244,7 +244,8 @@ class Attack(AttackHooks, ClientDecorator):
 
     @property
     def _can_act_alone(self) -> bool:
-        hint = parameters_of(type(self)).get("knowledge", ("", None))[0]
+        made_by: Callable[..., Attack] = type(self)
+        hint = parameters_of(made_by).get("knowledge", ("", None))[0]
         return "own" in getattr(hint, "__args__", ())
 
     # --- what it does ---------------------------------------------------------------------------------------
@@ -340,5 +341,6 @@ def forms_of(attack: type[Attack]) -> tuple[str, ...]:
         (('decorator', 'mod', 'Message API'), ('simulation only',))
     """
     blank = object.__new__(attack)  # not constructed: some need a data set or a model for that
-    vars(blank).update({name: parameter.default for name, (_, parameter) in parameters_of(attack).items()})
+    made_by: Callable[..., Attack] = attack
+    vars(blank).update({name: parameter.default for name, (_, parameter) in parameters_of(made_by).items()})
     return blank.forms

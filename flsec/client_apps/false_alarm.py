@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flsec.aggregation.siren import ALARM
+from flsec.aggregation._siren_keys import ALARM
 from flsec.client_apps.base import Attack, AttackContext
 
 __all__ = ["FalseAlarm"]

@@ -1,11 +1,12 @@
 """Label flipping on a client."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from flsec.attacks.label_flipping import flip_labels
 from flsec.client_apps.base import Attack, AttackContext, Predict
@@ -13,6 +14,9 @@ from flsec.client_apps.poison import Poison
 from flsec.errors import ConfigError
 from flsec.metrics.attack_success import source_to_target_rate
 from flsec.parameters import Count
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["LabelFlipping"]
 
