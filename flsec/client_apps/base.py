@@ -236,9 +236,9 @@ class Attack(AttackHooks, ClientDecorator):
         if self.poisons_cohort and name not in str(context.config.get(ADVERSARY, "")).split(","):
             alone = " With knowledge='own' it needs none." if self._can_act_alone else ""
             raise ConfigError(
-                f"{name} needs the updates of several clients, which no client has: put flsec.strategies.Adversary("
-                f"strategy, attacks=[{name}(...)]) around the server's strategy, as simulations do by themselves; this "
-                f"server does not say that it has one.{alone}"
+                f"{name} needs the updates of several clients, which no client has. Put Adversary(strategy, attacks="
+                f"[{name}(...)]), of flsec.strategies, around the server's strategy, as simulations do by themselves; "
+                f"this server does not say that it has one.{alone}"
             )
         return True
 
