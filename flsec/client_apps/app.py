@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flsec import _npy
 from flsec.client_apps._around import as_array, checked_result, flower_context
 from flsec.client_apps._mod import decorated_by_mods
+from flsec.client_apps.base import ClientDecorator, no_mod
 
 __all__ = ["numpy_client_app"]
 
@@ -31,9 +32,13 @@ def numpy_client_app(client_fn: Callable[[Context], Any], mods: list[Any] | None
         ``metrics``, in which ``num-examples`` is the client's count.
 
     Raises:
+        ConfigError: an attack itself among the mods, in place of its ``mod``.
         TypeError: in the client, whose reply is then an error: client_fn returned no NumPyClient, or the client
             something else than Flower's (parameters, num_examples, metrics).
     """
+    for mod in mods or ():
+        if isinstance(mod, ClientDecorator):
+            raise no_mod(mod)
     app = ClientApp(mods=mods)
 
     def build(context: Context) -> NumPyClient:

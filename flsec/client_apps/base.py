@@ -86,7 +86,7 @@ class ClientDecorator:
         """Return the decorated version of a NumPyClient class, a client, or a ``client_fn``."""
         name = type(self).__name__
         if more:  # as Flower calls a mod
-            raise ConfigError(f"{name} is no mod itself, its property mod is: mods=[{name}(...).mod].")
+            raise no_mod(self)
         if isinstance(target, type) and issubclass(target, NumPyClient):
             return decorated_class(self, target)
         if isinstance(target, NumPyClient):
@@ -98,6 +98,12 @@ class ClientDecorator:
         raise ConfigError(
             f"{name} {self._verb} a NumPyClient (class, instance, or its to_client()) or a client_fn; got {target!r}."
         )
+
+
+def no_mod(decorator: ClientDecorator) -> ConfigError:
+    """Return the error that says what goes into a ClientApp's mods."""
+    name = type(decorator).__name__
+    return ConfigError(f"{name} is no mod itself, its property mod is: mods=[{name}(...).mod].")
 
 
 @checked
