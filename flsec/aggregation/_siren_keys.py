@@ -1,6 +1,10 @@
 """What SIREN's server and clients call what they tell each other: settings downwards, the alarm upwards."""
 
-__all__ = ["ALARM", "ALARM_RULE", "CLIENT_TOLERANCE", "HELD_OUT", "ROLLED_BACK"]
+from typing import Literal
+
+__all__ = ["ALARM", "ALARM_RULE", "CLIENT_TOLERANCE", "HELD_OUT", "ROLLED_BACK", "AlarmRule"]
+
+AlarmRule = Literal["tolerance", "paper", "relative"]
 
 ALARM = "siren-alarm"
 ALARM_RULE = "siren-alarm-rule"

@@ -14,12 +14,11 @@ from flsec.aggregation._siren_keys import ALARM_RULE as ALARM_RULE
 from flsec.aggregation._siren_keys import CLIENT_TOLERANCE as CLIENT_TOLERANCE
 from flsec.aggregation._siren_keys import HELD_OUT as HELD_OUT
 from flsec.aggregation._siren_keys import ROLLED_BACK as ROLLED_BACK
+from flsec.aggregation._siren_keys import AlarmRule as AlarmRule
 from flsec.errors import ConfigError
 from flsec.parameters import Fraction, NonNegative, OpenFraction, check_parameters
 
 __all__ = ["SirenCase", "SirenDecision", "siren_alarm", "siren_decision", "siren_penalties"]
-
-AlarmRule = Literal["tolerance", "paper", "relative"]
 
 
 class SirenCase(StrEnum):
