@@ -27,6 +27,7 @@ def flip_classes(labels: Labels, num_classes: PositiveCount, mode: Literal["reve
         ConfigError: no integer array, or a label outside 0 to C - 1.
 
     Example:
+        >>> import torch
         >>> flip_classes(torch.tensor([0, 1, 9]), num_classes=10)
         tensor([9, 8, 0])
         >>> flip_classes(torch.tensor([0, 1, 9]), num_classes=10, mode="next")

@@ -40,6 +40,7 @@ class Trigger:
         ConfigError: a parameter out of range, or an even plus.
 
     Example:
+        >>> import torch
         >>> Trigger(margin=0).apply(torch.zeros(1, 1, 4, 4))[0, 0]
         tensor([[0., 0., 0., 0.],
                 [0., 0., 0., 1.],
@@ -202,6 +203,7 @@ def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, 
         ConfigError: x and y differ in length, or no sample is left.
 
     Example:
+        >>> import torch
         >>> _, labels = triggered_test_set(torch.zeros(3, 1, 8, 8), torch.tensor([0, 7, 2]), Trigger(), target=7)
         >>> labels
         tensor([0, 2])

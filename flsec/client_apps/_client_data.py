@@ -78,6 +78,8 @@ class DataChange:
             yield
         else:
             changed = self.of(original)
+            if _is_empty(changed):
+                self.note_read()  # as far as there is something to read
             with attribute_replaced(client, attribute, changed, self._name), self._watched(client, changed):
                 yield
         if not self.was_read:
@@ -177,6 +179,11 @@ def no_such_data(client: Any, attribute: str, name: str) -> ConfigError:
 def is_pair(data: Any) -> bool:
     """Return whether training data are an (x, y) pair of arrays."""
     return isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "shape") for part in data)
+
+
+def _is_empty(data: Any) -> bool:
+    examples = data[1] if is_pair(data) else getattr(data, "dataset", data)
+    return hasattr(examples, "__len__") and len(examples) == 0
 
 
 def _is_same(data: Any, made: Any) -> bool:

@@ -42,6 +42,9 @@ class AdaptiveTopK(ProjectedGradient):
     In the paper this does no better than the attack without that knowledge (Table 15): where the honest clients move
     the model, the attackers find little to gain.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Panda et al., SparseFed, AISTATS 2022, App. B.6.5, Algorithm 12; the guess is ours.
     """
 

@@ -31,6 +31,18 @@ class ALIE(CohortAttack):
     The attackers know how many clients take part, and nothing about the defense. A lone one cannot estimate a
     deviation, and uploads the mean that it knows.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import torch
+        >>> from flsec.attacks.cohort_view import CohortView
+        >>> view = CohortView(own=torch.tensor([[1.0], [3.0]]), own_ids=(4, 5), clients_per_round=6, round=1,
+        ...     global_parameters=torch.zeros(1), others=None)
+        >>> ALIE(z=1.0, ddof=0).poison_cohort(view)  # mean 2, deviation 1
+        tensor([[1.],
+                [1.]])
+
     Source: Baruch et al., "A Little Is Enough: Circumventing Defenses for Distributed Learning", NeurIPS 2019,
     Algorithm 3.
     """

@@ -44,6 +44,9 @@ class BackGradient(Attack):
 
     Inputs stay within the range of the samples that were drawn. They must be floating: tokens cannot be moved a little.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Munoz-Gonzalez et al., "Towards Poisoning of Deep Learning Algorithms with Back-gradient Optimization",
     AISec 2017, Algorithms 1 and 2; FedInv, "Evaluated Poisoning Attacks".
     """

@@ -35,6 +35,15 @@ class BadNets(Attack):
         features: for tabular data: the features to set to ``value``, instead of a patch.
         options: see ``Attack``.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flsec.client_apps.base import AttackContext
+        >>> attack = BadNets(target=7, fraction=1.0, features=[0], value=5.0)
+        >>> attack.poisoned_dataset((np.zeros((1, 3)), np.array([2])), AttackContext(round=1, client_id=0))
+        (array([[5., 0., 0.]]), array([7]))
+
     Source: Gu, Dolan-Gavitt and Garg, "BadNets", 2017; FedInv, "Adversary Parameters" (8 % of the samples).
     """
 

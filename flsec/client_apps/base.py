@@ -139,6 +139,8 @@ class Attack(AttackHooks, ClientDecorator):
 
     Raises:
         ConfigError: a parameter out of its range, or a camp that ``adversaries`` does not have.
+            In a round: the attack cannot work there, since no ``Adversary`` completes it, or the client reads no
+            poisoned data; or who attacks cannot be told, for want of the round or the client's id.
 
     Example:
         >>> class Shout(Attack):

@@ -19,6 +19,16 @@ class ClassFlipping(Attack):
         mode: ``"reverse"``: C - 1 - y; ``"next"``: (y + 1) mod C.
         options: see ``Attack``.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps.base import AttackContext
+        >>> attack, trainset = ClassFlipping(num_classes=10), (np.zeros((3, 2)), np.array([0, 4, 9]))
+        >>> attack.poisoned_dataset(trainset, AttackContext(round=1, client_id=0))[1]
+        array([9, 5, 0])
+
     Source: DiverseFL, Sec. IV-A (the printed c_n - c would be out of range for class 0); FedInv, label flip.
     """
 

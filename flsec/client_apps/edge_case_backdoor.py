@@ -38,6 +38,9 @@ class EdgeCaseBackdoor(Attack):
 
     Who attacks and when does not change which edge cases are trained on and which are held out: the seed alone does.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Wang et al., "Attack of the Tails: Yes, You Really Can Backdoor Federated Learning", NeurIPS 2020, Sec. 3:
     black-box, and with ``max_norm`` PGD, projected once a round; stack ``ModelReplacement`` around it for the third.
     """

@@ -23,6 +23,14 @@ class FalseAlarm(Attack):
         state_arrays: see ``Attack``.
         seed: see ``Attack``.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flsec.client_apps.base import AttackContext
+        >>> FalseAlarm().poison_metrics({"siren-alarm": 0, "train-loss": 0.2}, AttackContext(round=1, client_id=0))
+        {'siren-alarm': 1, 'train-loss': 0.2}
+
     Source: SIREN, Sec. 4.2 ("malicious clients can deliberately fake alarms") and Sec. 4.4, Case 3; all hostile clients
     of the released program do so.
     """

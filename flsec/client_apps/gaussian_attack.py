@@ -17,6 +17,16 @@ class GaussianAttack(Attack):
         std: their standard deviation, in parameter units.
         options: see ``Attack``.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps.base import AttackContext
+        >>> (uploaded,) = GaussianAttack(std=0.1).poison_update([np.ones(4)], [np.ones(4)], AttackContext(1, 0))
+        >>> uploaded.shape, bool((uploaded == 1).any())
+        ((4,), False)
+
     Source: FedInv, "Byzantine Attacks", Gaussian attack.
     """
 

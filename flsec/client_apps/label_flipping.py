@@ -33,6 +33,17 @@ class LabelFlipping(Attack):
     Raises:
         ConfigError: neither or both of (source, target) and pairs, or pairs that contradict each other.
 
+    Example:
+        >>> from flwr.client import NumPyClient
+        >>> @LabelFlipping(pairs=[(3, 9), (9, 3)])
+        ... class Client(NumPyClient):
+        ...     trainset = (np.zeros((3, 2)), np.array([3, 9, 5]))
+        ...     def fit(self, parameters, config):
+        ...         x, y = self.trainset
+        ...         return parameters, len(y), {"labels": y.tolist()}
+        >>> Client().fit([np.zeros(1)], {})[2]
+        {'labels': [9, 3, 5]}
+
     Source: Tolpegin et al., ESORICS 2020; FedMLSecurity, Sec. 3.2; SIREN, Sec. 5.3.
     """
 

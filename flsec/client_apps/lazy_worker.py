@@ -33,6 +33,14 @@ class LazyWorker(Attack):
     which it behaves; see ``ClientState``. Its own training still runs, for the number of examples and the metrics, and
     its outcome is discarded.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flsec.client_apps.base import AttackContext
+        >>> LazyWorker().poison_update([np.array([1.0])], [np.array([1.5])], AttackContext(round=1, client_id=0))
+        [array([1.])]
+
     Source: Lin, Du and Liu, "Free-riders in Federated Learning: Attacks and Defenses", 2019 (delta weights, noise of
     0.001); Fraboni, Vidal and Lorenzi, AISTATS 2021 (plain and disguised free-riding, decay); FedMLSecurity, Table 2.
     """

@@ -45,6 +45,9 @@ class MinimizingDistanceBackdoor(BadNets):
 
     ``success`` is that of ``BadNets``.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Baruch, Baruch and Goldberg, "A Little Is Enough", NeurIPS 2019, Sec. 4.2; FedMLSecurity, Table 2. The
     paper's attackers compute one model together, from the mean of their honest ones; here each has its own.
     """

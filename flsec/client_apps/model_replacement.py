@@ -34,6 +34,12 @@ class ModelReplacement(Attack):
     Raises:
         ConfigError: neither scale nor clients_per_round.
 
+    Example:
+        >>> from flsec.client_apps.base import AttackContext
+        >>> attack = ModelReplacement(clients_per_round=10)
+        >>> attack.poison_update([np.array([1.0])], [np.array([1.5])], AttackContext(round=1, client_id=0))
+        [array([6.])]
+
     Source: Bagdasaryan et al., AISTATS 2020, Eq. 3 and 4; FedMLSecurity, Table 2; DiverseFL, Sec. IV-B; SparseFed,
     Sec. 3.2 and App. B.6.4 (with the projection).
     """

@@ -47,6 +47,9 @@ class ProjectedGradient(Attack):
     The client's own training still runs, and its outcome is discarded. ``success`` is the paper's attack accuracy: the
     share of the auxiliary set that the global model classifies as the attackers want.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Panda et al., SparseFed, AISTATS 2022, Algorithm 6, Sec. 3.2 ("Colluding attack") and App. B.8.
     """
 

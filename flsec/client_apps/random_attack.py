@@ -18,6 +18,16 @@ class RandomAttack(Attack):
         distribution: ``"uniform"`` draws from [-scale, scale], ``"gaussian"`` from N(0, scale^2).
         options: see ``Attack``.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps.base import AttackContext
+        >>> (uploaded,) = RandomAttack(scale=0.5).poison_update([np.ones(9)], [np.ones(9)], AttackContext(1, 0))
+        >>> uploaded.shape, bool((abs(uploaded) <= 0.5).all())
+        ((9,), True)
+
     Source: FedMLSecurity, Sec. 3.1, Byzantine attack, random mode.
     """
 

@@ -36,6 +36,13 @@ class SemanticBackdoor(Attack):
     Raises:
         ConfigError: neither or both of (source, target) and pairs, or pairs that contradict each other.
 
+    Example:
+        >>> from flsec.client_apps.base import AttackContext
+        >>> attack = SemanticBackdoor(source=7, target=1)
+        >>> x, y = attack.poisoned_dataset((np.zeros((3, 2)), np.array([7, 4, 7])), AttackContext(1, 0))
+        >>> y
+        array([1, 4, 1])
+
     Source: Bagdasaryan et al., AISTATS 2020, Sec. 4.1; Sun et al., 2019; SparseFed, Sec. 3.2 and App. B.5 (7 -> 1 and
     4 -> 9); DiverseFL, Sec. IV-B (4 -> 9).
     """

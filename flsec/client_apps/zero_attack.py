@@ -18,6 +18,15 @@ class ZeroAttack(Attack):
         state_arrays: see ``Attack``.
         seed: see ``Attack``.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps.base import AttackContext
+        >>> ZeroAttack().poison_update([np.ones(2)], [np.full(2, 3.0)], AttackContext(round=1, client_id=0))
+        [array([0., 0.])]
+
     Source: FedMLSecurity, Sec. 3.1, Byzantine attack, zero mode.
     """
 

@@ -329,6 +329,14 @@ def test_a_stack_of_data_attacks_is_read_through_the_inner_one():
         outer(inner(Loaded())).fit(weights(), {})
 
 
+@pytest.mark.parametrize("trainset", [data(0), ArrayDataset(*data(0)), DataLoader(ArrayDataset(*data(0)))])
+def test_a_client_without_examples_has_nothing_to_read(trainset):
+    honest_ = OtherAttribute().fit(weights(), {})
+    client = OtherAttribute()
+    client.trainset = trainset
+    assert LabelFlipping(source=0, target=1)(client).fit(weights(), {})[1] == honest_[1]
+
+
 def test_an_error_of_the_client_comes_first():
     class Fails(Loaded):
         def fit(self, parameters, config):
