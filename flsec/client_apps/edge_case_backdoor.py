@@ -68,6 +68,11 @@ class EdgeCaseBackdoor(Attack):
         self.fraction = fraction
         self.max_norm = max_norm
 
+    @property
+    def poisons_update(self) -> bool:
+        """Whether the upload is projected."""
+        return self.max_norm is not None
+
     @functools.cached_property
     def edge_cases(self) -> tuple[Tensor, Tensor]:
         """The edge cases that attackers train on, and those that are held out: inputs, (k, ...) and (h, ...)."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flsec._bfloat16 import widened
 from flsec.attacks.lazy_worker import lazy_worker
 from flsec.client_apps._around import NDArrays, client_id_of, round_of
 from flsec.client_apps.base import Attack, AttackContext
@@ -64,7 +65,7 @@ class LazyWorker(Attack):
         return lazy_worker(
             global_,
             local,
-            previous_params=previous,
+            previous_params=None if previous is None else widened(previous),
             rounds=max(1, context.round - when),
             std=self.std * max(1, context.round) ** -self.decay,
             generator=context.generator("lazy_worker"),

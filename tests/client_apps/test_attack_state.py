@@ -8,6 +8,7 @@ from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
 from torch import nn
 
+from flsec._bfloat16 import from_float32, to_float32
 from flsec.client_apps import ATTACKS, Attack, LazyWorker, SignFlipping, numpy_client_app
 from flsec.client_apps.base import forms_of
 from flsec.errors import ConfigError
@@ -95,6 +96,53 @@ FORMS = {
     "mod, classic": lambda a, w: sent(ClientApp(lambda _: Client().to_client(), mods=[a.mod]), w, NAMES, "classic"),
     "Message API": lambda a, w: sent(_function_app(a), w, NAMES, "message"),
 }
+
+
+@pytest.mark.parametrize("name", ON_UPLOADS)
+def test_bfloat16_and_complex_models_are_attacked_too(name):
+    """Raw bfloat16 is what ``np.save`` and so Flower make of it."""
+    w = np.linspace(-2, 2, 6, dtype=np.float32)
+
+    class Half(Client):
+        def fit(self, parameters, config):
+            return [from_float32(to_float32(p) + 1, p.dtype) for p in parameters], 8, {}
+
+    (attacked,) = made(name)(Half)().fit([from_float32(w, np.dtype("V2"))], {"server-round": 2})[0]
+    assert attacked.dtype == np.dtype("V2")
+    assert not same([attacked], [from_float32(w + 1, np.dtype("V2"))])
+    (attacked,) = made(name)(Client)().fit([w + 1j * w], {"server-round": 2})[0]
+    assert attacked.dtype == np.complex64
+    assert not same([attacked], [w + 1 + 1j * w])
+
+
+def test_bfloat16_is_flipped_as_float32_is():
+    w = np.array([1.0, 2.0], np.float32)
+
+    class Half(Client):
+        def fit(self, parameters, config):
+            return [from_float32(to_float32(p) + 1, p.dtype) for p in parameters], 8, {}
+
+    (attacked,) = SignFlipping()(Half)().fit([from_float32(w, np.dtype("V2"))], {})[0]
+    assert to_float32(attacked).tolist() == [0.0, 1.0]
+
+
+def test_a_lazy_worker_remembers_a_bfloat16_model():
+    class Half(Client):
+        def fit(self, parameters, config):
+            return parameters, 8, {}
+
+    client = LazyWorker(mode="delta")(Half())
+    for round_, value, wanted in ((1, 1.0, 1.0), (2, 3.0, 5.0)):
+        sent_ = [from_float32(np.full(2, value, np.float32), np.dtype("V2"))]
+        (uploaded,) = client.fit(sent_, {"server-round": round_})[0]
+        assert to_float32(uploaded).tolist() == [wanted] * 2
+
+
+@pytest.mark.parametrize("name", ON_UPLOADS)
+@pytest.mark.parametrize("model", [[np.arange(3)], [np.frombuffer(b"a tree", np.uint8)], []])
+def test_a_model_without_floating_parameters_is_refused(name, model):
+    with pytest.raises(ConfigError, match=r"floating parameters, and this client's has none.*training data"):
+        made(name)(Client)().fit(model, {"server-round": 2})
 
 
 def test_there_are_attacks_to_test():
