@@ -11,7 +11,8 @@ from flsec.client_apps.base import Attack as Attack
 from flsec.client_apps.base import AttackContext as AttackContext
 from flsec.client_apps.base import ClientDecorator as ClientDecorator
 from flsec.client_apps.base import Knowledge as Knowledge
-from flsec.client_apps.base import poisoned as poisoned
+from flsec.client_apps.base import Predict as Predict
+from flsec.client_apps.base import forms_of as forms_of
 from flsec.client_apps.class_flipping import ClassFlipping as ClassFlipping
 from flsec.client_apps.client_half import ClientHalf as ClientHalf
 from flsec.client_apps.client_state import ClientState as ClientState
@@ -32,8 +33,9 @@ from flsec.client_apps.minimizing_distance_backdoor import MinimizingDistanceBac
 from flsec.client_apps.model_replacement import ModelReplacement as ModelReplacement
 from flsec.client_apps.noisy_client import NoisyClient as NoisyClient
 from flsec.client_apps.noisy_client import noisy_client as noisy_client
-from flsec.client_apps.poisoned import Poison as Poison
-from flsec.client_apps.poisoned import PoisonedDataset as PoisonedDataset
+from flsec.client_apps.poison import Poison as Poison
+from flsec.client_apps.poison import poisoned as poisoned
+from flsec.client_apps.poisoned_dataset import PoisonedDataset as PoisonedDataset
 from flsec.client_apps.projected_gradient import ProjectedGradient as ProjectedGradient
 from flsec.client_apps.random_attack import RandomAttack as RandomAttack
 from flsec.client_apps.rsa_client import RSAClient as RSAClient
