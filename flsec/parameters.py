@@ -5,6 +5,7 @@ A signature such as ``num_byzantine: Count`` is read by the constructor's check,
 """
 
 import functools
+import importlib
 import inspect
 import types
 import typing
@@ -48,7 +49,8 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Pa
         function = inspect.unwrap(vars(owner)["__init__"])
     else:
         owner, function = None, inspect.unwrap(target)
-    hints = typing.get_type_hints(function, include_extras=True)
+    names = _LateNames(function.__globals__)
+    hints = typing.get_type_hints(function, localns=names, include_extras=True)
     parameters = inspect.signature(function).parameters
     found = {
         name: (hints.get(name, Any), parameter)
@@ -61,8 +63,33 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Pa
     return found
 
 
-def checked(cls: type, after: Callable[[Any], None] = lambda self: None) -> None:
-    """Make the constructor of ``cls``, if it has one of its own, check its arguments first.
+class _LateNames(dict[str, Any]):
+    """The names that annotations may use without their module's importing them: it would load torch with them."""
+
+    _WHERE: typing.ClassVar = {
+        "Tensor": ("torch", "Tensor"),
+        "Training": ("flsec.training", "Training"),
+        "nn": ("torch.nn", None),
+        "torch": ("torch", None),
+    }
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._known = known
+
+    def __missing__(self, name: str) -> Any:
+        if name in self._known or name not in self._WHERE:
+            raise KeyError(name)  # the module has its own, or Python says what is missing
+        module, attribute = self._WHERE[name]
+        found = importlib.import_module(module)
+        return found if attribute is None else getattr(found, attribute)
+
+
+Class = typing.TypeVar("Class", bound=type)
+
+
+def checked(cls: Class, after: Callable[[Any], None] = lambda self: None) -> Class:
+    """Return ``cls``, its constructor, if it has one of its own, changed so that it checks its arguments first.
 
     Args:
         cls: the class.
@@ -70,21 +97,38 @@ def checked(cls: type, after: Callable[[Any], None] = lambda self: None) -> None
     """
     original = vars(cls).get("__init__")
     if original is None:
-        return
+        return cls
+    signature = inspect.signature(original)
 
     @functools.wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         outermost = getattr(type(self), "__init__") is init  # noqa: B009 - mypy calls it unsound; a base's is called again
         if outermost:
-            given = inspect.signature(original).bind_partial(self, *args, **kwargs).arguments
+            name = type(self).__name__
+            try:
+                given = signature.bind_partial(self, *args, **kwargs).arguments
+            except TypeError:
+                raise _wrong_call(cls, name, args, kwargs) from None
             given.update(given.pop("options", {}))
             given.pop("self")
-            check_parameters(cls, given, name=cls.__name__)
+            check_parameters(cls, given, name=name)
         original(self, *args, **kwargs)
         if outermost:
             after(self)
 
-    cls.__init__ = init  # type: ignore[misc]
+    setattr(cls, "__init__", init)  # noqa: B010 - as above
+    return cls
+
+
+def _wrong_call(cls: type, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ConfigError:
+    """Return the error about a call that the signature of a constructor does not allow, with one that it does."""
+    parameters = [(key, parameter.kind) for key, (_, parameter) in parameters_of(cls).items()]
+    first = [key for key, kind in parameters if kind is not inspect.Parameter.KEYWORD_ONLY]
+    others = [key for key, kind in parameters if kind is inspect.Parameter.KEYWORD_ONLY and key not in kwargs]
+    by_name = {**dict(zip(others, args[len(first) :], strict=False)), **kwargs}
+    given = [*first[: len(args)], *(f"{key}={value!r:.40}" for key, value in by_name.items() if key not in first)]
+    after = f" after {' and '.join(first)}" if first else ""
+    return ConfigError(f"{name} takes keyword arguments only{after}. For example: {name}({', '.join(given)}).")
 
 
 @functools.cache
@@ -114,8 +158,9 @@ def check_parameters(target: Callable[..., Any], values: Mapping[str, Any], *, n
             first = error.errors()[0]
             inner = "".join(f"[{part!r}]" for part in first["loc"] if isinstance(part, int))
             allowed = describe_type(known[key][0])
+            instance = f" Is it an instance that is meant, {value.__name__}(...)?" if isinstance(value, type) else ""
             raise ConfigError(
-                f"{name}: {key}{inner} {_requirement(first)}; got {value!r}. Allowed: {allowed}."
+                f"{name}: {key}{inner} {_requirement(first)}; got {value!r}. Allowed: {allowed}.{instance}"
             ) from None
 
 

@@ -5,13 +5,22 @@ or, where only the arrays are at hand, the pattern that BatchNorm leaves in a st
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["STATE_NAMES", "is_state_name", "state_by_name", "state_by_pattern", "state_of_module"]
+__all__ = ["STATE_NAMES", "HasStateDict", "is_state_name", "state_by_name", "state_by_pattern", "state_of_module"]
 
 STATE_NAMES = frozenset({"running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance"})
+
+
+@runtime_checkable
+class HasStateDict(Protocol):
+    """A ``torch.nn.Module``, as far as it matters here."""
+
+    def state_dict(self) -> Any:
+        """Return the arrays by name, in order."""
+        ...
 
 
 def is_state_name(name: str) -> bool:
@@ -64,7 +73,7 @@ def state_by_pattern(arrays: Iterable[Any]) -> frozenset[int]:
     return frozenset(found)
 
 
-def state_of_module(module: Any) -> frozenset[int]:
+def state_of_module(module: HasStateDict) -> frozenset[int]:
     """Return the positions in a torch module's state dict of the arrays that are state.
 
     BatchNorm's, by name, and all integers and booleans. Other floating buffers, such as constants, are left to the

@@ -21,7 +21,7 @@ from flsec.aggregation import mean, median
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import Attack, LabelFlipping, SignFlipping
 from flsec.client_apps._cohort_attack import CohortAttack
-from flsec.client_apps.poisoned import Poison
+from flsec.client_apps.poison import Poison
 from flsec.errors import ConfigError
 from flsec.strategies import KeepPreviousModel, RobustStrategy, TrimmedMean
 from flsec.testing import EXAMPLE_PARAMETERS, check_attack, check_rule, check_strategy, example
@@ -582,6 +582,13 @@ class ActsOnTheClientToo(Together):
 
 
 flip = {"pairs": [(3, 9)]}
+
+
+class SilentAlone(Together):
+    def acts(self, context):
+        return self.attacks(context)
+
+
 BROKEN_ATTACKS = [
     ("is_documented", SaysNothing, {}, "no Args: section"),
     ("refuses_bad_parameters", TakesAnythingToo, {}, "level=.* is accepted"),
@@ -604,6 +611,7 @@ BROKEN_ATTACKS = [
     ("replaces_rows_of_a_cohort_as_promised", SpoilsOthers, {}, "others' updates were changed in place"),
     ("replaces_rows_of_a_cohort_as_promised", Differs, {}, "two calls differ"),
     ("replaces_rows_of_a_cohort_as_promised", UploadsTheirOwn, {}, "upload what they had"),
+    ("refuses_to_attack_where_nobody_completes_it", SilentAlone, {}, "silently honest"),
     ("survives_pickling", HasALock, {}, "lock"),
 ]
 

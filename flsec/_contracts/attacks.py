@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 
 from flsec._contracts.battery import check_documented, check_refuses_nonsense, equal, pickled
 from flsec._contracts.server import NDArrays, flower_array, identify, npy_bytes
-from flsec.attacks.cohort_view import CohortView, Rehearsal
+from flsec.attacks.cohort_view import ADVERSARY, CohortView, Rehearsal
 from flsec.client_apps.app import numpy_client_app
 from flsec.client_apps.base import Attack
 from flsec.data.source import ArrayDataset
+from flsec.errors import ConfigError
 
 _WEIGHTS: tuple[NDArray[Any], ...] = (
     np.linspace(-1, 1, 640, dtype=np.float32).reshape(10, 64),
@@ -98,6 +99,14 @@ class AttackBattery:
         identify()
         self._attack = attack
 
+    def _config(self, round: int) -> dict[str, Any]:
+        """Return what a server sends that completes the attack where it must."""
+        return {"server-round": round, ADVERSARY: type(self._attack).__name__}
+
+    def _fit(self, client: Any, round: int) -> Fit:
+        weights, num_examples, metrics = client.fit([array.copy() for array in _WEIGHTS], self._config(round))
+        return [np.array(array) for array in weights], num_examples, metrics
+
     def _client(self, client_id: int = 1, data: Any = None, kind: type[_Client] = _Client) -> _Client:
         return kind(client_id, self._attack.data_attribute, _images() if data is None else data)
 
@@ -117,13 +126,15 @@ class AttackBattery:
             "client_fn": attack(client_fn)(node).numpy_client,
         }
         forms: dict[str, Callable[[int], Fit]] = {
-            name: lambda round, client=client: _fit(client, round)  # type: ignore[misc]
+            name: lambda round, client=client: self._fit(client, round)  # type: ignore[misc]
             for name, client in clients.items()
         }
         apps = {"mod, Message API": numpy_client_app(client_fn, mods=[attack.mod])}
         if not attack.poisons_data:  # a mod around Flower's own client_fn cannot reach the data
             apps["mod, classic API"] = ClientApp(client_fn, mods=[attack.mod])
-        return forms | {name: lambda round, app=app: _fit_by_message(app, node, round) for name, app in apps.items()}
+        return forms | {
+            name: lambda round, app=app: _fit_by_message(app, node, self._config(round)) for name, app in apps.items()
+        }
 
     def is_documented(self) -> None:
         check_documented(type(self._attack))
@@ -138,8 +149,8 @@ class AttackBattery:
         assert isinstance(self._attack(self._client()), _Client), "a wrapped client has another type"
 
     def does_what_it_says(self) -> None:
-        honest = _fit(self._client(), 2)
-        attacked = _fit(self._attack(self._client()), 2)
+        honest = self._fit(self._client(), 2)
+        attacked = self._fit(self._attack(self._client()), 2)
         attack = self._attack
         if attack.poisons_data or attack.poisons_update or attack.poisons_metrics:
             assert not equal(honest, attacked), "an attacking client sends what an honest one sends"
@@ -150,25 +161,34 @@ class AttackBattery:
             assert a.shape == b.shape, f"an array of shape {a.shape} is uploaded in place of {b.shape}"
             assert a.dtype == b.dtype, f"an array of {a.dtype} is uploaded in place of {b.dtype}"
 
+    def refuses_to_attack_where_nobody_completes_it(self) -> None:
+        if not self._attack.poisons_cohort:
+            return
+        try:
+            self._attack(self._client()).fit([array.copy() for array in _WEIGHTS], {"server-round": 2})
+        except ConfigError:
+            return
+        raise AssertionError("without an Adversary on the server, an attacking client is silently honest")
+
     def is_the_same_in_all_forms(self) -> None:
-        reference = _fit(self._attack(self._client()), 2)
+        reference = self._fit(self._attack(self._client()), 2)
         for form, fit in self._forms(client_id=1).items():
             assert equal(fit(2)[:2], reference[:2]), f"{form}: other results than for an instance"
 
     def leaves_honest_rounds_and_clients_alone(self) -> None:
         for client_id, round in ((1, 1), (1, 3), (0, 2)):
-            honest = _fit(self._client(client_id), round)
+            honest = self._fit(self._client(client_id), round)
             for form, fit in self._forms(client_id).items():
                 assert equal(fit(round)[:2], honest[:2]), f"{form}: client {client_id} attacks in round {round}"
 
     def leaves_evaluation_and_properties_alone(self) -> None:
-        honest, config = self._client(), {"server-round": 2}
+        honest, config = self._client(), self._config(2)
         weights = honest.get_parameters({})
         for form, client in {
             "class": self._attack(_Client)(1, self._attack.data_attribute, _images()),
             "instance": self._attack(self._client()),
         }.items():
-            _fit(client, 2)
+            self._fit(client, 2)
             same = equal(client.evaluate(weights, config), honest.evaluate(weights, config))
             assert same, f"{form}: evaluate differs"
             assert client.get_properties(config=config) == honest.get_properties(config=config), form
@@ -176,7 +196,7 @@ class AttackBattery:
         app = numpy_client_app(lambda _: self._client(), mods=[self._attack.mod])
         loss, _, _ = honest.evaluate(weights, config)
         node = Context(1, 99, {"partition-id": 1}, RecordDict(), {})
-        reply = app(_instruction("evaluate", ("arrays", "config"), 2), node)
+        reply = app(_instruction("evaluate", ("arrays", "config"), self._config(2)), node)
         assert reply.content.metric_records["metrics"]["loss"] == loss, "mod: evaluate differs"
 
     def does_not_modify_what_it_is_given(self) -> None:
@@ -185,17 +205,17 @@ class AttackBattery:
             client = self._client(data=data)
             attacked = self._attack(client)
             given = [array.copy() for array in _WEIGHTS]
-            attacked.fit(given, {"server-round": 2})
+            attacked.fit(given, self._config(2))
             assert equal((x, y), _images()), f"{form}: the caller's data were changed"
             assert equal(given, list(_WEIGHTS)), f"{form}: the parameters that the server sent were changed"
             for owner in (client, attacked):
                 assert getattr(owner, self._attack.data_attribute) is data, f"{form}: the data were not put back"
             if not self._attack.poisons_data:
-                honest = _fit(self._client(data=data), 2)[0]
+                honest = self._fit(self._client(data=data), 2)[0]
                 assert equal(attacked.weights, honest), f"{form}: the client's own weights were changed"
         failing = self._attack(self._client(data=data, kind=_Failing))
         try:
-            _fit(failing, 2)
+            self._fit(failing, 2)
         except InterruptedError:
             assert getattr(failing, self._attack.data_attribute) is data, "the data were not put back after an error"
         else:
@@ -211,9 +231,9 @@ class AttackBattery:
         }
 
     def treats_all_forms_of_data_alike(self) -> None:
-        reference = _fit(self._attack(self._client()), 2)
+        reference = self._fit(self._attack(self._client()), 2)
         for form, data in self._data_forms(*_images()).items():
-            result = _fit(self._attack(self._client(data=data)), 2)
+            result = self._fit(self._attack(self._client(data=data)), 2)
             for a, b in zip(result[0], reference[0], strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=form)
 
@@ -224,7 +244,7 @@ class AttackBattery:
             random.seed(seed)
             torch.manual_seed(seed)
             before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
-            results.append(_fit(self._attack(self._client()), 2))
+            results.append(self._fit(self._attack(self._client()), 2))
             after = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
             assert torch.equal(before[0], after[0]), "torch's global random state was used"
             assert np.array_equal(before[1], after[1]), "numpy's global random state was used"
@@ -248,14 +268,14 @@ class AttackBattery:
             assert changed or (num_attackers, num_others) != (3, 8), f"{case}: the attackers upload what they had"
 
     def survives_pickling(self) -> None:
-        reference = _fit(self._attack(self._client()), 2)
+        reference = self._fit(self._attack(self._client()), 2)
         copied = pickled(self._attack)
-        assert equal(_fit(copied(self._client()), 2), reference), "a copy of the attack acts differently"
+        assert equal(self._fit(copied(self._client()), 2), reference), "a copy of the attack acts differently"
         for form, client in {
             "class": self._attack(_Client)(1, self._attack.data_attribute, _images()),
             "instance": self._attack(self._client()),
         }.items():
-            assert equal(_fit(pickled(client), 2), reference), f"{form}: a copy of the client acts differently"
+            assert equal(self._fit(pickled(client), 2), reference), f"{form}: a copy of the client acts differently"
         assert callable(pickled(self._attack.mod)), "the mod cannot be copied"
 
 
@@ -272,7 +292,7 @@ def _view(attack: Attack, num_attackers: int, num_others: int) -> CohortView:
     return CohortView(
         own=own,
         own_ids=tuple(range(num_attackers)),
-        num_clients=len(rows),
+        clients_per_round=len(rows),
         global_parameters=torch.cat([torch.from_numpy(a.ravel()) for a in _WEIGHTS if a.dtype.kind == "f"]),
         round=2,
         seed=attack.seed,
@@ -294,14 +314,9 @@ class _Pairs:
         return self.pairs[position]
 
 
-def _fit(client: Any, round: int) -> Fit:
-    weights, num_examples, metrics = client.fit([array.copy() for array in _WEIGHTS], {"server-round": round})
-    return [np.array(array) for array in weights], num_examples, metrics
-
-
-def _fit_by_message(app: ClientApp, node: Context, round: int) -> Fit:
+def _fit_by_message(app: ClientApp, node: Context, config: dict[str, Any]) -> Fit:
     names = ("arrays", "config") if app._call is None else ("fitins.parameters", "fitins.config")
-    reply = app(_instruction("train", names, round), node)
+    reply = app(_instruction("train", names, config), node)
     assert not reply.has_error(), reply.error.reason
     arrays = next(iter(reply.content.array_records.values()))
     metrics: dict[str, Any] = {k: v for record in reply.content.metric_records.values() for k, v in record.items()}
@@ -310,10 +325,10 @@ def _fit_by_message(app: ClientApp, node: Context, round: int) -> Fit:
     return [array.numpy() for array in arrays.values()], count, metrics
 
 
-def _instruction(message_type: str, names: tuple[str, str], round: int) -> Message:
+def _instruction(message_type: str, names: tuple[str, str], config: dict[str, Any]) -> Message:
     arrays = ArrayRecord({str(i): flower_array(npy_bytes(array)) for i, array in enumerate(_WEIGHTS)})
     return Message(
-        RecordDict({names[0]: arrays, names[1]: ConfigRecord({"server-round": round})}),
+        RecordDict({names[0]: arrays, names[1]: ConfigRecord(config)}),
         dst_node_id=99,
         message_type=message_type,
     )

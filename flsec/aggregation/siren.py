@@ -9,19 +9,16 @@ import torch
 from torch import Tensor
 
 from flsec.aggregation._gram import check_updates, float64_blocks, row_norms
+from flsec.aggregation._siren_keys import ALARM as ALARM
+from flsec.aggregation._siren_keys import ALARM_RULE as ALARM_RULE
+from flsec.aggregation._siren_keys import CLIENT_TOLERANCE as CLIENT_TOLERANCE
+from flsec.aggregation._siren_keys import HELD_OUT as HELD_OUT
+from flsec.aggregation._siren_keys import ROLLED_BACK as ROLLED_BACK
+from flsec.aggregation._siren_keys import AlarmRule as AlarmRule
 from flsec.errors import ConfigError
 from flsec.parameters import Fraction, NonNegative, OpenFraction, check_parameters
 
 __all__ = ["SirenCase", "SirenDecision", "siren_alarm", "siren_decision", "siren_penalties"]
-
-AlarmRule = Literal["tolerance", "paper", "relative"]
-
-# What server and clients call what they tell each other: settings downwards, the alarm upwards.
-ALARM = "siren-alarm"
-ALARM_RULE = "siren-alarm-rule"
-CLIENT_TOLERANCE = "siren-client-tolerance"
-HELD_OUT = "siren-held-out"
-ROLLED_BACK = "siren-rolled-back"
 
 
 class SirenCase(StrEnum):

@@ -1,20 +1,23 @@
 """What the attacks on labels share."""
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from flsec._tensors import is_tensor
 from flsec.errors import ConfigError
 
-Labels = TypeVar("Labels", NDArray[Any], torch.Tensor)
+if TYPE_CHECKING:
+    import torch
+
+Labels = TypeVar("Labels", NDArray[Any], "torch.Tensor")
 
 
 def check_labels(labels: Any, attack: str) -> None:
     """Raise ``ConfigError`` unless ``labels`` is an integer array or tensor."""
-    if isinstance(labels, torch.Tensor):
-        integer = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if is_tensor(labels):
+        integer = not (labels.is_floating_point() or labels.is_complex() or str(labels.dtype) == "torch.bool")
     elif isinstance(labels, np.ndarray):
         integer = labels.dtype.kind in "iu"
     else:

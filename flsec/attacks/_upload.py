@@ -14,7 +14,7 @@ Array = NDArray[Any]
 def upload(
     global_params: Sequence[Array], local_params: Sequence[Array], formula: Callable[[Array, Array], Any]
 ) -> list[Array]:
-    """Return formula(global, local) for each pair of float arrays, and a copy of every other local array.
+    """Return formula(global, local) for each pair of floating or complex arrays, and a copy of every other local one.
 
     The result has the shapes and dtypes of ``local_params``, which is what an honest client would send; the global
     model's dtype may differ (a server optimizer can widen it).
@@ -26,6 +26,6 @@ def upload(
             f"and {shapes[1]}. Pass what the server sent and what the honest client would send back."
         )
     return [
-        np.array(formula(w_g, w_l) if w_l.dtype.kind == "f" else w_l, dtype=w_l.dtype)
+        np.array(formula(w_g, w_l) if w_l.dtype.kind in "fc" else w_l, dtype=w_l.dtype)
         for w_g, w_l in zip(global_params, local_params, strict=True)
     ]

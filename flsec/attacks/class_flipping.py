@@ -3,8 +3,8 @@
 from typing import Literal
 
 import numpy as np
-import torch
 
+from flsec._tensors import is_tensor
 from flsec.attacks._labels import Labels, check_labels
 from flsec.errors import ConfigError
 from flsec.parameters import PositiveCount, check_parameters
@@ -27,6 +27,7 @@ def flip_classes(labels: Labels, num_classes: PositiveCount, mode: Literal["reve
         ConfigError: no integer array, or a label outside 0 to C - 1.
 
     Example:
+        >>> import torch
         >>> flip_classes(torch.tensor([0, 1, 9]), num_classes=10)
         tensor([9, 8, 0])
         >>> flip_classes(torch.tensor([0, 1, 9]), num_classes=10, mode="next")
@@ -37,7 +38,7 @@ def flip_classes(labels: Labels, num_classes: PositiveCount, mode: Literal["reve
     """
     check_labels(labels, "flip_classes")
     check_parameters(flip_classes, {"num_classes": num_classes, "mode": mode}, name="flip_classes")
-    wide = labels.long() if isinstance(labels, torch.Tensor) else labels.astype(np.int64)
+    wide = labels.long() if is_tensor(labels) else labels.astype(np.int64)
     outside = wide[(wide < 0) | (wide >= num_classes)]
     if len(outside):
         raise ConfigError(
@@ -45,6 +46,6 @@ def flip_classes(labels: Labels, num_classes: PositiveCount, mode: Literal["reve
             f"{outside[0].item()}. Use the data set's number of classes, and labels that count from 0."
         )
     flipped = num_classes - 1 - wide if mode == "reverse" else (wide + 1) % num_classes
-    if isinstance(labels, torch.Tensor):
+    if is_tensor(labels):
         return flipped.to(labels.dtype)
     return np.asarray(flipped, dtype=labels.dtype)

@@ -1,15 +1,22 @@
 """What attackers who work together see of a round."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from flsec.randomness import numpy_generator
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["CohortView", "Rehearsal"]
+
+# What an ``Adversary`` on the server sends its clients: which attacks it completes, class names joined by commas.
+ADVERSARY = "flsec-adversary"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +41,7 @@ class CohortView:
         own: (m, d) float32, the updates that the attackers would have uploaded without this attack. Not to be
             changed in place.
         own_ids: (m,), their client ids.
-        num_clients: n, how many clients' updates the server gets in this round, the attackers' included.
+        clients_per_round: n, how many clients' updates the server gets in this round, the attackers' included.
         global_parameters: (d,) float32, the model that the clients started from.
         round: the server's round, from 1.
         seed: of the attack.
@@ -47,7 +54,7 @@ class CohortView:
 
     own: Tensor
     own_ids: tuple[int, ...]
-    num_clients: int
+    clients_per_round: int
     global_parameters: Tensor
     round: int
     seed: int = 0

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
+from flsec._tensors import is_tensor
 from flsec.attacks._labels import Labels, check_labels
 from flsec.errors import ConfigError
 from flsec.parameters import Count, check_parameters
@@ -42,7 +42,7 @@ def flip_labels(labels: Labels, pairs: Sequence[Sequence[Count]]) -> Labels:
             f"flip_labels: a target must fit the labels' type, {labels.dtype}, at most {highest}; got "
             f"{too_high[0]}. Use a smaller class number, or labels of a wider type."
         )
-    flipped = labels.clone() if isinstance(labels, torch.Tensor) else labels.copy()
+    flipped = labels.clone() if is_tensor(labels) else labels.copy()
     for source, target in target_of.items():
         if source <= highest:
             flipped[labels == source] = target

@@ -37,18 +37,18 @@ def model_replacement(global_params: Sequence[Array], local_params: Sequence[Arr
 
 
 def replacement_boost(
-    boost: Positive | None, num_clients: PositiveCount | None, server_learning_rate: Positive, *, name: str
+    boost: Positive | None, clients_per_round: PositiveCount | None, server_learning_rate: Positive, *, name: str
 ) -> float:
     """Return the boost that an attacker was told, or the one that replaces the global model: n / eta.
 
     Args:
         boost: what the attacker was told; None: to be computed.
-        num_clients: n, how many updates the server averages in a round.
+        clients_per_round: n, how many updates the server averages in a round.
         server_learning_rate: eta, which the mean of the updates is multiplied by.
         name: who asks and under what name the boost goes there, such as ``"ModelReplacement needs scale"``.
 
     Raises:
-        ConfigError: neither boost nor num_clients.
+        ConfigError: neither boost nor clients_per_round.
 
     Example:
         >>> replacement_boost(None, 10, 0.5, name="ModelReplacement needs scale")
@@ -58,6 +58,6 @@ def replacement_boost(
     """
     if boost is not None:
         return boost
-    if num_clients is None:
-        raise ConfigError(f"{name}, or num_clients to compute it from, clients a round; got neither. For example: 10.")
-    return num_clients / server_learning_rate
+    if clients_per_round is None:
+        raise ConfigError(f"{name}, or clients_per_round to compute it from; got neither. For example: 10.")
+    return clients_per_round / server_learning_rate

@@ -35,10 +35,14 @@ def project_upload(global_params: Sequence[Array], local_params: Sequence[Array]
     """
     check_parameters(project_upload, {"max_norm": max_norm}, name="project_upload")
     squares = [
-        np.square(w_l.astype(np.float64) - w_g).sum()
+        np.square(np.abs(_wide(w_l) - w_g)).sum()
         for w_g, w_l in zip(global_params, local_params, strict=False)
-        if w_l.dtype.kind == "f" and np.shape(w_g) == w_l.shape  # other shapes are refused below
+        if w_l.dtype.kind in "fc" and np.shape(w_g) == w_l.shape  # other shapes are refused below
     ]
     norm = float(np.sqrt(sum(squares)))
     factor = max_norm / norm if norm > max_norm else 1.0
-    return upload(global_params, local_params, lambda w_g, w_l: w_g + factor * (w_l.astype(np.float64) - w_g))
+    return upload(global_params, local_params, lambda w_g, w_l: w_g + factor * (_wide(w_l) - w_g))
+
+
+def _wide(array: Array) -> Array:
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)

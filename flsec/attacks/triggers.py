@@ -2,19 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from flsec._tensors import is_tensor
 from flsec.attacks._labels import check_labels
 from flsec.errors import ConfigError
 from flsec.parameters import Count, PositiveCount, check_parameters
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["FeatureTrigger", "Trigger", "triggered_test_set"]
 
-Inputs = TypeVar("Inputs", NDArray[Any], torch.Tensor)
+Inputs = TypeVar("Inputs", NDArray[Any], "torch.Tensor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class Trigger:
         ConfigError: a parameter out of range, or an even plus.
 
     Example:
+        >>> import torch
         >>> Trigger(margin=0).apply(torch.zeros(1, 1, 4, 4))[0, 0]
         tensor([[0., 0., 0., 0.],
                 [0., 0., 0., 1.],
@@ -199,6 +203,7 @@ def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, 
         ConfigError: x and y differ in length, or no sample is left.
 
     Example:
+        >>> import torch
         >>> _, labels = triggered_test_set(torch.zeros(3, 1, 8, 8), torch.tensor([0, 7, 2]), Trigger(), target=7)
         >>> labels
         tensor([0, 2])
@@ -227,7 +232,7 @@ def _hashable(value: float | Sequence[float]) -> float | tuple[float, ...]:
 
 def _floating_copy(inputs: Inputs, name: str, min_dims: int) -> Inputs:
     """A copy to write to. Integer inputs are refused: 1.0 is white in a float image and black in one of bytes."""
-    if isinstance(inputs, torch.Tensor):
+    if is_tensor(inputs):
         floating = inputs.is_floating_point()
     else:
         floating = np.issubdtype(inputs.dtype, np.floating)
@@ -240,13 +245,13 @@ def _floating_copy(inputs: Inputs, name: str, min_dims: int) -> Inputs:
 
 
 def _copied(inputs: Inputs) -> Inputs:
-    return inputs.clone() if isinstance(inputs, torch.Tensor) else inputs.copy()
+    return inputs.clone() if is_tensor(inputs) else inputs.copy()
 
 
-def _is_wide_integer(inputs: NDArray[Any] | torch.Tensor) -> bool:
+def _is_wide_integer(inputs: "NDArray[Any] | torch.Tensor") -> bool:
     """Whether these are integers of more than a byte: token numbers, and not pixels."""
-    if isinstance(inputs, torch.Tensor):
-        integer = inputs.dtype in (torch.int16, torch.int32, torch.int64)
+    if is_tensor(inputs):
+        integer = str(inputs.dtype) in ("torch.int16", "torch.int32", "torch.int64")
     else:
         integer = inputs.dtype.kind in "iu" and inputs.dtype.itemsize > 1
     return integer and inputs.ndim > 0

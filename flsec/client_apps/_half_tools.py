@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from flsec.client_apps.base import client_id_of, round_of
+from flsec.client_apps._around import client_id_of, round_of
+from flsec.client_apps._client_data import is_pair
 from flsec.errors import ConfigError
 from flsec.randomness import generator
 from flsec.training import StepHook
@@ -70,7 +71,7 @@ def batch_at(data: Any, positions: Tensor) -> Tensor:
         data: an (x, y) pair of arrays, a torch ``Dataset``, or a ``DataLoader`` of one.
         positions: (k,) whole numbers.
     """
-    if isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
+    if is_pair(data):
         return torch.as_tensor(data[0][positions.numpy()])
     dataset = data.dataset if isinstance(data, DataLoader) else data
     if hasattr(dataset, "tensors"):
@@ -80,7 +81,7 @@ def batch_at(data: Any, positions: Tensor) -> Tensor:
 
 def count_examples(data: Any) -> int:
     """Return how many examples training data hold, in one of the forms of ``batch_at``."""
-    if isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
+    if is_pair(data):
         return len(data[1])
     dataset: Any = data.dataset if isinstance(data, DataLoader) else data
     return len(dataset)

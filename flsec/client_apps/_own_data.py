@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, default_collate
 
-from flsec.client_apps.poisoned import PoisonedDataset, _is_map_style
+from flsec.client_apps._client_data import is_pair
+from flsec.client_apps._reads import ReadsCounted
+from flsec.client_apps.poison import is_map_style
+from flsec.client_apps.poisoned_dataset import PoisonedDataset
 from flsec.errors import ConfigError
 
 __all__ = ["ExtendedDataset", "examples_at", "extended", "num_examples_of"]
@@ -19,10 +22,10 @@ __all__ = ["ExtendedDataset", "examples_at", "extended", "num_examples_of"]
 
 def num_examples_of(data: Any) -> int:
     """Return how many examples training data hold: an (x, y) pair of arrays, a ``Dataset``, a ``DataLoader`` of one."""
-    if _is_pair(data):
+    if is_pair(data):
         return len(data[1])
     dataset: Any = data.dataset if isinstance(data, DataLoader) else data
-    if not _is_map_style(dataset) or isinstance(dataset, tuple | list | dict):
+    if not is_map_style(dataset) or isinstance(dataset, tuple | list | dict):
         raise _refused(dataset)
     return len(dataset)
 
@@ -34,7 +37,7 @@ def examples_at(data: Any, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor
         data: as for ``num_examples_of``.
         positions: (k,).
     """
-    if _is_pair(data):
+    if is_pair(data):
         x, y = (torch.as_tensor(part[positions]) for part in data)
     else:
         dataset: Any = data.dataset if isinstance(data, DataLoader) else data
@@ -53,16 +56,16 @@ def extended(data: Any, x: Tensor, y: Tensor) -> Any:
         x: (k, ...) inputs to add.
         y: (k,) their labels.
     """
-    if _is_pair(data):
+    if is_pair(data):
         return type(data)([_joined(data[0], x), _joined(data[1], y)])
-    if isinstance(data, DataLoader) and _is_map_style(data.dataset):
+    if isinstance(data, DataLoader) and is_map_style(data.dataset):
         return _extended_loader(data, ExtendedDataset(data.dataset, x, y))
-    if _is_map_style(data) and not isinstance(data, tuple | list | dict):
+    if is_map_style(data) and not isinstance(data, tuple | list | dict):
         return ExtendedDataset(data, x, y)
     raise _refused(getattr(data, "dataset", data))
 
 
-class ExtendedDataset(Dataset[Any]):
+class ExtendedDataset(ReadsCounted, Dataset[Any]):
     """A view of a map-style data set of (input, label) pairs with samples added behind its own.
 
     Args:
@@ -79,6 +82,7 @@ class ExtendedDataset(Dataset[Any]):
         return len(self.dataset) + len(self.y)
 
     def __getitem__(self, position: Any) -> Any:
+        self.note_read()
         if isinstance(position, slice) or np.ndim(position):
             return default_collate([self[int(i)] for i in np.arange(len(self))[position]])
         added = range(len(self))[operator.index(position)] - len(self.dataset)
@@ -89,6 +93,7 @@ class ExtendedDataset(Dataset[Any]):
 
     def tensors(self, indices: Any = None) -> tuple[Tensor, Tensor]:
         """Return a batch at once where the clean data set can; see ``flsec.data.ArrayDataset.tensors``."""
+        self.note_read()
         if indices is None:
             return self._with_added(*self.dataset.tensors())
         positions = np.arange(len(self))[np.asarray(indices, dtype=np.intp)]
@@ -106,10 +111,6 @@ class ExtendedDataset(Dataset[Any]):
     def _example(self) -> tuple[Any, Any]:
         x, y = self.dataset[0]
         return x, y
-
-
-def _is_pair(data: Any) -> bool:
-    return isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "shape") for part in data)
 
 
 def _gives_batches(dataset: Any) -> bool:

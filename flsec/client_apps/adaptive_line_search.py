@@ -39,6 +39,9 @@ class AdaptiveLineSearch(CohortAttack):
     A defense that draws random numbers is tried with those that it is going to draw. Noted: gamma, damage, trials, and
     how many rows are accepted.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: ours, for any defense; after Shejwalkar and Houmansadr, "Manipulating the Byzantine", NDSS 2021, Sec. IV,
     who tune gamma on known rules.
     """

@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 from flsec.aggregation.sparsefed import Coordinates, num_coordinates
 from flsec.aggregation.top_k import top_k
 from flsec.attacks.cohort_view import CohortView
-from flsec.client_apps.base import AttackContext, NDArrays
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import AttackContext
 from flsec.client_apps.projected_gradient import ProjectedGradient
 from flsec.errors import ConfigError
 from flsec.training import get_weights
@@ -40,6 +41,9 @@ class AdaptiveTopK(ProjectedGradient):
 
     In the paper this does no better than the attack without that knowledge (Table 15): where the honest clients move
     the model, the attackers find little to gain.
+
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
 
     Source: Panda et al., SparseFed, AISTATS 2022, App. B.6.5, Algorithm 12; the guess is ours.
     """

@@ -31,6 +31,18 @@ class ALIE(CohortAttack):
     The attackers know how many clients take part, and nothing about the defense. A lone one cannot estimate a
     deviation, and uploads the mean that it knows.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import torch
+        >>> from flsec.attacks.cohort_view import CohortView
+        >>> view = CohortView(own=torch.tensor([[1.0], [3.0]]), own_ids=(4, 5), clients_per_round=6, round=1,
+        ...     global_parameters=torch.zeros(1), others=None)
+        >>> ALIE(z=1.0, ddof=0).poison_cohort(view)  # mean 2, deviation 1
+        tensor([[1.],
+                [1.]])
+
     Source: Baruch et al., "A Little Is Enough: Circumventing Defenses for Distributed Learning", NeurIPS 2019,
     Algorithm 3.
     """
@@ -50,7 +62,7 @@ class ALIE(CohortAttack):
     def poison_cohort(self, view: CohortView) -> Tensor:
         """Return m copies of mean - z std."""
         honest = honest_rows(view)
-        z = _z(view.num_clients, len(view.own)) if self.z is None else self.z
+        z = _z(view.clients_per_round, len(view.own)) if self.z is None else self.z
         view.notes["z"] = z
         if len(honest) <= self.ddof:
             view.notes["deviation"] = f"unknown: {len(honest)} update, ddof {self.ddof}"
@@ -58,13 +70,13 @@ class ALIE(CohortAttack):
 
 
 @functools.cache  # says it once, not every round
-def _z(num_clients: int, num_attackers: int) -> float:
-    z = alie_z(num_clients, num_attackers)
+def _z(clients_per_round: int, num_attackers: int) -> float:
+    z = alie_z(clients_per_round, num_attackers)
     if z == 0:
         logger.warning(
             "ALIE: %d attackers of %d clients are not enough to hide behind others; z is 0, and they upload the mean. "
             "Give z, such as z: 1.0.",
             num_attackers,
-            num_clients,
+            clients_per_round,
         )
     return z

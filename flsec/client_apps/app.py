@@ -11,7 +11,9 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from flsec import _npy
-from flsec.client_apps.base import as_array, decorated_by_mods, flower_context, three
+from flsec.client_apps._around import as_array, checked_result, flower_context
+from flsec.client_apps._mod import decorated_by_mods
+from flsec.client_apps.base import ClientDecorator, no_mod
 
 __all__ = ["numpy_client_app"]
 
@@ -30,9 +32,13 @@ def numpy_client_app(client_fn: Callable[[Context], Any], mods: list[Any] | None
         ``metrics``, in which ``num-examples`` is the client's count.
 
     Raises:
+        ConfigError: an attack itself among the mods, in place of its ``mod``.
         TypeError: in the client, whose reply is then an error: client_fn returned no NumPyClient, or the client
             something else than Flower's (parameters, num_examples, metrics).
     """
+    for mod in mods or ():
+        if isinstance(mod, ClientDecorator):
+            raise no_mod(mod)
     app = ClientApp(mods=mods)
 
     def build(context: Context) -> NumPyClient:
@@ -47,7 +53,7 @@ def numpy_client_app(client_fn: Callable[[Context], Any], mods: list[Any] | None
         record, config = _received(message)
         with flower_context(context):
             result = build(context).fit(_arrays(record), config)
-        arrays, num_examples, metrics = three(result, "fit")
+        arrays, num_examples, metrics = checked_result(result, "fit")
         # More or fewer arrays than names is for the server to judge, so that it can say who sent them.
         names = [*record, *(f"extra-{i}" for i in range(len(record), len(arrays)))]
         content = RecordDict(
@@ -63,7 +69,7 @@ def numpy_client_app(client_fn: Callable[[Context], Any], mods: list[Any] | None
         record, config = _received(message)
         with flower_context(context):
             result = build(context).evaluate(_arrays(record), config)
-        loss, num_examples, metrics = three(result, "evaluate")
+        loss, num_examples, metrics = checked_result(result, "evaluate")
         values = _numbers({**metrics, "loss": float(loss), "num-examples": num_examples})
         return Message(RecordDict({"metrics": values}), reply_to=message)
 

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from flwr.app import Context, Message
 from torch import Tensor, nn
 
 from flsec.attacks._mixing import num_added, repeated
 from flsec.attacks.back_gradient import optimised_poison
 from flsec.attacks.projected_gradient import wrong_labels
-from flsec.client_apps._inner_mod import context_for, run_inside
+from flsec.client_apps._around import FitResult, HonestFit, NDArrays
+from flsec.client_apps._client_data import DataChange
 from flsec.client_apps._own_data import examples_at, extended, num_examples_of
-from flsec.client_apps.base import Attack, AttackContext, FitResult, HonestFit, NDArrays, data_replaced
+from flsec.client_apps.base import Attack, AttackContext
 from flsec.errors import ConfigError
 from flsec.parameters import OpenFraction, Positive, PositiveCount
 from flsec.randomness import generator
@@ -44,11 +44,12 @@ class BackGradient(Attack):
 
     Inputs stay within the range of the samples that were drawn. They must be floating: tokens cannot be moved a little.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Munoz-Gonzalez et al., "Towards Poisoning of Deep Learning Algorithms with Back-gradient Optimization",
     AISec 2017, Algorithms 1 and 2; FedInv, "Evaluated Poisoning Attacks".
     """
-
-    poisons_data = True
 
     def __init__(
         self,
@@ -79,16 +80,12 @@ class BackGradient(Attack):
 
     def fit(self, client: Any, honest_fit: HonestFit, parameters: NDArrays, config: Any) -> FitResult:
         """Train on the client's data and the poison."""
-        context = context_for(self, client, config)
-        if not self.attacks(context):
-            return honest_fit(parameters, config)
+        context = self.context_for(client, config)
         model = self.model_factory().to(self.device)
         set_weights(model, parameters)
 
-        def poisoned(dataset: Any) -> Any:
-            return self._poisoned(dataset, context, model)
-
-        with data_replaced(client, self.data_attribute, poisoned, type(self).__name__):
+        change = DataChange(type(self).__name__, lambda dataset: self._poisoned(dataset, context, model))
+        with change.at_work(), change.in_place_of(client, self.data_attribute):
             return honest_fit(parameters, config)
 
     def poisoned_dataset(self, dataset: Any, context: AttackContext) -> Any:
@@ -141,6 +138,3 @@ class BackGradient(Attack):
             bounds=(low, high),
         )
         return found.cpu()
-
-    def _run_mod(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-        return run_inside(self, message, context, call_next)

@@ -1,18 +1,22 @@
 """The BadNets backdoor on a client."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from flsec._tensors import is_tensor
 from flsec.attacks.badnets import badnets_indices
 from flsec.attacks.triggers import FeatureTrigger, Trigger, triggered_test_set
 from flsec.client_apps.base import Attack, AttackContext, Predict
-from flsec.client_apps.poisoned import Poison
+from flsec.client_apps.poison import Poison
 from flsec.metrics.attack_success import attack_success_rate
 from flsec.parameters import Count, Fraction, PositiveCount
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["BadNets"]
 
@@ -30,6 +34,15 @@ class BadNets(Attack):
         value: what the pixels or features are set to; one number, or one per channel or feature.
         features: for tabular data: the features to set to ``value``, instead of a patch.
         options: see ``Attack``.
+
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flsec.client_apps.base import AttackContext
+        >>> attack = BadNets(target=7, fraction=1.0, features=[0], value=5.0)
+        >>> attack.poisoned_dataset((np.zeros((1, 3)), np.array([2])), AttackContext(round=1, client_id=0))
+        (array([[5., 0., 0.]]), array([7]))
 
     Source: Gu, Dolan-Gavitt and Garg, "BadNets", 2017; FedInv, "Adversary Parameters" (8 % of the samples).
     """
@@ -68,5 +81,8 @@ class BadNets(Attack):
         return {"attack_success": attack_success_rate(predict(triggered), labels, self.target)}
 
     def _relabel(self, labels: Any) -> Any:
-        full = torch.full_like if isinstance(labels, torch.Tensor) else np.full_like
-        return full(labels, self.target)
+        if not is_tensor(labels):
+            return np.full_like(labels, self.target)
+        import torch
+
+        return torch.full_like(labels, self.target)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from flsec.attacks.class_flipping import flip_classes
 from flsec.client_apps.base import Attack, AttackContext
-from flsec.client_apps.poisoned import Poison
+from flsec.client_apps.poison import Poison
 from flsec.parameters import PositiveCount
 
 __all__ = ["ClassFlipping"]
@@ -18,6 +18,16 @@ class ClassFlipping(Attack):
         num_classes: C, the number of classes of the data.
         mode: ``"reverse"``: C - 1 - y; ``"next"``: (y + 1) mod C.
         options: see ``Attack``.
+
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps.base import AttackContext
+        >>> attack, trainset = ClassFlipping(num_classes=10), (np.zeros((3, 2)), np.array([0, 4, 9]))
+        >>> attack.poisoned_dataset(trainset, AttackContext(round=1, client_id=0))[1]
+        array([9, 5, 0])
 
     Source: DiverseFL, Sec. IV-A (the printed c_n - c would be out of range for class 0); FedInv, label flip.
     """

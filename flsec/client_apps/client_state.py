@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
-from flsec.client_apps.base import as_array, client_id_of, context_of, round_of
+from flsec.client_apps._around import as_array, client_id_of, context_of, round_of
 from flsec.errors import ConfigError
 
 __all__ = ["ClientState", "prune_states", "state_folder"]

@@ -21,6 +21,18 @@ class Colluding(CohortAttack):
     Goes with any other attack by the same clients, listed before it: data poisoning, an attack on the upload, or none.
     Their uploads agree bit by bit, whatever process each of them runs in.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import torch
+        >>> from flsec.attacks.cohort_view import CohortView
+        >>> view = CohortView(own=torch.tensor([[1.0], [3.0]]), own_ids=(4, 5), clients_per_round=6, round=1,
+        ...     global_parameters=torch.zeros(1), others=None)
+        >>> Colluding().poison_cohort(view)
+        tensor([[2.],
+                [2.]])
+
     Source: Panda et al., SparseFed, AISTATS 2022, Sec. 3.2 ("Colluding attack"): all attackers upload the same update.
     There they compute one; the mean is ours.
     """

@@ -9,8 +9,9 @@ from torch import Tensor
 from flsec.attacks._mixing import num_added, repeated
 from flsec.attacks.edge_case_backdoor import edge_case_indices, split_held_out
 from flsec.attacks.projection import project_upload
+from flsec.client_apps._around import NDArrays
 from flsec.client_apps._own_data import extended, num_examples_of
-from flsec.client_apps.base import Attack, AttackContext, NDArrays, Predict
+from flsec.client_apps.base import Attack, AttackContext, Predict
 from flsec.parameters import Count, Fraction, OpenFraction, Positive
 from flsec.randomness import generator
 
@@ -37,11 +38,12 @@ class EdgeCaseBackdoor(Attack):
 
     Who attacks and when does not change which edge cases are trained on and which are held out: the seed alone does.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Wang et al., "Attack of the Tails: Yes, You Really Can Backdoor Federated Learning", NeurIPS 2020, Sec. 3:
     black-box, and with ``max_norm`` PGD, projected once a round; stack ``ModelReplacement`` around it for the third.
     """
-
-    poisons_data = True
 
     def __init__(
         self,
@@ -65,6 +67,11 @@ class EdgeCaseBackdoor(Attack):
         self.held_out = held_out
         self.fraction = fraction
         self.max_norm = max_norm
+
+    @property
+    def poisons_update(self) -> bool:
+        """Whether the upload is projected."""
+        return self.max_norm is not None
 
     @functools.cached_property
     def edge_cases(self) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flsec.aggregation.siren import ALARM
+from flsec.aggregation._siren_keys import ALARM
 from flsec.client_apps.base import Attack, AttackContext
 
 __all__ = ["FalseAlarm"]
@@ -19,7 +19,17 @@ class FalseAlarm(Attack):
         adversaries: see ``Attack``.
         camp: see ``Attack``.
         data_attribute: see ``Attack``.
+        attack_state: see ``Attack``.
+        state_arrays: see ``Attack``.
         seed: see ``Attack``.
+
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flsec.client_apps.base import AttackContext
+        >>> FalseAlarm().poison_metrics({"siren-alarm": 0, "train-loss": 0.2}, AttackContext(round=1, client_id=0))
+        {'siren-alarm': 1, 'train-loss': 0.2}
 
     Source: SIREN, Sec. 4.2 ("malicious clients can deliberately fake alarms") and Sec. 4.4, Case 3; all hostile clients
     of the released program do so.

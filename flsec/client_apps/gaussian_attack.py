@@ -3,7 +3,8 @@
 from typing import Any
 
 from flsec.attacks.gaussian_attack import gaussian_attack
-from flsec.client_apps.base import Attack, AttackContext, NDArrays
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import Attack, AttackContext
 from flsec.parameters import Positive
 
 __all__ = ["GaussianAttack"]
@@ -15,6 +16,16 @@ class GaussianAttack(Attack):
     Args:
         std: their standard deviation, in parameter units.
         options: see ``Attack``.
+
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps.base import AttackContext
+        >>> (uploaded,) = GaussianAttack(std=0.1).poison_update([np.ones(4)], [np.ones(4)], AttackContext(1, 0))
+        >>> uploaded.shape, bool((uploaded == 1).any())
+        ((4,), False)
 
     Source: FedInv, "Byzantine Attacks", Gaussian attack.
     """

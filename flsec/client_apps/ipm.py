@@ -22,6 +22,18 @@ class IPM(CohortAttack):
         options: see ``Attack``, and ``knowledge``: ``"all"``: the mean of all others' updates, as in the paper;
             ``"colluders"``: of their own honest ones. Nothing is known about the defense.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import torch
+        >>> from flsec.attacks.cohort_view import CohortView
+        >>> view = CohortView(own=torch.tensor([[1.0], [3.0]]), own_ids=(4, 5), clients_per_round=6, round=1,
+        ...     global_parameters=torch.zeros(1), others=torch.tensor([[2.0], [4.0]]))
+        >>> IPM(epsilon=0.5).poison_cohort(view)
+        tensor([[-1.5000],
+                [-1.5000]])
+
     Source: Xie et al., "Fall of Empires: Breaking Byzantine-Tolerant SGD by Inner Product Manipulation", UAI 2020.
     """
 

@@ -32,6 +32,9 @@ class KrumAttack(CohortAttack):
     The direction is that of the mean of all known updates, the attackers' own honest ones included: where the model
     would go without an attack.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Fang et al., "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", USENIX Security 2020,
     Sec. 4.2; FedInv, "Byzantine Attacks", Krum attack.
     """

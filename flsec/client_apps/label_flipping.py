@@ -1,18 +1,22 @@
 """Label flipping on a client."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from flsec.attacks.label_flipping import flip_labels
 from flsec.client_apps.base import Attack, AttackContext, Predict
-from flsec.client_apps.poisoned import Poison
+from flsec.client_apps.poison import Poison
 from flsec.errors import ConfigError
 from flsec.metrics.attack_success import source_to_target_rate
 from flsec.parameters import Count
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["LabelFlipping"]
 
@@ -28,6 +32,17 @@ class LabelFlipping(Attack):
 
     Raises:
         ConfigError: neither or both of (source, target) and pairs, or pairs that contradict each other.
+
+    Example:
+        >>> from flwr.client import NumPyClient
+        >>> @LabelFlipping(pairs=[(3, 9), (9, 3)])
+        ... class Client(NumPyClient):
+        ...     trainset = (np.zeros((3, 2)), np.array([3, 9, 5]))
+        ...     def fit(self, parameters, config):
+        ...         x, y = self.trainset
+        ...         return parameters, len(y), {"labels": y.tolist()}
+        >>> Client().fit([np.zeros(1)], {})[2]
+        {'labels': [9, 3, 5]}
 
     Source: Tolpegin et al., ESORICS 2020; FedMLSecurity, Sec. 3.2; SIREN, Sec. 5.3.
     """

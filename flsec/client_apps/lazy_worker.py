@@ -3,14 +3,15 @@
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator, Mapping
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
-from flwr.app import Context, Message
+from numpy.typing import NDArray
 
+from flsec._bfloat16 import widened
 from flsec.attacks.lazy_worker import lazy_worker
-from flsec.client_apps.base import Attack, AttackContext, FitResult, HonestFit, NDArrays, client_id_of, round_of
+from flsec.client_apps._around import NDArrays, client_id_of, round_of
+from flsec.client_apps.base import Attack, AttackContext
 from flsec.client_apps.client_state import ClientState
 from flsec.parameters import NonNegative
 
@@ -33,6 +34,14 @@ class LazyWorker(Attack):
     which it behaves; see ``ClientState``. Its own training still runs, for the number of examples and the metrics, and
     its outcome is discarded.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flsec.client_apps.base import AttackContext
+        >>> LazyWorker().poison_update([np.array([1.0])], [np.array([1.5])], AttackContext(round=1, client_id=0))
+        [array([1.])]
+
     Source: Lin, Du and Liu, "Free-riders in Federated Learning: Attacks and Defenses", 2019 (delta weights, noise of
     0.001); Fraboni, Vidal and Lorenzi, AISTATS 2021 (plain and disguised free-riding, decay); FedMLSecurity, Table 2.
     """
@@ -50,41 +59,31 @@ class LazyWorker(Attack):
         self.std = (0.001 if mode == "noise" else 0.0) if std is None else std
         self.decay = decay
 
-    def fit(self, client: Any, honest_fit: HonestFit, parameters: NDArrays, config: Any) -> FitResult:
-        """Run one round, and keep the global model for the next."""
-        with self._memory(client, parameters, config):
-            return super().fit(client, honest_fit, parameters, config)
-
     def poison_update(self, global_: NDArrays, local: NDArrays, context: AttackContext) -> NDArrays:
         """Return the upload that took no training."""
         when, previous = _kept.get() or (context.round, None)
         return lazy_worker(
             global_,
             local,
-            previous_params=previous,
+            previous_params=None if previous is None else widened(previous),
             rounds=max(1, context.round - when),
             std=self.std * max(1, context.round) ** -self.decay,
             generator=context.generator("lazy_worker"),
         )
 
-    def _run_mod(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-        if message.metadata.message_type.split(".")[0] != "train":
-            return call_next(message, context)
-        config: Mapping[str, Any] = next(iter(message.content.config_records.values()), {})
-        received: Mapping[str, Any] = next(iter(message.content.array_records.values()), {})
-        client = SimpleNamespace(context=context)
-        with self._memory(client, [array.numpy() for array in received.values()], dict(config)):
-            return super()._run_mod(message, context, call_next)
+    def honest_state(self, global_: NDArray[Any], local: NDArray[Any]) -> NDArray[Any]:
+        """Return the global model's statistics, as nothing was trained; counters go on."""
+        return local if local.dtype.kind in "biu" else global_.astype(local.dtype)
 
     @contextlib.contextmanager
-    def _memory(self, client: Any, parameters: NDArrays, config: Mapping[str, Any]) -> Iterator[None]:
+    def in_round(self, client: Any, parameters: Callable[[], NDArrays], config: Mapping[str, Any]) -> Iterator[None]:
         """Have the global model of the round before at hand, and keep this one's."""
         if self.mode != "delta" or not self._may_attack(client_id_of(client)):
             yield
             return
         state = ClientState(client, config)
         kept = state.load("lazy_worker")
-        state.save("lazy_worker", [np.array(round_of(config)), *parameters])
+        state.save("lazy_worker", [np.array(round_of(config)), *parameters()])
         token = _kept.set(None if kept is None else (int(kept[0]), kept[1:]))
         try:
             yield

@@ -24,6 +24,18 @@ class Mimic(CohortAttack):
     harm where clients' data differ; with alike data it does next to none. In a round without honest clients the
     attackers upload what they have.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import torch
+        >>> from flsec.attacks.cohort_view import CohortView
+        >>> view = CohortView(own=torch.tensor([[1.0], [3.0]]), own_ids=(4, 5), clients_per_round=6, round=1,
+        ...     global_parameters=torch.zeros(1), others=torch.tensor([[2.0], [2.0], [9.0]]))
+        >>> Mimic().poison_cohort(view)
+        tensor([[9.],
+                [9.]])
+
     Source: Karimireddy et al., "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022,
     Sec. 3.2.
     """

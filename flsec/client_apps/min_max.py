@@ -25,6 +25,9 @@ class MinMax(CohortAttack):
 
     The gamma that was chosen is noted.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for
     Federated Learning", NDSS 2021, Sec. IV (Min-Max attack).
     """

@@ -5,15 +5,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from flwr.app import Context, Message
 from torch import Tensor, nn
 
 from flsec.attacks.cohort_view import CohortView
 from flsec.attacks.minimizing_distance_backdoor import clip_to_range, minimizing_distance
-from flsec.client_apps._inner_mod import context_for, run_inside
+from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
 from flsec.client_apps._own_data import examples_at, num_examples_of
 from flsec.client_apps.badnets import BadNets
-from flsec.client_apps.base import FitResult, HonestFit, Knowledge, NDArrays, three
+from flsec.client_apps.base import Knowledge
 from flsec.parameters import Count, Fraction, NonNegative, PositiveCount
 from flsec.randomness import generator
 from flsec.training import Training, set_weights
@@ -46,6 +45,9 @@ class MinimizingDistanceBackdoor(BadNets):
 
     ``success`` is that of ``BadNets``.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Baruch, Baruch and Goldberg, "A Little Is Enough", NeurIPS 2019, Sec. 4.2; FedMLSecurity, Table 2. The
     paper's attackers compute one model together, from the mean of their honest ones; here each has its own.
     """
@@ -77,11 +79,9 @@ class MinimizingDistanceBackdoor(BadNets):
 
     def fit(self, client: Any, honest_fit: HonestFit, parameters: NDArrays, config: Any) -> FitResult:
         """Train honestly, then on towards the backdoor."""
-        context = context_for(self, client, config)
-        if not self.attacks(context):
-            return honest_fit(parameters, config)
+        context = self.context_for(client, config)
         global_ = [np.array(array) for array in parameters]
-        local, num_examples, metrics = three(honest_fit(parameters, config), "fit")
+        local, num_examples, metrics = checked_result(honest_fit(parameters, config), "fit")
         with self.data_replaced(client, context):
             data = getattr(client, self.data_attribute)
             x, y = examples_at(data, np.arange(num_examples_of(data)))
@@ -99,7 +99,12 @@ class MinimizingDistanceBackdoor(BadNets):
             num_rounds=self.num_rounds,
         )
         typed = [array.astype(honest.dtype, copy=False) for array, honest in zip(uploaded, local, strict=True)]
-        return typed, num_examples, metrics
+        return self.with_honest_state(typed, global_, local, client=client), num_examples, metrics
+
+    @property
+    def poisons_cohort(self) -> bool:
+        """Whether updates are moved into the range of others."""
+        return self.knowledge != "own"
 
     def poison_cohort(self, view: CohortView) -> Tensor:
         """Return the attackers' updates, each coordinate in the range of honest ones."""
@@ -108,6 +113,3 @@ class MinimizingDistanceBackdoor(BadNets):
         clipped = clip_to_range(view.own, view.honest, z=self.z)
         view.notes["clipped_share"] = float((clipped != view.own).double().mean())
         return clipped
-
-    def _run_mod(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-        return run_inside(self, message, context, call_next)

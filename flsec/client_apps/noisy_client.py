@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from flsec.aggregation.noisy_median import STD, noisy_upload
-from flsec.client_apps._half_tools import round_generator
-from flsec.client_apps.base import FitResult, HonestFit, NDArrays, three
+from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
 from flsec.client_apps.client_half import ClientHalf
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative
@@ -33,11 +31,14 @@ class NoisyClient(ClientHalf):
 
     def fit(self, client: Any, honest_fit: HonestFit, parameters: NDArrays, config: Any) -> FitResult:
         """Train as ever, then perturb."""
+        from flsec.aggregation.noisy_median import STD, noisy_upload  # which load torch
+        from flsec.client_apps._half_tools import round_generator
+
         std = config.get(STD, self.std)
         if std is None:
             raise ConfigError(f"NoisyClient needs std: the NoisyMedian wrapper sends it as {STD!r}; or pass std=.")
         noise = round_generator(client, config, self.seed, "noisy median")
-        local, num_examples, metrics = three(honest_fit(parameters, config), "fit")
+        local, num_examples, metrics = checked_result(honest_fit(parameters, config), "fit")
         return noisy_upload(local, float(std), noise), num_examples, metrics
 
 

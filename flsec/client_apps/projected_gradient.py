@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from flsec.aggregation.adaptive_clipping import adaptive_max_norm
 from flsec.aggregation.sparsefed import Coordinates
 from flsec.attacks.projected_gradient import projected_gradient, wrong_labels
-from flsec.client_apps.base import Attack, AttackContext, NDArrays, Predict
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import Attack, AttackContext, Predict
 from flsec.errors import ConfigError
 from flsec.parameters import Positive, PositiveCount
 from flsec.randomness import generator
@@ -45,6 +46,9 @@ class ProjectedGradient(Attack):
 
     The client's own training still runs, and its outcome is discarded. ``success`` is the paper's attack accuracy: the
     share of the auxiliary set that the global model classifies as the attackers want.
+
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
 
     Source: Panda et al., SparseFed, AISTATS 2022, Algorithm 6, Sec. 3.2 ("Colluding attack") and App. B.8.
     """

@@ -3,7 +3,8 @@
 from typing import Any, Literal
 
 from flsec.attacks.random_attack import random_attack
-from flsec.client_apps.base import Attack, AttackContext, NDArrays
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import Attack, AttackContext
 from flsec.parameters import Positive
 
 __all__ = ["RandomAttack"]
@@ -16,6 +17,16 @@ class RandomAttack(Attack):
         scale: bound of the uniform weights, or standard deviation of the Gaussian ones.
         distribution: ``"uniform"`` draws from [-scale, scale], ``"gaussian"`` from N(0, scale^2).
         options: see ``Attack``.
+
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps.base import AttackContext
+        >>> (uploaded,) = RandomAttack(scale=0.5).poison_update([np.ones(9)], [np.ones(9)], AttackContext(1, 0))
+        >>> uploaded.shape, bool((abs(uploaded) <= 0.5).all())
+        ((9,), True)
 
     Source: FedMLSecurity, Sec. 3.1, Byzantine attack, random mode.
     """

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from flsec.aggregation.rsa import DELTA, GRADIENT_SCALE, rsa_gradient
+from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
 from flsec.client_apps._half_tools import step_hook
-from flsec.client_apps.base import FitResult, HonestFit, NDArrays, three
 from flsec.client_apps.client_half import ClientHalf
 from flsec.client_apps.client_state import ClientState
 from flsec.parameters import NonNegative, Positive
@@ -53,7 +53,7 @@ class RSAClient(ClientHalf):
         )
         with step_hook(client, pull, type(self).__name__):
             result = honest_fit(parameters if own is None else own, config)
-        local, num_examples, metrics = three(result, "fit")
+        local, num_examples, metrics = checked_result(result, "fit")
         state.save("rsa", local)
         return local, num_examples, metrics
 

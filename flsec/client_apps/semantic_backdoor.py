@@ -1,17 +1,21 @@
 """The semantic backdoor on a client."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from flsec.attacks.label_flipping import flip_labels
 from flsec.client_apps.base import Attack, AttackContext, Predict
-from flsec.client_apps.poisoned import Poison
+from flsec.client_apps.poison import Poison
 from flsec.errors import ConfigError
 from flsec.parameters import Count
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["SemanticBackdoor"]
 
@@ -31,6 +35,13 @@ class SemanticBackdoor(Attack):
 
     Raises:
         ConfigError: neither or both of (source, target) and pairs, or pairs that contradict each other.
+
+    Example:
+        >>> from flsec.client_apps.base import AttackContext
+        >>> attack = SemanticBackdoor(source=7, target=1)
+        >>> x, y = attack.poisoned_dataset((np.zeros((3, 2)), np.array([7, 4, 7])), AttackContext(1, 0))
+        >>> y
+        array([1, 4, 1])
 
     Source: Bagdasaryan et al., AISTATS 2020, Sec. 4.1; Sun et al., 2019; SparseFed, Sec. 3.2 and App. B.5 (7 -> 1 and
     4 -> 9); DiverseFL, Sec. IV-B (4 -> 9).

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subset, TensorDataset, default_collate
 
-from flsec.aggregation.siren import ALARM, ALARM_RULE, CLIENT_TOLERANCE, HELD_OUT, AlarmRule, siren_alarm
-from flsec.client_apps.base import FitResult, HonestFit, NDArrays, data_replaced, three
+from flsec._tensors import is_loader
+from flsec.aggregation._siren_keys import ALARM, ALARM_RULE, CLIENT_TOLERANCE, HELD_OUT, AlarmRule
+from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
+from flsec.client_apps._client_data import attribute_replaced, is_pair, no_such_data
 from flsec.client_apps.client_half import ClientHalf
 from flsec.client_apps.client_state import ClientState
 from flsec.errors import ConfigError
@@ -73,15 +74,19 @@ class SirenClient(ClientHalf):
 
     def fit(self, client: Any, honest_fit: HonestFit, parameters: NDArrays, config: Any) -> FitResult:
         """Test the global model, then train it or the client's own."""
+        name = type(self).__name__
+        if getattr(client, self.data_attribute, None) is None:
+            raise no_such_data(client, self.data_attribute, name)
         share = float(config.get(HELD_OUT, self.held_out))
         state = ClientState(client, config)
         own = state.load("siren")
-        count = _held_out_count(getattr(client, self.data_attribute, ()), share)
+        count = _held_out_count(getattr(client, self.data_attribute), share)
         alarm = own is not None and count > 0 and self._alarm(client, parameters, own, count, config)
         start = own if alarm and own is not None else parameters
-        with data_replaced(client, self.data_attribute, lambda data: _rest(data, count), type(self).__name__):
+        rest = _rest(getattr(client, self.data_attribute), count)
+        with attribute_replaced(client, self.data_attribute, rest, name):
             result = honest_fit(start, config)
-        local, num_examples, metrics = three(result, "fit")
+        local, num_examples, metrics = checked_result(result, "fit")
         state.save("siren", local)
         return local, num_examples, {**metrics, ALARM: int(alarm)}
 
@@ -92,6 +97,8 @@ class SirenClient(ClientHalf):
             self._accuracy(client, [np.array(array) for array in arrays], x, y) for arrays in (parameters, own)
         )
         tolerance = float(config.get(CLIENT_TOLERANCE, self.client_tolerance))
+        from flsec.aggregation.siren import siren_alarm  # which loads torch
+
         return siren_alarm(global_accuracy, own_accuracy, tolerance, config.get(ALARM_RULE, self.alarm_rule))
 
     def _accuracy(self, client: Any, parameters: NDArrays, x: Any, y: Any) -> float:
@@ -108,22 +115,9 @@ class SirenClient(ClientHalf):
 siren_client = SirenClient  # reads better above a class
 
 
-class _Rest(Subset[Any]):
-    """A view of a data set without its first examples, for one that hands out whole batches."""
-
-    def tensors(self, indices: Any = None) -> Any:
-        """Return a batch at once; see ``flsec.data.ArrayDataset.tensors``."""
-        positions = np.asarray(self.indices)
-        return self.dataset.tensors(positions if indices is None else positions[np.asarray(indices)])  # type: ignore[attr-defined]
-
-
-def _is_pair(data: Any) -> bool:
-    return isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "shape") for part in data)
-
-
 def _held_out_count(data: Any, share: float) -> int:
     """Return how many examples are held out: the share, rounded down, but one if there are two or more."""
-    dataset = data[1] if _is_pair(data) else data.dataset if isinstance(data, DataLoader) else data
+    dataset = data[1] if is_pair(data) else data.dataset if is_loader(data) else data
     if not hasattr(dataset, "__len__"):
         raise ConfigError(
             "SirenClient: training data must be a torch Dataset with positions and a length, a DataLoader of one, or "
@@ -134,37 +128,17 @@ def _held_out_count(data: Any, share: float) -> int:
 
 def _first(data: Any, count: int) -> tuple[Any, Any]:
     """Return the first examples as a batch (x, y)."""
-    if _is_pair(data):
+    if is_pair(data):
         return data[0][:count], data[1][:count]
-    dataset: Any = data.dataset if isinstance(data, DataLoader) else data
-    if callable(getattr(dataset, "tensors", None)):
-        return dataset.tensors(np.arange(count))  # type: ignore[no-any-return]
-    x, y = default_collate([dataset[i] for i in range(count)])
-    return x, y
+    from flsec.client_apps._held_out import first_examples
+
+    return first_examples(data, count)
 
 
 def _rest(data: Any, count: int) -> Any:
     """Return the training data without the first examples."""
-    if _is_pair(data):
+    if is_pair(data):
         return type(data)([data[0][count:], data[1][count:]])
-    if isinstance(data, TensorDataset):
-        return TensorDataset(*(tensor[count:] for tensor in data.tensors))
-    if not isinstance(data, DataLoader):
-        view = _Rest if callable(getattr(data, "tensors", None)) else Subset
-        return view(data, range(count, len(data)))
-    if not isinstance(data.sampler, RandomSampler | SequentialSampler) or data.batch_size is None:
-        raise ConfigError(
-            "SirenClient: examples can be held out of a DataLoader with a batch_size and, at most, shuffle=True; this "
-            f"one has a {type(data.sampler).__name__} and batch_size {data.batch_size}. Hold the data set instead, and "
-            "make the DataLoader in fit."
-        )
-    return DataLoader(
-        _rest(data.dataset, count),
-        batch_size=data.batch_size,
-        shuffle=isinstance(data.sampler, RandomSampler),
-        num_workers=data.num_workers,
-        collate_fn=data.collate_fn,
-        pin_memory=data.pin_memory,
-        drop_last=data.drop_last,
-        generator=data.generator,
-    )
+    from flsec.client_apps._held_out import without_first
+
+    return without_first(data, count)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from flsec.aggregation.soteria import LAYER, PERCENTILE, Percentile, representation_and_sensitivity, soteria_pruned
+from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
 from flsec.client_apps._half_tools import batch_at, count_examples, round_generator
-from flsec.client_apps.base import FitResult, HonestFit, NDArrays, three
 from flsec.client_apps.client_half import ClientHalf
 from flsec.errors import ConfigError
 from flsec.parameters import PositiveCount
@@ -69,7 +69,7 @@ class SoteriaClient(ClientHalf):
         random = round_generator(client, config, self.seed, "soteria")
         r, sensitivity = representation_and_sensitivity(model, layer, self._inputs(client, model, random))
         pruned = soteria_pruned(r, sensitivity, float(config.get(PERCENTILE, self.percentile))).cpu().numpy()
-        local, count, metrics = three(honest_fit(parameters, config), "fit")
+        local, count, metrics = checked_result(honest_fit(parameters, config), "fit")
         place = weight_names(model).index(f"{name}.weight" if name else "weight")
         uploaded = list(local)
         uploaded[place] = np.where(pruned, sent[place], local[place]).astype(np.asarray(local[place]).dtype)

@@ -8,8 +8,9 @@ from torch import Tensor
 from flsec.attacks._mixing import num_added, repeated
 from flsec.attacks.model_replacement import model_replacement, replacement_boost
 from flsec.attacks.targeted_poisoning import choose_targets
+from flsec.client_apps._around import NDArrays
 from flsec.client_apps._own_data import extended, num_examples_of
-from flsec.client_apps.base import Attack, AttackContext, NDArrays, Predict
+from flsec.client_apps.base import Attack, AttackContext, Predict
 from flsec.metrics.confidence import misclassification_confidence
 from flsec.parameters import Count, OpenFraction, Positive, PositiveCount
 from flsec.randomness import generator
@@ -31,7 +32,7 @@ class TargetedPoisoning(Attack):
         fraction: share of the chosen samples in what an attacker trains on, added to its own samples and repeated;
             1/2 weighs both goals alike.
         boost: factor of the upload's update, lambda; null: computed.
-        num_clients: n, how many updates the server averages in a round, for a boost of n / eta.
+        clients_per_round: n, how many updates the server averages in a round, for a boost of n / eta.
         server_learning_rate: eta, for the same.
         options: see ``Attack``.
 
@@ -39,14 +40,12 @@ class TargetedPoisoning(Attack):
     classified as wanted, and the model's mean confidence in the wanted labels.
 
     Raises:
-        ConfigError: neither boost nor num_clients.
+        ConfigError: neither boost nor clients_per_round.
 
     Source: Bhagoji et al., "Analyzing Federated Learning through an Adversarial Lens", ICML 2019, Sec. 3 (targeted
     model poisoning with explicit boosting); SIREN, Sec. 2.2; SparseFed, Sec. 3.2. The paper alternates between the two
     goals and boosts one part of the update; here both are trained jointly and the whole update is boosted.
     """
-
-    poisons_data = True
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class TargetedPoisoning(Attack):
         target: Count | None = None,
         fraction: OpenFraction = 0.5,
         boost: Positive | None = None,
-        num_clients: PositiveCount | None = None,
+        clients_per_round: PositiveCount | None = None,
         server_learning_rate: Positive = 1.0,
         **options: Any,
     ) -> None:
@@ -68,7 +67,7 @@ class TargetedPoisoning(Attack):
         self.target = target
         self.fraction = fraction
         needed = f"{type(self).__name__} needs boost"
-        self.boost = replacement_boost(boost, num_clients, server_learning_rate, name=needed)
+        self.boost = replacement_boost(boost, clients_per_round, server_learning_rate, name=needed)
 
     @functools.cached_property
     def targets(self) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from flwr.client import NumPyClient
 from numpy.typing import NDArray
 
-from flsec.client_apps.base import round_of
+from flsec.client_apps._around import round_of
 from flsec.errors import ConfigError
 from flsec.randomness import generator
 from flsec.training import StepHook, Training, evaluate, get_weights, set_weights, train

@@ -34,6 +34,9 @@ class TrimmedMeanAttack(CohortAttack):
     For the trimmed mean, and as it is for the median. The direction is that of the mean of all known updates, the
     attackers' own honest ones included. Attackers draw independently of each other.
 
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
     Source: Fang et al., "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", USENIX Security 2020,
     Sec. 4.3 and 4.4.
     """

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from flsec.aggregation.flwbc import SCALE, wbc_perturbation
+from flsec.client_apps._around import FitResult, HonestFit, NDArrays
 from flsec.client_apps._half_tools import round_generator, step_hook
-from flsec.client_apps.base import FitResult, HonestFit, NDArrays
 from flsec.client_apps.client_half import ClientHalf
 from flsec.parameters import NonNegative
 from flsec.training import StepHook

@@ -1,7 +1,8 @@
 """The zero attack on a client."""
 
 from flsec.attacks.zero_attack import zero_attack
-from flsec.client_apps.base import Attack, AttackContext, NDArrays
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.base import Attack, AttackContext
 
 __all__ = ["ZeroAttack"]
 
@@ -13,7 +14,18 @@ class ZeroAttack(Attack):
         adversaries: see ``Attack``.
         camp: see ``Attack``.
         data_attribute: see ``Attack``.
+        attack_state: see ``Attack``.
+        state_arrays: see ``Attack``.
         seed: see ``Attack``.
+
+    Raises:
+        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps.base import AttackContext
+        >>> ZeroAttack().poison_update([np.ones(2)], [np.full(2, 3.0)], AttackContext(round=1, client_id=0))
+        [array([0., 0.])]
 
     Source: FedMLSecurity, Sec. 3.1, Byzantine attack, zero mode.
     """

@@ -1,20 +1,23 @@
 """Predictions and labels from numpy, torch or a list, as two matching vectors."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from flsec._tensors import is_tensor
 from flsec.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Labels", "matching"]
 
-Labels = npt.ArrayLike | torch.Tensor  # (n,) integers
+Labels = Union[npt.ArrayLike, "torch.Tensor"]  # (n,) integers
 
 
 def _vector(labels: Labels, name: str) -> npt.NDArray[np.int64]:
-    array: npt.NDArray[Any] = np.asarray(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
+    array: npt.NDArray[Any] = np.asarray(labels.cpu() if is_tensor(labels) else labels)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ConfigError(
             f"{name} must be a vector of integer labels; got shape {array.shape}, dtype {array.dtype}. "

@@ -134,7 +134,7 @@ class DefenseEntry(Component):
 
 
 # What an attack's constructor may ask for by name, beside what every attack is given.
-SUPPLIED_TO_ATTACKS = ("auxiliary_data", "model_factory", "training", "num_clients", "num_rounds", "device")
+SUPPLIED_TO_ATTACKS = ("auxiliary_data", "model_factory", "training", "clients_per_round", "num_rounds", "device")
 
 
 class AttackEntry(Component):
@@ -631,7 +631,7 @@ def _attack_stand_ins(config: Config) -> dict[str, Any]:
         "auxiliary_data": (torch.zeros(2, 1), torch.arange(2)),
         "model_factory": lambda: torch.nn.Linear(1, 1),
         "training": config.training,
-        "num_clients": config.simulation.cohort_size,
+        "clients_per_round": config.simulation.cohort_size,
         "num_rounds": config.simulation.num_rounds,
         "device": "cpu",
     }

@@ -74,7 +74,7 @@ class Experiment:
             "client_sample_share": self.config.data.client_sample_share,
             "model_factory": self.new_model,
             "training": self.training,
-            "num_clients": self.config.simulation.cohort_size,
+            "clients_per_round": self.config.simulation.cohort_size,
             "num_rounds": self.config.simulation.num_rounds,
             "device": pick_device(self.config.simulation.device),
         }

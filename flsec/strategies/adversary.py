@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from flsec.attacks.cohort_view import CohortView, Rehearsal
+from flsec.attacks.cohort_view import ADVERSARY, CohortView, Rehearsal
 from flsec.client_apps.base import Attack, AttackContext
 from flsec.errors import ConfigError
 from flsec.strategies._rehearsal import rehearse
@@ -56,6 +56,11 @@ class Adversary(RobustStrategy):
         """Never: what it drops, it has made itself."""
         return False
 
+    def client_config(self, server_round: int) -> dict[str, Any]:
+        """Return which attacks are completed here; clients that do not hear of theirs refuse to train."""
+        names = dict.fromkeys(type(attack).__name__ for attack in self.attacks)
+        return {ADVERSARY: ",".join(names)} if names else {}
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Return the cohort with the attackers' rows in place of what they sent."""
         chosen: dict[str, Any] = {}
@@ -81,7 +86,7 @@ class Adversary(RobustStrategy):
         view = CohortView(
             own=cohort.updates[rows],
             own_ids=tuple(cohort.client_ids[i] for i in rows),
-            num_clients=len(cohort),
+            clients_per_round=len(cohort),
             global_parameters=cohort.global_parameters,
             round=cohort.round,
             seed=attack.seed,

@@ -41,5 +41,5 @@ def test_a_boost_that_is_computed():
     assert replacement_boost(None, 20, 1.0, name=name) == 20
     assert replacement_boost(None, 20, 0.1, name=name) == pytest.approx(200)
     assert replacement_boost(4.0, 20, 0.1, name=name) == 4  # what is told goes first
-    with pytest.raises(ConfigError, match="SomeAttack needs scale, or num_clients to compute it from"):
+    with pytest.raises(ConfigError, match="SomeAttack needs scale, or clients_per_round to compute it from"):
         replacement_boost(None, None, 1.0, name=name)

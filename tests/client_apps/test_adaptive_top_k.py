@@ -42,7 +42,7 @@ def view(rehearse, start=START, m=3):
     return CohortView(
         own=own,
         own_ids=tuple(range(m)),
-        num_clients=m + 5,
+        clients_per_round=m + 5,
         round=2,
         seed=5,
         others=own.repeat(2, 1)[:5],
@@ -146,7 +146,7 @@ def test_integer_buffers_have_no_place():
     seen = CohortView(
         own=torch.zeros(2, len(start)),
         own_ids=(0, 1),
-        num_clients=4,
+        clients_per_round=4,
         round=2,
         rehearse=lambda rows: Rehearsal(wanted, torch.ones(2, dtype=torch.bool)),
         global_parameters=start,

@@ -124,10 +124,11 @@ def test_inputs_of_any_kind_pass_a_label_attack_as_they_are():
 
 def test_no_item_is_touched_before_it_is_asked_for():
     clean = Items()
-    view(FLIP, clean, look=lambda d: (len(d), d))
-    assert clean.touched == []
-    view(STAMP, clean, look=lambda d: (len(d), DataLoader(d), Subset(d, [1]), random_split(d, [4, 6])))
-    assert clean.touched == []
+    view(FLIP, clean, look=lambda d: (len(d), d, d[7]))
+    assert clean.touched == [7]
+    view(STAMP, clean, look=lambda d: (len(d), DataLoader(d), Subset(d, [1]), random_split(d, [4, 6]), d[8]))
+    assert clean.touched == [7, 8]
+    clean.touched.clear()
     view(FLIP, clean, look=lambda d: (d[3], d[-1], [d[i] for i in (5, 5)]))
     assert clean.touched == [3, -1, 5, 5]
 

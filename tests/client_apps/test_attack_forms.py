@@ -93,7 +93,8 @@ def _colluding(w, coordinates=None):
     set_weights(model := ToyNetwork(), w)
     same_for_all = generator(7, ROUND, purpose="projected gradient")
     settings = {"max_norm": 5.0, "learning_rate": 0.1, "generator": same_for_all, "coordinates": coordinates}
-    return projected_gradient(model, x[chosen], wanted, **settings)
+    uploaded = projected_gradient(model, x[chosen], wanted, **settings)
+    return [a if a.dtype.kind == "f" else own for a, own in zip(uploaded, _honest(w), strict=True)]  # counters go on
 
 
 CASES = {

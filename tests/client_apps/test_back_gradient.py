@@ -4,14 +4,12 @@ import torch
 from torch import nn
 
 from flsec.attacks.adversaries import Adversaries
-from flsec.client_apps import AttackContext, BackGradient, ModelReplacement, TorchClient, poisoned
-from flsec.client_apps._inner_mod import _Waiting
-from flsec.client_apps.base import left_for_the_client
+from flsec.client_apps import AttackContext, BackGradient, ModelReplacement, TorchClient
 from flsec.data import ArrayDataset
 from flsec.errors import ConfigError
 from flsec.models.build import build_model
 from flsec.training import Training, evaluate, get_weights, set_weights
-from tests.client_apps.toys import same
+from tests.client_apps.toys import arrays, context, message, message_app, same
 
 SHAPE, CLASSES = (1, 4, 4), 3
 TRAINING = Training(learning_rate=0.5, steps=5, batch_size=1.0)
@@ -148,6 +146,6 @@ def test_tokens_cannot_be_moved_and_functions_cannot_be_reached():
     worker.trainset = (torch.zeros(6, 4, dtype=torch.int64), torch.arange(6) % 3)
     with pytest.raises(ConfigError, match=r"takes floating ones; got torch.int64.*label_flipping"):
         make()(worker).fit(get_weights(network()), CONFIG)
-    with left_for_the_client(_Waiting(make())), pytest.raises(ConfigError, match="goes around a client's fit"):
-        poisoned(client().trainset)
+    with pytest.raises(ConfigError, match="goes around a client's fit"):
+        message_app([make().mod])(message("train", arrays(), CONFIG), context())
     assert isinstance(network(), nn.Module)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flsec.client_apps import ClientState, prune_states, state_folder
-from flsec.client_apps.base import flower_context
+from flsec.client_apps._around import flower_context
 from flsec.errors import ConfigError
 from tests.client_apps.toys import arrays, context, same
 

@@ -88,7 +88,7 @@ def view(attack, own, others, rule="median", asked=None, round_=3, seed=5):
     return CohortView(
         own=own,
         own_ids=tuple(range(10, 10 + len(own))),
-        num_clients=len(own) + len(others),
+        clients_per_round=len(own) + len(others),
         round=round_,
         seed=seed,
         global_parameters=torch.zeros(own.shape[1]),

@@ -7,7 +7,7 @@ import pytest
 
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import LazyWorker, numpy_client_app, state_folder
-from flsec.client_apps.base import flower_context
+from flsec.client_apps._around import flower_context
 from flsec.errors import ConfigError
 from tests.client_apps.toys import CLIENT, Toy, arrays, context, message, same, toy_fn
 

@@ -4,6 +4,7 @@ import torch
 
 from flsec.attacks import CohortView, clip_to_range
 from flsec.attacks.adversaries import Adversaries
+from flsec.attacks.cohort_view import ADVERSARY
 from flsec.client_apps import BadNets, MinimizingDistanceBackdoor, TorchClient
 from flsec.data import ArrayDataset
 from flsec.errors import ConfigError
@@ -13,7 +14,7 @@ from tests.client_apps.toys import same
 
 SHAPE, CLASSES = (1, 6, 6), 3
 TRAINING = Training(learning_rate=0.3, epochs=10, batch_size=8)
-CONFIG = {"server-round": 3}
+CONFIG = {"server-round": 3, ADVERSARY: "MinimizingDistanceBackdoor"}
 
 
 def network():
@@ -105,7 +106,7 @@ def test_honest_rounds_and_seeds():
     who = Adversaries(num_clients=5, ids=[2], first_round=3)
     attack = make(adversaries=who)
     for client_id, round_ in ((2, 2), (1, 3)):
-        config = {"server-round": round_}
+        config = {**CONFIG, "server-round": round_}
         assert same(upload(attack, client_id, config), upload(lambda c: c, client_id, config))
     assert same(upload(attack), upload(make()))
     assert not same(upload(attack), upload(make(seed=6)))
@@ -119,7 +120,7 @@ def view(others=True, attackers=3, seed=0):
     return CohortView(
         own=5 * torch.randn(attackers, 20, generator=random),
         own_ids=tuple(range(attackers)),
-        num_clients=attackers + 8,
+        clients_per_round=attackers + 8,
         global_parameters=torch.zeros(20),
         round=1,
         others=torch.randn(8, 20, generator=random) if others else None,

@@ -38,12 +38,12 @@ def test_the_boost_is_told_or_n_over_eta():
     honest = honest_update()
     for settings, boost in (
         ({"scale": 4.0}, 4),
-        ({"num_clients": 20}, 20),
-        ({"num_clients": 20, "server_learning_rate": 0.1}, 200),
-        ({"scale": 4.0, "num_clients": 20, "server_learning_rate": 0.5}, 4),
+        ({"clients_per_round": 20}, 20),
+        ({"clients_per_round": 20, "server_learning_rate": 0.1}, 200),
+        ({"scale": 4.0, "clients_per_round": 20, "server_learning_rate": 0.5}, 4),
     ):
         np.testing.assert_allclose(update(ModelReplacement(**settings)), boost * honest, rtol=1e-3, atol=1e-4)
-    with pytest.raises(ConfigError, match="ModelReplacement needs scale, or num_clients to compute it from"):
+    with pytest.raises(ConfigError, match="ModelReplacement needs scale, or clients_per_round to compute it from"):
         ModelReplacement()
 
 
@@ -51,7 +51,7 @@ def test_it_replaces_the_mean_of_a_server_with_any_learning_rate():
     """One attacker, the others at rest: the new global model is the attacker's."""
     start, honest = get_weights(network()), honest_update()
     for eta in (1.0, 0.25):
-        sent = update(ModelReplacement(num_clients=10, server_learning_rate=eta))
+        sent = update(ModelReplacement(clients_per_round=10, server_learning_rate=eta))
         np.testing.assert_allclose(eta * sent / 10, honest, rtol=1e-3, atol=1e-5)
     assert start[0].dtype == np.float32
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from flsec.client_apps import AttackContext, BadNets
 from flsec.client_apps._own_data import ExtendedDataset, examples_at, extended, num_examples_of
-from flsec.client_apps.poisoned import poison_dataset
+from flsec.client_apps.poison import poison_dataset
 from flsec.data import ArrayDataset
 from flsec.errors import ConfigError
 from tests.client_apps.toys import data

@@ -87,13 +87,13 @@ def test_the_update_is_boosted_by_n_over_eta():
     plain = update_of(make(boost=1.0))
     for settings, factor in (
         ({"boost": 5.0}, 5),
-        ({"boost": None, "num_clients": 10}, 10),
-        ({"boost": None, "num_clients": 10, "server_learning_rate": 0.5}, 20),
-        ({"boost": 2.0, "num_clients": 10}, 2),  # what is told goes before what is computed
+        ({"boost": None, "clients_per_round": 10}, 10),
+        ({"boost": None, "clients_per_round": 10, "server_learning_rate": 0.5}, 20),
+        ({"boost": 2.0, "clients_per_round": 10}, 2),  # what is told goes before what is computed
     ):
         for ours, theirs in zip(update_of(make(**settings)), plain, strict=True):
             np.testing.assert_allclose(ours, factor * theirs, rtol=1e-3, atol=1e-5)
-    with pytest.raises(ConfigError, match="TargetedPoisoning needs boost, or num_clients"):
+    with pytest.raises(ConfigError, match="TargetedPoisoning needs boost, or clients_per_round"):
         make(boost=None)
 
 

@@ -248,7 +248,12 @@ EXACT = [
         "Legal here: name, num_byzantine, weighting, max_weight_ratio, max_num_examples, device.",
     ),
     ("bias: 0.5", "alpha: 0.5", 7, "data.partition.alpha: no such key. Legal here: name, bias, by, num_groups."),
-    ("scale: 4.0", "seed: 4", 21, "attacks[0].seed: no such key. Legal here: name, scale, camp."),
+    (
+        "scale: 4.0",
+        "seed: 4",
+        21,
+        "attacks[0].seed: no such key. Legal here: name, scale, camp, attack_state, state_arrays.",
+    ),
     (
         "{name: fedavg}",
         "{name: fedadam, bata_1: 0.9}",

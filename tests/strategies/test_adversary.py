@@ -74,7 +74,7 @@ def test_the_attackers_rows_are_replaced_and_nobody_elses(api):
     torch.testing.assert_close(after - before, (others.sum(dim=0) + 2 * crafted) / 8, rtol=1e-5, atol=1e-5)
     (view,) = attack.views
     assert view.own_ids == ATTACKERS
-    assert view.num_clients == 8
+    assert view.clients_per_round == 8
     torch.testing.assert_close(view.own.double(), torch.stack([rows[i] for i in ATTACKERS]), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(view.others.double(), others, rtol=1e-5, atol=1e-5)
 

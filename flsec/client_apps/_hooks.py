@@ -1,0 +1,132 @@
+"""What a class of attacks overrides, and what an attack is by that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from flsec.attacks.cohort_view import CohortView
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps.poison import Poison, poison_dataset
+from flsec.randomness import numpy_generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["AttackContext", "AttackHooks", "Predict"]
+
+
+@dataclass(frozen=True)
+class AttackContext:
+    """What an attacker knows when it acts.
+
+    Attributes:
+        round: the server's round, from 1; 0 if the server does not say.
+        client_id: the client's partition id; -1 if it is not known.
+        config: the fit configuration that the server sent.
+        seed: the seed of the run.
+    """
+
+    round: int
+    client_id: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """Return this client's random numbers for one purpose in this round."""
+        return numpy_generator(self.seed, self.round, self.client_id, purpose)
+
+
+class Predict(Protocol):
+    """The global model, as an attack's ``success`` may ask it."""
+
+    def __call__(self, inputs: Tensor, /) -> Tensor:
+        """Return the predicted classes (k,) of inputs (k, ...)."""
+        ...
+
+    def logits(self, inputs: Tensor, /) -> Tensor:
+        """Return the logits (k, C) of inputs (k, ...)."""
+        ...
+
+
+class AttackHooks:
+    """What an attack changes: a subclass of ``Attack`` overrides the methods that it needs."""
+
+    def poison(self, num_examples: int, context: AttackContext) -> Poison:
+        """Return how this client's training data are changed; by default not at all.
+
+        Args:
+            num_examples: how many examples the client has.
+            context: round, client and randomness.
+        """
+        return Poison()
+
+    def poison_update(self, global_: NDArrays, local: NDArrays, context: AttackContext) -> NDArrays:
+        """Return what is uploaded in place of the trained parameters; by default those.
+
+        Args:
+            global_: the parameters that the server sent.
+            local: the parameters after training, same shapes. Not to be changed in place.
+            context: round, client and randomness.
+        """
+        return local
+
+    def poison_metrics(self, metrics: Mapping[str, Any], context: AttackContext) -> dict[str, Any]:
+        """Return what is reported beside the upload; by default what the client reports.
+
+        Args:
+            metrics: the client's own, not to be changed in place.
+            context: round, client and randomness.
+        """
+        return dict(metrics)
+
+    def poison_cohort(self, view: CohortView) -> Tensor:
+        """Return the (m, d) updates that the attackers of a round upload in place of ``view.own``; by default those.
+
+        Args:
+            view: what they know of the round.
+        """
+        return view.own
+
+    def success(self, predict: Predict, x: Tensor, y: Tensor, predictions: Tensor) -> dict[str, float | None]:
+        """Return how far this attack reaches its goal on clean test data, by the name of each measure.
+
+        For the metrics of a simulation; by default there is nothing to measure beyond accuracy.
+
+        Args:
+            predict: maps inputs (k, ...) to predicted classes (k,); its ``logits`` maps them to logits (k, C).
+            x: (n, ...) test inputs.
+            y: (n,) their true labels.
+            predictions: (n,) the model's predictions for x.
+        """
+        return {}
+
+    def poisoned_dataset(self, dataset: Any, context: AttackContext) -> Any:
+        """Return training data changed as ``poison`` says, or otherwise; the data themselves are not changed."""
+        return poison_dataset(dataset, lambda num_examples: self.poison(num_examples, context))
+
+    @property
+    def poisons_data(self) -> bool:
+        """Whether this attack changes the training data."""
+        return self._overrides("poison", "poisoned_dataset")
+
+    @property
+    def poisons_update(self) -> bool:
+        """Whether this attack changes the upload."""
+        return self._overrides("poison_update")
+
+    @property
+    def poisons_metrics(self) -> bool:
+        """Whether this attack changes what the client reports."""
+        return self._overrides("poison_metrics")
+
+    @property
+    def poisons_cohort(self) -> bool:
+        """Whether the attackers of a round decide together what they upload."""
+        return self._overrides("poison_cohort")
+
+    def _overrides(self, *names: str) -> bool:
+        return any(getattr(type(self), name) is not getattr(AttackHooks, name) for name in names)
