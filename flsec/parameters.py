@@ -41,14 +41,17 @@ OpenFraction = Annotated[float, Gt(0), Lt(1)]
 def parameters_of(target: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Parameter]]:
     """Return {name: (type with its limits, parameter)} of a function or of a class's constructor.
 
-    A constructor that takes ``**options`` passes them to its base class, whose parameters are then included.
+    A constructor that takes ``**options`` passes them to its base class, whose parameters are then included. Where
+    annotations name what cannot be found at run time, the types are ``Any``.
     """
     if isinstance(target, type):
         owner = next(cls for cls in target.__mro__ if "__init__" in vars(cls))
+        if owner is object:  # whose signature takes anything, and which takes nothing
+            return {}
         function = inspect.unwrap(vars(owner)["__init__"])
     else:
         owner, function = None, inspect.unwrap(target)
-    hints = typing.get_type_hints(function, include_extras=True)
+    hints = _hints(function)
     parameters = inspect.signature(function).parameters
     found = {
         name: (hints.get(name, Any), parameter)
@@ -59,6 +62,13 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Pa
         for name, entry in parameters_of(owner.__mro__[1]).items():
             found.setdefault(name, entry)
     return found
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except (AttributeError, NameError, TypeError):  # names that only type checkers import, or no annotations at all
+        return {}
 
 
 def checked(cls: type) -> None:
@@ -99,7 +109,7 @@ def check_parameters(target: Callable[..., Any], values: Mapping[str, Any], *, n
     known = parameters_of(target)
     for key, value in values.items():
         if key not in known:
-            raise ConfigError(f"{name}: unknown parameter {key!r}; it takes {', '.join(sorted(known))}.")
+            raise ConfigError(f"{name}: unknown parameter {key!r}; it takes {', '.join(sorted(known))}.", parameter=key)
         try:
             _adapter(target, key).validate_python(value)
         except ValidationError as error:
@@ -107,7 +117,7 @@ def check_parameters(target: Callable[..., Any], values: Mapping[str, Any], *, n
             inner = "".join(f"[{part!r}]" for part in first["loc"] if isinstance(part, int))
             allowed = describe_type(known[key][0])
             raise ConfigError(
-                f"{name}: {key}{inner} {_requirement(first)}; got {value!r}. Allowed: {allowed}."
+                f"{name}: {key}{inner} {_requirement(first)}; got {value!r}. Allowed: {allowed}.", parameter=key
             ) from None
 
 

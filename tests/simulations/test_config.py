@@ -8,20 +8,16 @@ from pydantic import ValidationError
 
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import ATTACKS, SignFlipping
-from flsec.data import load_dataset
 from flsec.errors import ConfigError
+from flsec.simulations.checks import check_data
 from flsec.simulations.config import (
     Config,
-    build_adversaries,
-    build_attacks,
-    build_partition,
-    build_strategy,
-    check_data,
     load_config,
     make_config,
     packaged_experiments,
     resolve_experiment,
 )
+from flsec.simulations.resources import Resources
 from flsec.simulations.yaml_lines import dump
 from flsec.strategies import DEFENSES, Krum, NormClipping, OracleSGD
 
@@ -622,7 +618,7 @@ def test_a_model_of_ones_own_is_tried_on_the_data(write, monkeypatch):
 
 
 def test_check_data_returns_the_data(write):
-    assert check_data(load_config(write())).name == "digits"
+    assert check_data(load_config(write())).resources.dataset.name == "digits"
 
 
 # --- a config as a value ---------------------------------------------------------------------------------------
@@ -686,9 +682,8 @@ def test_a_config_cannot_be_changed(write):
 
 
 def test_the_strategy_is_nested_as_listed(write):
-    strategy = build_strategy(
-        load_config(write(), ["strategy={name: fedadam, eta: 0.5}", "simulation.clients_per_round=15"])
-    )
+    settings = ["strategy={name: fedadam, eta: 0.5}", "simulation.clients_per_round=15"]
+    strategy = Resources(load_config(write(), settings)).new_strategy()
     assert [type(wrapper) for wrapper in strategy.chain()] == [NormClipping, Krum]
     assert strategy.chain()[1].num_byzantine == 4
     base = strategy.base
@@ -698,38 +693,38 @@ def test_the_strategy_is_nested_as_listed(write):
 
 
 def test_without_defenses_the_strategy_is_flowers_own(write):
-    assert type(build_strategy(load_config(write(), ["defenses=[]"]))) is flower.FedAvg
+    assert type(Resources(load_config(write(), ["defenses=[]"])).new_strategy()) is flower.FedAvg
 
 
 def test_building_a_strategy_logs_nothing(write, caplog):
-    build_strategy(load_config(write()))
+    Resources(load_config(write())).new_strategy()
     assert not caplog.records
 
 
 def test_adversaries_are_told_what_the_run_knows(write):
     config = load_config(write(), ["adversaries={last_round_only: true, count: 3}"])
-    adversaries = build_adversaries(config)
+    adversaries = Resources(config).adversaries
     assert adversaries == Adversaries(num_clients=20, num_rounds=5, seed=7, count=3, last_round_only=True)
     assert [len(adversaries.active(round)) for round in (4, 5)] == [0, 3]
     none = load_config(write(), ["attacks=[]", "adversaries=null"])
-    assert build_adversaries(none) is None
+    assert Resources(none).adversaries is None
 
 
 def test_attacks_and_the_oracle_agree_on_who_attacks(write):
     config = load_config(write(("norm_clipping", "oracle_sgd")))
-    (attack,) = build_attacks(config, build_adversaries(config))
-    oracle = build_strategy(config)
+    resources = Resources(config)
+    (attack,) = resources.attacks
+    oracle = resources.new_strategy()
     assert isinstance(attack, SignFlipping)
     assert isinstance(oracle, OracleSGD)
     assert attack.scale == 4.0
     assert attack.seed == 7
-    assert attack.adversaries == oracle.adversaries == build_adversaries(config)
+    assert attack.adversaries == oracle.adversaries == resources.adversaries
 
 
 def test_the_partition_depends_on_the_seed_alone(write):
-    dataset = load_dataset("digits")
-    first, again = (build_partition(load_config(write()), dataset) for _ in range(2))
-    other = build_partition(load_config(write(), ["seed=8"]), dataset)
+    first, again = (Resources(load_config(write())).partition for _ in range(2))
+    other = Resources(load_config(write(), ["seed=8"])).partition
     assert len(first) == 20
     assert first.indices.tolist() == again.indices.tolist()
     assert first.indices.tolist() != other.indices.tolist()

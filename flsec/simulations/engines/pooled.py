@@ -21,8 +21,8 @@ from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flsec.errors import ConfigError
-from flsec.simulations._ray import check_workers_fit, connect
-from flsec.simulations.grid import CLIENT_FAILED, OwnGrid
+from flsec.simulations.engines.grid import CLIENT_FAILED, OwnGrid
+from flsec.simulations.engines.ray_cluster import check_workers_fit, connect
 
 __all__ = ["PooledGrid"]
 

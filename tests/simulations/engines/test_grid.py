@@ -6,7 +6,7 @@ import pytest
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flsec.simulations.grid import InProcessGrid, Interrupted, PartitionGrid
+from flsec.simulations.engines.grid import InProcessGrid, Interrupted, PartitionGrid
 
 
 def app_of(function: Any) -> ClientApp:

@@ -29,12 +29,14 @@ from flsec.parameters import Count, PositiveCount
 from flsec.randomness import numpy_generator, seed_for
 from flsec.reconstruction import INVERSIONS, Observation, Reconstruction, invert_observation
 from flsec.reconstruction.invert_observation import INVERSION_SUPPLIED
-from flsec.simulations._validation import Origin, Problem, built, located, plain, shown, validate
-from flsec.simulations.config import Component, Config, apply_override, load_config, make_config, resolve_experiment
-from flsec.simulations.experiment import Experiment
-from flsec.simulations.leakage_plots import plot_leakage, plot_pairs
+from flsec.simulations.config import apply_override, load_config, make_config, resolve_experiment
+from flsec.simulations.problems import Origin, Problem, as_yaml_data, as_yaml_text, blame_parameter, say_where
+from flsec.simulations.resources import Resources
 from flsec.simulations.run_folder import RunFolder
-from flsec.simulations.through import THROUGH, Through
+from flsec.simulations.schema import Component, Config, FolderName
+from flsec.simulations.signatures import validate
+from flsec.simulations.studies.leakage_plots import plot_leakage, plot_pairs
+from flsec.simulations.studies.through import THROUGH, Through
 from flsec.simulations.yaml_lines import read
 from flsec.strategies.cohort import Layout
 from flsec.training import get_weights, pick_device, weight_names
@@ -104,7 +106,7 @@ class ReconstructionStudy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    name: str = Field(min_length=1)
+    name: FolderName = Field(min_length=1)
     seed: Count = 0
     experiment: str | dict[str, Any] | None = Field(default=None, examples=["quickstart"])
     run: str | None = Field(default=None, examples=["runs/quickstart"])
@@ -135,13 +137,13 @@ class ReconstructionStudy(BaseModel):
     def changes(self) -> list[Through]:
         """Return what updates go through, in the order of the file."""
         return [
-            built(("through", index), entry.params, THROUGH.build, entry.name, entry.params)
+            blame_parameter(("through", index), entry.writable, THROUGH.build, entry.name, entry.params)
             for index, entry in enumerate(self.through)
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, defaults included, as plain data that loads to an equal study."""
-        settings: dict[str, Any] = plain(self.model_dump())
+        settings: dict[str, Any] = as_yaml_data(self.model_dump())
         return settings
 
 
@@ -161,29 +163,29 @@ def load_reconstruction(path: str | Path, overrides: Sequence[str] = ()) -> Reco
         apply_override(data, override, origin)
     name = Path(path).name.removesuffix(".yaml").removesuffix(".reconstruct")
     written = {"name": name, **{key: value for key, value in data.items() if value is not None}}
-    with located(origin):
+    with say_where(origin):
         study: ReconstructionStudy = validate(ReconstructionStudy, written)
     config = _experiment(study, origin)
     if study.experiment is not None:
         study = study.model_copy(update={"experiment": config.to_dict()})
     study._origin, study._config = origin, config
-    with located(origin):
+    with say_where(origin):
         _cross_check(study)
     return study
 
 
 def _experiment(study: ReconstructionStudy, origin: Origin) -> Config:
     """Return the experiment that a study is about; what is wrong in it is an error in its own file."""
-    with located(origin):
+    with say_where(origin):
         if (study.experiment is None) == (study.run is None):
             raise Problem(("experiment",), "give either experiment or run. For example: experiment: quickstart")
         if study.round is not None and study.run is None:
             raise Problem(("round",), "goes with run; of an experiment the untrained network is attacked.")
         if study.run is not None:
-            folder = built(("run",), (), RunFolder.open, Path(study.run))
+            folder = blame_parameter(("run",), (), RunFolder.open, Path(study.run))
             return load_config(folder.path / "config.yaml")
         if isinstance(study.experiment, str):
-            return load_config(built(("experiment",), (), resolve_experiment, study.experiment))
+            return load_config(blame_parameter(("experiment",), (), resolve_experiment, study.experiment))
     assert isinstance(study.experiment, dict)  # nothing else is left
     inside = {
         table: {path[1:]: value for path, value in getattr(origin, table).items() if path[:1] == ("experiment",)}
@@ -203,7 +205,9 @@ def _cross_check(study: ReconstructionStudy) -> None:
     for index, (entry, change) in enumerate(zip(study.through, study.changes(), strict=True)):
         for strength in change.strengths:
             if (entry.name, strength) in seen:
-                raise Problem(("through", index), f"{entry.name} {shown(strength)} stands there twice. Keep one.")
+                raise Problem(
+                    ("through", index), f"{entry.name} {as_yaml_text(strength)} stands there twice. Keep one."
+                )
             seen.add((entry.name, strength))
             if change.num_clients(strength) > available:
                 raise Problem(
@@ -243,7 +247,7 @@ class _Bench:
 
     def __init__(self, study: ReconstructionStudy):
         self.study = study
-        self.experiment = Experiment(study.config)
+        self.experiment = Resources(study.config)
         self.device = pick_device(study.config.simulation.device)
         self.model = self.experiment.new_model().to(self.device)
         done, self.sent = _attacked_weights(study, self.experiment)
@@ -333,14 +337,14 @@ class _Bench:
         )
 
 
-def _attacked_weights(study: ReconstructionStudy, experiment: Experiment) -> tuple[int, Arrays]:
+def _attacked_weights(study: ReconstructionStudy, experiment: Resources) -> tuple[int, Arrays]:
     """Return after how many rounds the attacked model was the global one, and its arrays."""
     model = experiment.new_model()
     if study.run is None or study.round == 0:
         return 0, get_weights(model)
     folder = RunFolder.open(Path(study.run))
     if study.round is not None:
-        done, state = built(("round",), (), folder.load_checkpoint, study.round)
+        done, state = blame_parameter(("round",), (), folder.load_checkpoint, study.round)
         return done, state["weights"]
     return study.config.simulation.num_rounds, _final_model(folder, weight_names(model))
 
@@ -377,7 +381,7 @@ def run_reconstruction(
     Raises:
         ConfigError: the data is not there or too small, the model does not fit it, or the folder holds another study.
     """
-    with located(study._origin):
+    with say_where(study._origin):
         bench = _Bench(study)
     folder = _folder(study)
     file = folder / "reconstruction.jsonl"
@@ -535,4 +539,8 @@ def leakage_table(folder: Path) -> Table:
 
 def _setting(row: Row) -> str:
     """Return what an update went through, in words."""
-    return f"{row['through']} {row['parameter']} {shown(row['strength'])}" if row["parameter"] else str(row["through"])
+    return (
+        f"{row['through']} {row['parameter']} {as_yaml_text(row['strength'])}"
+        if row["parameter"]
+        else str(row["through"])
+    )

@@ -15,7 +15,7 @@ from flsec.simulations import engine
 from flsec.simulations.cli import app
 from flsec.simulations.config import load_config, packaged_experiments
 from flsec.simulations.plots import plot_curves
-from flsec.simulations.sweep import load_sweep, run_sweep
+from flsec.simulations.studies.sweep import load_sweep, run_sweep
 
 GRID = """
 experiment:
