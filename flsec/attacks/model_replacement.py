@@ -59,5 +59,8 @@ def replacement_boost(
     if boost is not None:
         return boost
     if num_clients is None:
-        raise ConfigError(f"{name}, or num_clients to compute it from, clients a round; got neither. For example: 10.")
+        raise ConfigError(
+            f"{name}, or num_clients to compute it from, clients a round; got neither. For example: 10.",
+            parameter="num_clients",
+        )
     return num_clients / server_learning_rate

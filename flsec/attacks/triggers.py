@@ -59,7 +59,8 @@ class Trigger:
         if self.shape == "plus" and self.size % 2 == 0:
             raise ConfigError(
                 f"Trigger: a plus has a middle pixel, so size must be odd; got size={self.size}. "
-                f"Use size={self.size + 1}."
+                f"Use size={self.size + 1}.",
+                parameter="size",
             )
         object.__setattr__(self, "value", _hashable(self.value))
 
@@ -85,7 +86,8 @@ class Trigger:
         if images.shape[-3] != len(self.value):
             raise ConfigError(
                 f"Trigger.apply: value must be one number, or one per channel; got {len(self.value)} numbers for "
-                f"images of shape (..., C, H, W) = {tuple(images.shape)}. Give {images.shape[-3]} numbers."
+                f"images of shape (..., C, H, W) = {tuple(images.shape)}. Give {images.shape[-3]} numbers.",
+                parameter="value",
             )
         for channel, value in enumerate(self.value):
             stamped[..., channel, rows, columns] = value
@@ -97,7 +99,8 @@ class Trigger:
         if self.size + margin > min(height, width):
             raise ConfigError(
                 f"Trigger.apply: size + margin must be at most the image's side; got {self.size} + {margin} for "
-                f"images of {height} by {width} pixels. Use a smaller trigger, or images of shape (..., C, H, W)."
+                f"images of {height} by {width} pixels. Use a smaller trigger, or images of shape (..., C, H, W).",
+                parameter="size",
             )
         top, left = margin, margin
         if self.position == "center":
@@ -148,12 +151,14 @@ class FeatureTrigger:
         if not self.features or len(set(self.features)) < len(self.features):
             raise ConfigError(
                 f"FeatureTrigger: features must name at least one feature, each once; got {list(self.features)}. "
-                "Use for instance [0, 1, 2]."
+                "Use for instance [0, 1, 2].",
+                parameter="features",
             )
         if not isinstance(self.value, float) and len(self.value) != len(self.features):
             raise ConfigError(
                 f"FeatureTrigger: value must be one number, or one per feature; got {len(self.value)} numbers for "
-                f"{len(self.features)} features. Give {len(self.features)}."
+                f"{len(self.features)} features. Give {len(self.features)}.",
+                parameter="value",
             )
 
     def apply(self, inputs: Inputs) -> Inputs:
@@ -167,13 +172,15 @@ class FeatureTrigger:
         if tokens and not all(value.is_integer() for value in values):
             raise ConfigError(
                 f"FeatureTrigger.apply: value must be whole for inputs of {inputs.dtype}, such as token numbers; got "
-                f"{self.value}."
+                f"{self.value}.",
+                parameter="value",
             )
         stamped = _copied(inputs) if tokens else _floating_copy(inputs, "FeatureTrigger.apply", min_dims=1)
         if max(self.features) >= inputs.shape[-1]:
             raise ConfigError(
                 f"FeatureTrigger.apply: features must be at most {inputs.shape[-1] - 1} for inputs of shape "
-                f"(..., d) = {tuple(inputs.shape)}; got {max(self.features)}. Choose features that the data have."
+                f"(..., d) = {tuple(inputs.shape)}; got {max(self.features)}. Choose features that the data have.",
+                parameter="features",
             )
         for feature, value in zip(self.features, values, strict=True):
             stamped[..., feature] = int(value) if tokens else value
@@ -216,7 +223,8 @@ def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, 
     if not others.any():
         raise ConfigError(
             f"triggered_test_set: some sample must have another label than target={target}; got none among "
-            f"{len(y)}. Use the whole test set, or another target."
+            f"{len(y)}. Use the whole test set, or another target.",
+            parameter="target",
         )
     return trigger.apply(x[others]), y[others]
 
