@@ -93,6 +93,23 @@ class Trigger:
             stamped[..., channel, rows, columns] = value
         return stamped
 
+    def apply_to_each(self, images: Inputs) -> Inputs:
+        """Return a copy of a batch (k, ...) with the patch on each of its images.
+
+        To ``apply``, a table of k feature vectors is one image of k rows; here the first axis counts samples.
+
+        Raises:
+            ConfigError: the samples are no images, and as ``apply``.
+        """
+        dims = 2 if isinstance(self.value, float) else 3
+        if images.ndim <= dims:
+            shape = "(H, W) or (C, H, W)" if dims == 2 else "(C, H, W)"
+            raise ConfigError(
+                f"Trigger: a patch needs images, samples of shape {shape}; got samples of shape "
+                f"{tuple(images.shape[1:])}. For feature vectors and texts name features, such as features=[0, 1]."
+            )
+        return self.apply(images)
+
     def _pixels(self, height: int, width: int) -> tuple[list[int], list[int]]:
         """Rows and columns of the patch in an image of this size."""
         margin = 0 if self.position == "center" else self.margin
@@ -186,6 +203,19 @@ class FeatureTrigger:
             stamped[..., feature] = int(value) if tokens else value
         return stamped
 
+    def apply_to_each(self, inputs: Inputs) -> Inputs:
+        """Return a copy of a batch (k, ...) with the features of each sample set; the first axis counts samples.
+
+        Raises:
+            ConfigError: the samples are single numbers, and as ``apply``.
+        """
+        if inputs.ndim < 2:
+            raise ConfigError(
+                "FeatureTrigger: samples must be vectors (d,), or more of them; got a batch of shape "
+                f"{tuple(inputs.shape)}. Pass single numbers as vectors of one feature."
+            )
+        return self.apply(inputs)
+
 
 def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, target: Count) -> tuple[Inputs, Inputs]:
     """Return the test samples on which the attack success rate is measured.
@@ -193,7 +223,7 @@ def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, 
     Those of the target class are left out: a clean model that recognises them would count as a success.
 
     Args:
-        x: (k, ...) test inputs, as ``trigger.apply`` takes them. Not modified.
+        x: (k, ...) test inputs, as ``trigger.apply_to_each`` takes them. Not modified.
         y: (k,) true labels, the same kind of array as ``x``. Not modified.
         trigger: what the attacker stamps on inputs.
         target: the class that triggered inputs are to be taken for.
@@ -203,7 +233,7 @@ def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, 
         is the share of these that the model takes for ``target``.
 
     Raises:
-        ConfigError: x and y differ in length, or no sample is left.
+        ConfigError: x and y differ in length, no sample is left, or the trigger does not fit the samples.
 
     Example:
         >>> _, labels = triggered_test_set(torch.zeros(3, 1, 8, 8), torch.tensor([0, 7, 2]), Trigger(), target=7)
@@ -226,7 +256,7 @@ def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, 
             f"{len(y)}. Use the whole test set, or another target.",
             parameter="target",
         )
-    return trigger.apply(x[others]), y[others]
+    return trigger.apply_to_each(x[others]), y[others]
 
 
 def _hashable(value: float | Sequence[float]) -> float | tuple[float, ...]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
+from pydantic_core import SchemaError
 
 from flsec.parameters import describe_type, parameters_of
 from flsec.simulations.problems import Problem, as_yaml_data, as_yaml_text, has_yaml_notation, nearest
@@ -43,7 +44,7 @@ def _checkable(hint: Any) -> Any:
     """Return a type, or ``Any`` where pydantic cannot check it, as in a strategy of somebody else's."""
     try:
         create_model("Probe", __config__=_SETTINGS, value=(hint, ...))
-    except PydanticUserError:
+    except (PydanticUserError, SchemaError):
         return Any
     return hint
 

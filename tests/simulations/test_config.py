@@ -4,6 +4,8 @@ import random
 import pytest
 import torch
 from flwr.serverapp import strategy as flower
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from flsec.attacks.adversaries import Adversaries
@@ -16,9 +18,10 @@ from flsec.simulations.config import (
     make_config,
     packaged_experiments,
     resolve_experiment,
+    split_overrides,
 )
 from flsec.simulations.resources import Resources
-from flsec.simulations.yaml_lines import dump
+from flsec.simulations.yaml_lines import dump, parse_value
 from flsec.strategies import DEFENSES, Krum, NormClipping, OracleSGD
 
 EXPERIMENT = """\
@@ -533,6 +536,42 @@ def test_an_override_can_start_a_section_and_a_list(write):
 )
 def test_an_override_is_named_in_place_of_a_line(write, override, message):
     assert error_of(load_config, write(), [override]).startswith(message)
+
+
+def flow_values():
+    """Anything that can stand behind a setting's equals sign in one line."""
+    texts = st.text(alphabet="abc ,:=[]{}'\"\\#-\n", max_size=8)
+    leaves = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-2, 2) | texts
+    return st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["seed", "defenses.0.k", "output"]), flow_values()), max_size=4))
+def test_settings_in_one_line_are_cut_where_they_were_joined(settings):
+    written = [f"{key}={dump(value, flow=True)}" for key, value in settings]
+    for separator in (",", ", ", " ,"):
+        parts = split_overrides(separator.join(written))
+        assert parts == written
+    assert [parse_value(part.partition("=")[2]) for part in parts] == [value for _, value in settings]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", []),
+        (" , ,", []),
+        ("seed=3,", ["seed=3"]),
+        ("defenses=[{name: krum, num_byzantine: 2}],seed=3", ["defenses=[{name: krum, num_byzantine: 2}]", "seed=3"]),
+        ("name=it's,seed=3", ["name=it's", "seed=3"]),  # text that begins with neither quote nor bracket
+        ("name=a[1,seed=3", ["name=a[1", "seed=3"]),
+        ("name=a]b,seed=3", ["name=a]b", "seed=3"]),
+        ("name='it''s, so',seed=3", ["name='it''s, so'", "seed=3"]),
+        ('name="a\\",b",seed=3', ['name="a\\",b"', "seed=3"]),
+        ("model={name: mlp, note: it's},seed=3", ["model={name: mlp, note: it's}", "seed=3"]),
+        ("a=b='c,d=e", ["a=b='c", "d=e"]),
+    ],
+)
+def test_commas_inside_brackets_and_quotes_belong_to_the_value(text, parts):
+    assert split_overrides(text) == parts
 
 
 # --- the data --------------------------------------------------------------------------------------------------
