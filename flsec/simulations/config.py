@@ -125,32 +125,26 @@ _ADDRESSING = "Name a key of a section, or an entry of a list by its number from
 def split_overrides(text: str) -> list[str]:
     """Cut ``"seed=3,defenses=[{name: krum, num_byzantine: 2}]"`` at the commas that separate settings.
 
-    A comma inside brackets or inside a quoted text belongs to its value. As in YAML, brackets and quotes mean something
-    where a value begins, or within brackets, and are text elsewhere.
+    A comma separates where the value before it is complete in YAML: not within brackets, and not within quotes.
 
     Example:
         >>> split_overrides("seed=3,defenses=[{name: krum, num_byzantine: 2}]")
         ['seed=3', 'defenses=[{name: krum, num_byzantine: 2}]']
     """
-    parts, part, depth, quote = [], "", 0, ""
-    at_start = has_value = skip = False  # at_start: the next character begins a value
-    for char, following in zip(text, [*text[1:], ""], strict=True):
-        part += char
-        if skip:
-            skip = False
-        elif quote:
-            skip = (char == "\\" and quote == '"') or (char == quote == following == "'")
-            quote = "" if char == quote and not skip else quote
-        elif char in "'\"" and at_start:
-            quote, at_start = char, False
-        elif char in "[{" and (at_start or depth):
-            depth, at_start = depth + 1, True
-        elif char == "," and not depth:
-            parts.append(part[:-1])
-            part, at_start, has_value = "", False, False
-        else:
-            depth -= char in "]}" and depth > 0
-            begins = (char == "=" and not has_value) if not depth else char in ",:"
-            has_value = has_value or char == "="
-            at_start = begins or (at_start and char.isspace())
-    return [part.strip() for part in [*parts, part] if part.strip()]
+    parts: list[str] = []
+    waiting: list[str] = []
+    for piece in text.split(","):
+        waiting.append(piece)
+        part = ",".join(waiting)
+        if _is_complete(part.partition("=")[2]):
+            parts.append(part)
+            waiting = []
+    return [part.strip() for part in [*parts, ",".join(waiting)] if part.strip()]
+
+
+def _is_complete(value: str) -> bool:
+    try:
+        parse_value(value)
+    except ConfigError:
+        return False
+    return True

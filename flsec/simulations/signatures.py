@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
 
@@ -43,10 +43,15 @@ _SETTINGS = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed
 def _checkable(hint: Any) -> Any:
     """Return a type, or ``Any`` where pydantic cannot check it, as in a strategy of somebody else's."""
     try:
-        create_model("Probe", __config__=_SETTINGS, value=(hint, ...))
+        _probe(hint)
     except (PydanticUserError, SchemaError):
         return Any
     return hint
+
+
+def _probe(hint: Any) -> type[BaseModel]:
+    """Return a model with one field of this type; unlike a TypeAdapter it takes dataclasses."""
+    return create_model("Probe", __config__=_SETTINGS, value=(hint, ...))
 
 
 def values_with_defaults(
@@ -148,10 +153,10 @@ def example_value(hint: Any, default: Any = None) -> Any:
     """Return a value that a parameter of this type accepts: its default, or else the first of the usual that fits."""
     if default is not None and has_yaml_notation(default):
         return as_yaml_data(default)
-    adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    probe = _probe(hint)
     choices = typing.get_args(_bare(hint)) if typing.get_origin(_bare(hint)) is Literal else ()
     for value in (*choices, 0.1, 2, 1, 0, 0.5, 10, True, [0, 1], [[0, 1]], {"a": 0.5, "b": 0.5}, "name"):
         with contextlib.suppress(ValidationError):
-            adapter.validate_python(value)
+            probe.model_validate({"value": value})
             return value
     return None
