@@ -1,4 +1,4 @@
-"""The server's rounds: ask clients, aggregate, measure, record; and their checkpoints."""
+"""The server's side of a simulation: the rounds, their evaluation and their checkpoints, the same for all engines."""
 
 import functools
 import threading

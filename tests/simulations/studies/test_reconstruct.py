@@ -12,7 +12,13 @@ from flsec.simulations import engine
 from flsec.simulations.cli import main
 from flsec.simulations.config import load_config, packaged_experiments, resolve_experiment
 from flsec.simulations.resources import Resources
-from flsec.simulations.studies.reconstruct import _Bench, _cases, leakage_table, load_reconstruction, run_reconstruction
+from flsec.simulations.studies.reconstruct import (
+    Bench,
+    cases_of,
+    leakage_table,
+    load_reconstruction,
+    run_reconstruction,
+)
 from flsec.training import get_weights
 from tests.reconstruction.problems import gradients_of
 
@@ -57,7 +63,7 @@ def write(tmp_path):
 
 def bench(file, *overrides):
     study = load_reconstruction(file, overrides)
-    return _Bench(study), list(_cases(study))
+    return Bench(study), list(cases_of(study))
 
 
 def flat(observation):
