@@ -237,3 +237,7 @@ def main() -> None:
         )
         errors.print_exception()
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

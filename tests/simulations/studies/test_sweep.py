@@ -194,7 +194,7 @@ def test_one_axis_of_numbers_is_drawn_with_its_marks(
 ) -> None:
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(
-        "flsec.simulations.sweep.plot_curves", lambda *args: drawn.update(zip("spxam", args, strict=True))
+        "flsec.simulations.studies.sweep.plot_curves", lambda *args: drawn.update(zip("spxam", args, strict=True))
     )
     file = tmp_path / "curve.yaml"
     text = GRID[: GRID.index("vary:")] + "vary: {attacks.0.scale: [1.0, 4.0]}\nmarks: {here: 2}\n"
