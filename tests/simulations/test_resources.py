@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from flsec import parameters
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import ATTACKS
 from flsec.errors import ConfigError
@@ -85,6 +86,22 @@ def test_everything_is_built_once_for_check_server_and_clients(load: Any, counts
         "build_server_strategy": 2,  # a strategy remembers its rounds: one for the check, one for each run
         "krum": 2,
     }
+
+
+def test_a_parameter_is_checked_once_for_each_object(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks: Counter[str] = Counter()
+    check = parameters.check_parameters
+
+    def counting(target: Any, values: Any, *, name: str) -> None:
+        checks.update(list(values))
+        check(target, values, name=name)
+
+    resources._resources_of.cache_clear()
+    monkeypatch.setattr(parameters, "check_parameters", counting)
+    config = load()
+    assert (checks["num_byzantine"], checks["scale"]) == (1, 1)
+    engine.run(config)
+    assert (checks["num_byzantine"], checks["scale"]) == (2, 1)
 
 
 def test_what_needs_data_is_tried_without_and_then_built_once(load: Any, counts: Counter[str]) -> None:
