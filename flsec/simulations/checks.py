@@ -198,7 +198,7 @@ def _check_model(config: Config, resources: Resources) -> None:
     name, source = config.model.name, resources.dataset
     shape, classes = source.input_shape, source.num_classes
     model = resources.new_model().eval()
-    samples = source.train.subset([0, 0] if len(source.train) else []).tensors()[0]
+    samples = source.train.subset([0, 0]).tensors()[0]
     try:
         with torch.no_grad():
             output = tuple(model(torch.zeros_like(samples)).shape)
