@@ -9,12 +9,11 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 
 from flsec.metrics import certified_accuracy, certify_model, logistic_lipschitz, noise_contraction
 from flsec.simulations.config import load_config
-from flsec.simulations.experiment import Experiment
+from flsec.simulations.resources import Resources
 
 RADII = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 
@@ -28,17 +27,17 @@ def main() -> None:
     config = load_config(options.run / "config.yaml")
     if config.model.name != "softmax":
         raise SystemExit("the certificate needs a Lipschitz constant, which is known for softmax regression only")
-    whole = Experiment(config)
-    model = whole.new_model()
+    experiment = Resources(config)
+    model = experiment.new_model()
     model.load_state_dict(load_file(options.run / "model.safetensors"))
     crfl = next(entry for entry in config.defenses if entry.name == "crfl").params
     attacks = {entry.name: entry.params for entry in config.attacks}
-    assert whole.adversaries is not None
-    round_ = whole.adversaries.first_round
-    hostile = whole.adversaries.active(round_)
-    steps = config.training.num_steps(len(whole.partition[min(hostile)]))
+    assert experiment.adversaries is not None
+    round_ = experiment.adversaries.first_round
+    hostile = experiment.adversaries.active(round_)
+    steps = config.training.num_steps(len(experiment.partition[min(hostile)]))
     later = config.simulation.num_rounds - round_
-    x, y = whole.test_tensors(torch.device("cpu"))
+    x, y = experiment.test_data
     certificate = certify_model(
         model,
         x,

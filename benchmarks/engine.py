@@ -38,11 +38,12 @@ from flwr.clientapp import ClientApp
 
 from flsec.client_apps.app import numpy_client_app
 from flsec.simulations import engine
+from flsec.simulations.checks import check_data
+from flsec.simulations.clients import client_fn
 from flsec.simulations.config import Config, make_config
-from flsec.simulations.experiment import client_fn
-from flsec.simulations.grid import InProcessGrid
-from flsec.simulations.loop import ServerLoop
-from flsec.simulations.pooled import PooledGrid
+from flsec.simulations.engines.grid import InProcessGrid
+from flsec.simulations.engines.loop import ServerLoop
+from flsec.simulations.engines.pooled import PooledGrid
 from flsec.simulations.run_folder import RunFolder
 
 MIB = 2**20
@@ -212,7 +213,7 @@ def many(engine_name: str, rounds: int) -> dict[str, Any]:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         config = many_config(rounds, folder)
-        engine.check_data(config)
+        ready = check_data(config)
         loop_folder = RunFolder.create(Path(folder), config.name, config.to_dict())
         app = numpy_client_app(
             partial(client_fn, json.dumps(config.to_dict()), states=loop_folder.client_states), mods=[clocked]
@@ -243,7 +244,7 @@ def many(engine_name: str, rounds: int) -> dict[str, Any]:
                 size, files = memory(processes()), memory(processes(), "Pss_File")
                 timeline.append({"round": record["round"], "MiB": round(size, 1), "files": round(files, 1)})
 
-        loop = ServerLoop(config, loop_folder, on_round)
+        loop = ServerLoop(ready, loop_folder, on_round)
         totals = Totals()
         grid: Any
         if engine_name == "pooled":

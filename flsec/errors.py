@@ -4,7 +4,21 @@ __all__ = ["ConfigError", "NoProgressError"]
 
 
 class ConfigError(ValueError):
-    """A setting that cannot work: says what is wrong, where, the rule it breaks and a value that would do."""
+    """A setting that cannot work: says what is wrong, where, the rule it breaks and a value that would do.
+
+    Args:
+        message: the sentence.
+        parameter: the parameter that it is about, by its name in the signature; None if it is about none, or about
+            several at once.
+
+    Example:
+        >>> ConfigError("krum: num_byzantine must be at least 0; got -1.", parameter="num_byzantine").parameter
+        'num_byzantine'
+    """
+
+    def __init__(self, message: str = "", *, parameter: str | None = None):
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class NoProgressError(RuntimeError):

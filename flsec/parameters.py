@@ -42,15 +42,17 @@ OpenFraction = Annotated[float, Gt(0), Lt(1)]
 def parameters_of(target: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Parameter]]:
     """Return {name: (type with its limits, parameter)} of a function or of a class's constructor.
 
-    A constructor that takes ``**options`` passes them to its base class, whose parameters are then included.
+    A constructor that takes ``**options`` passes them to its base class, whose parameters are then included. Where
+    annotations name what cannot be found at run time, the types are ``Any``.
     """
     if isinstance(target, type):
         owner = next(cls for cls in target.__mro__ if "__init__" in vars(cls))
+        if owner is object:  # whose signature takes anything, and which takes nothing
+            return {}
         function = inspect.unwrap(vars(owner)["__init__"])
     else:
         owner, function = None, inspect.unwrap(target)
-    names = _LateNames(function.__globals__)
-    hints = typing.get_type_hints(function, localns=names, include_extras=True)
+    hints = _hints(function)
     parameters = inspect.signature(function).parameters
     found = {
         name: (hints.get(name, Any), parameter)
@@ -61,6 +63,13 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Pa
         for name, entry in parameters_of(owner.__mro__[1]).items():
             found.setdefault(name, entry)
     return found
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, localns=_LateNames(function.__globals__), include_extras=True)
+    except (AttributeError, NameError, TypeError):  # names that only type checkers import, or no annotations at all
+        return {}
 
 
 class _LateNames(dict[str, Any]):
@@ -151,7 +160,7 @@ def check_parameters(target: Callable[..., Any], values: Mapping[str, Any], *, n
     known = parameters_of(target)
     for key, value in values.items():
         if key not in known:
-            raise ConfigError(f"{name}: unknown parameter {key!r}; it takes {', '.join(sorted(known))}.")
+            raise ConfigError(f"{name}: unknown parameter {key!r}; it takes {', '.join(sorted(known))}.", parameter=key)
         try:
             _adapter(target, key).validate_python(value)
         except ValidationError as error:
@@ -160,7 +169,8 @@ def check_parameters(target: Callable[..., Any], values: Mapping[str, Any], *, n
             allowed = describe_type(known[key][0])
             instance = f" Is it an instance that is meant, {value.__name__}(...)?" if isinstance(value, type) else ""
             raise ConfigError(
-                f"{name}: {key}{inner} {_requirement(first)}; got {value!r}. Allowed: {allowed}.{instance}"
+                f"{name}: {key}{inner} {_requirement(first)}; got {value!r}. Allowed: {allowed}.{instance}",
+                parameter=key,
             ) from None
 
 

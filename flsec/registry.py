@@ -123,10 +123,12 @@ class Registry:
                 near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 takes = ", ".join(known) or "none"
-                raise ConfigError(f"{self.kind} {title!r} has no parameter {key!r}.{hint} It takes: {takes}.")
+                raise ConfigError(
+                    f"{self.kind} {title!r} has no parameter {key!r}.{hint} It takes: {takes}.", parameter=key
+                )
         for key, (_, parameter) in known.items():
             if parameter.default is inspect.Parameter.empty and key not in params:
-                raise ConfigError(f"{self.kind} {title!r} needs the parameter {key!r}.")
+                raise ConfigError(f"{self.kind} {title!r} needs the parameter {key!r}.", parameter=key)
         check_parameters(member, params, name=f"{self.kind} {title!r}")
         return member
 

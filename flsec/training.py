@@ -93,15 +93,17 @@ class Training:
         check_parameters(Training, settings, name="training")
         for name, value in settings.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"training: {name} must be finite; got {value}.")
+                raise ConfigError(f"training: {name} must be finite; got {value}.", parameter=name)
         if self.epochs is not None and self.steps is not None:
             raise ConfigError(
                 f"training: give epochs or steps, not both; got epochs={self.epochs}, steps={self.steps}. "
-                "Set one of them to null."
+                "Set one of them to null.",
+                parameter="epochs",
             )
         if self.optimizer == "adam" and self.momentum:
             raise ConfigError(
-                f"training: momentum is a setting of sgd, adam has its own; got {self.momentum}. Leave it out."
+                f"training: momentum is a setting of sgd, adam has its own; got {self.momentum}. Leave it out.",
+                parameter="momentum",
             )
         self._check_schedule()
         if self.epochs is None and self.steps is None:
@@ -112,19 +114,24 @@ class Training:
         if (self.schedule == "step") != bool(self.milestones):
             raise ConfigError(
                 "training: schedule 'step' and milestones (such as [500, 950]) go together; "
-                f"got schedule {self.schedule!r}, milestones {list(self.milestones)}."
+                f"got schedule {self.schedule!r}, milestones {list(self.milestones)}.",
+                parameter="milestones",
             )
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ConfigError(f"training: milestones must increase; got {list(self.milestones)}.")
+            raise ConfigError(
+                f"training: milestones must increase; got {list(self.milestones)}.", parameter="milestones"
+            )
         if bool(self.warmup_rounds) != (self.warmup_learning_rate is not None):
             raise ConfigError(
                 "training: warmup_rounds and warmup_learning_rate (such as 0.05) go together; "
-                f"got {self.warmup_rounds} and {self.warmup_learning_rate}."
+                f"got {self.warmup_rounds} and {self.warmup_learning_rate}.",
+                parameter="warmup_rounds",
             )
         if self.warmup_rounds and self.schedule not in ("constant", "step"):
             raise ConfigError(
                 "training: warmup_rounds goes with the schedules 'constant' and 'step'; "
-                f"got {self.schedule!r}. Leave it out."
+                f"got {self.schedule!r}. Leave it out.",
+                parameter="warmup_rounds",
             )
 
     def learning_rate_at(self, round: int, num_rounds: int | None = None) -> float:
@@ -138,7 +145,7 @@ class Training:
             ConfigError: round < 1, or ``"triangular"`` without num_rounds or beyond it.
         """
         if round < 1:
-            raise ConfigError(f"training: rounds count from 1; got round {round}.")
+            raise ConfigError(f"training: rounds count from 1; got round {round}.", parameter="round")
         if self.schedule == "triangular":
             return self.learning_rate * self._triangle(round, num_rounds)
         if self.schedule == "inverse_sqrt":
@@ -152,7 +159,8 @@ class Training:
         if num_rounds is None or round > num_rounds:
             raise ConfigError(
                 "training: schedule 'triangular' needs num_rounds, at least the current round; "
-                f"got round {round}, num_rounds {num_rounds}."
+                f"got round {round}, num_rounds {num_rounds}.",
+                parameter="num_rounds",
             )
         peak = max(1, math.floor(self.peak_at * num_rounds + 0.5))
         return round / peak if round <= peak else (num_rounds + 1 - round) / (num_rounds + 1 - peak)
@@ -255,7 +263,7 @@ def train(
     """
     num_examples = _check_data(x, y)
     if not 0 <= proximal_mu < math.inf:
-        raise ConfigError(f"proximal_mu must be finite and at least 0; got {proximal_mu}.")
+        raise ConfigError(f"proximal_mu must be finite and at least 0; got {proximal_mu}.", parameter="proximal_mu")
     device = _device_of(model)
     x, y = x.to(device), y.to(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -308,7 +316,7 @@ def evaluate(
     """
     num_examples = _check_data(x, y)
     if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1; got {batch_size}.")
+        raise ConfigError(f"batch_size must be at least 1; got {batch_size}.", parameter="batch_size")
     device = _device_of(model)
     total = torch.zeros((), dtype=torch.float64, device=device)
     predictions = torch.empty(num_examples, dtype=torch.int64, device=device)
@@ -378,12 +386,13 @@ def pick_device(name: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
         ConfigError: an unknown name, or ``"cuda"`` without a usable GPU.
     """
     if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device must be one of 'auto', 'cpu', 'cuda'; got {name!r}.")
+        raise ConfigError(f"device must be one of 'auto', 'cpu', 'cuda'; got {name!r}.", parameter="device")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ConfigError(
             "device 'cuda': torch sees no GPU here. Use 'cpu' or 'auto', install a CUDA build of torch, "
-            "or, in a simulation, give the clients a share of the GPU with client_resources.num_gpus."
+            "or, in a simulation, give the clients a share of the GPU with client_resources.num_gpus.",
+            parameter="device",
         )
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 

@@ -121,7 +121,8 @@ class Adversaries:
         if not 0 <= client_id < self.num_clients:
             raise ConfigError(
                 f"Adversaries: client_id must be a partition id, 0 to {self.num_clients - 1}; got {client_id}. "
-                "A Flower node id is not one: map it to its partition first."
+                "A Flower node id is not one: map it to its partition first.",
+                parameter="client_id",
             )
         return client_id in self.active(round)
 
@@ -256,11 +257,14 @@ def _check_ids(name: str, ids: Sequence[int] | None, num_clients: int) -> None:
     if outside:
         raise ConfigError(
             f"Adversaries: {name} must lie in 0 to {num_clients - 1}, since num_clients={num_clients}; got "
-            f"{outside[0]}. Client ids are partition ids and count from 0."
+            f"{outside[0]}. Client ids are partition ids and count from 0.",
+            parameter=name,
         )
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
-        raise ConfigError(f"Adversaries: {name} must not repeat a client; got {twice} twice. List it once.")
+        raise ConfigError(
+            f"Adversaries: {name} must not repeat a client; got {twice} twice. List it once.", parameter=name
+        )
 
 
 def _check_selection(adversaries: Adversaries) -> None:
@@ -268,22 +272,26 @@ def _check_selection(adversaries: Adversaries) -> None:
     if len(given) != 1:
         raise ConfigError(
             f"Adversaries needs exactly one of {', '.join(_SELECTORS)}; got {' and '.join(given) or 'none'}. "
-            "Give one, such as fraction=0.2."
+            "Give one, such as fraction=0.2.",
+            parameter=given[0] if given else None,
         )
     if adversaries.redraw == "every_round" and given[0] not in ("count", "fraction"):
         raise ConfigError(
             f"Adversaries: redraw='every_round' goes with count or fraction; got {given[0]}. "
-            "Use redraw='never', or count=5 in place of " + given[0] + "."
+            "Use redraw='never', or count=5 in place of " + given[0] + ".",
+            parameter="redraw",
         )
     if adversaries.persistence != 1 and given[0] != "probability":
         raise ConfigError(
             f"Adversaries: persistence goes with probability; got persistence={adversaries.persistence} with "
-            f"{given[0]}. Leave persistence out, or use probability=0.5."
+            f"{given[0]}. Leave persistence out, or use probability=0.5.",
+            parameter="persistence",
         )
     if adversaries.candidates is not None and given[0] == "ids":
         raise ConfigError(
             "Adversaries: candidates restricts who is drawn at random, and ids leaves nothing to draw; got both. "
-            "Leave candidates out."
+            "Leave candidates out.",
+            parameter="candidates",
         )
 
 
@@ -294,17 +302,20 @@ def _check_count(adversaries: Adversaries) -> None:
         got = f"count={count}" if adversaries.fraction is None else f"fraction={adversaries.fraction}, so {count}"
         raise ConfigError(
             f"Adversaries: cannot draw more adversaries than there are {kind}, {available}; got {got}. "
-            f"Use count={available} or fewer."
+            f"Use count={available} or fewer.",
+            parameter="count" if adversaries.fraction is None else "fraction",
         )
     if adversaries.fraction and count == 0:
         raise ConfigError(
             f"Adversaries: fraction={adversaries.fraction} of {adversaries.num_clients} clients is less than one "
-            f"adversary. Use fraction={math.ceil(1e4 / adversaries.num_clients) / 1e4} or more, or 0 for none."
+            f"adversary. Use fraction={math.ceil(1e4 / adversaries.num_clients) / 1e4} or more, or 0 for none.",
+            parameter="fraction",
         )
     if adversaries.probability and not available:
         raise ConfigError(
             "Adversaries: with probability, candidates must name at least one client; got []. "
-            "List a client, or leave candidates out for everyone."
+            "List a client, or leave candidates out for everyone.",
+            parameter="candidates",
         )
 
 
@@ -313,22 +324,26 @@ def _check_rounds(adversaries: Adversaries) -> None:
     if last is not None and last < first:
         raise ConfigError(
             f"Adversaries: last_round must not lie before first_round={first}; got {last}. "
-            f"Use last_round={first} for that round alone."
+            f"Use last_round={first} for that round alone.",
+            parameter="last_round",
         )
     if num_rounds is not None and first > num_rounds:
         raise ConfigError(
             f"Adversaries: first_round must be one of the run's {num_rounds} rounds; got {first}. "
-            f"Use first_round={num_rounds} or less, or run longer."
+            f"Use first_round={num_rounds} or less, or run longer.",
+            parameter="first_round",
         )
     if adversaries.last_round_only and num_rounds is None:
         raise ConfigError(
             "Adversaries: last_round_only needs to know which round is the last; got num_rounds=None. "
-            "Add num_rounds=20, or whatever the run has."
+            "Add num_rounds=20, or whatever the run has.",
+            parameter="last_round_only",
         )
     if adversaries.last_round_only and (first != 1 or last is not None):
         raise ConfigError(
             f"Adversaries: last_round_only sets the window itself; got first_round={first}, last_round={last} "
-            "too. Leave those two out."
+            "too. Leave those two out.",
+            parameter="last_round_only",
         )
 
 
@@ -337,5 +352,6 @@ def _check_camps(camps: Mapping[str, float]) -> None:
     if not math.isclose(total, 1.0, abs_tol=1e-6):
         raise ConfigError(
             f"Adversaries: the shares in camps must sum to 1; got {dict(camps)}, which sums to {total:g}. "
-            "Use shares such as {'gaussian': 0.25, 'badnets': 0.75}."
+            "Use shares such as {'gaussian': 0.25, 'badnets': 0.75}.",
+            parameter="camps",
         )

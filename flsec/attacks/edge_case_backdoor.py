@@ -42,13 +42,17 @@ def edge_case_indices(
     """
     check_parameters(edge_case_indices, {"target": target, "source": source, "tail": tail}, name="edge_case_indices")
     if source == target:
-        raise ConfigError(f"edge_case_indices: source and target must differ, or nothing is attacked; got {source}.")
+        raise ConfigError(
+            f"edge_case_indices: source and target must differ, or nothing is attacked; got {source}.",
+            parameter="source",
+        )
     if len(x) != len(y):
         raise ConfigError(f"edge_case_indices: x and y must hold the same samples; got {len(x)} and {len(y)}.")
     if tail < 1 and not x.is_floating_point():
         raise ConfigError(
             f"edge_case_indices: the distance to a class's mean needs floating inputs; got {x.dtype}. Pass a set of "
-            "edge cases of your own, with tail=1."
+            "edge cases of your own, with tail=1.",
+            parameter="tail",
         )
     classes = [c for c in sorted(set(y.tolist())) if c != target and source in (None, c)]
     found = []

@@ -56,12 +56,14 @@ def _checked_pairs(pairs: Sequence[Sequence[int]]) -> dict[int, int]:
         if len(pair) != 2 or pair[0] == pair[1]:
             raise ConfigError(
                 f"flip_labels: each of pairs must be (source, target), two different classes; got {pair!r}. "
-                "Use for instance [(3, 9), (2, 1)]."
+                "Use for instance [(3, 9), (2, 1)].",
+                parameter="pairs",
             )
         source, target = pair
         if target_of.setdefault(source, target) != target:
             raise ConfigError(
                 f"flip_labels: pairs must give each source one target; got {source} -> {target_of[source]} and "
-                f"{source} -> {target}. Keep one of them."
+                f"{source} -> {target}. Keep one of them.",
+                parameter="pairs",
             )
     return target_of

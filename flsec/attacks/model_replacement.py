@@ -59,5 +59,8 @@ def replacement_boost(
     if boost is not None:
         return boost
     if clients_per_round is None:
-        raise ConfigError(f"{name}, or clients_per_round to compute it from; got neither. For example: 10.")
+        raise ConfigError(
+            f"{name}, or clients_per_round to compute it from; got neither. For example: 10.",
+            parameter="clients_per_round",
+        )
     return clients_per_round / server_learning_rate

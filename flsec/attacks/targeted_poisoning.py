@@ -44,7 +44,9 @@ def choose_targets(
     given = {"num_targets": num_targets, "source": source, "target": target}
     check_parameters(choose_targets, given, name="choose_targets")
     if source is not None and source == target:
-        raise ConfigError(f"choose_targets: source and target must differ, or nothing is attacked; got {source}.")
+        raise ConfigError(
+            f"choose_targets: source and target must differ, or nothing is attacked; got {source}.", parameter="source"
+        )
     eligible = torch.ones_like(labels, dtype=torch.bool)
     if source is not None:
         eligible &= labels == source

@@ -63,7 +63,8 @@ class Trigger:
         if self.shape == "plus" and self.size % 2 == 0:
             raise ConfigError(
                 f"Trigger: a plus has a middle pixel, so size must be odd; got size={self.size}. "
-                f"Use size={self.size + 1}."
+                f"Use size={self.size + 1}.",
+                parameter="size",
             )
         object.__setattr__(self, "value", _hashable(self.value))
 
@@ -89,11 +90,29 @@ class Trigger:
         if images.shape[-3] != len(self.value):
             raise ConfigError(
                 f"Trigger.apply: value must be one number, or one per channel; got {len(self.value)} numbers for "
-                f"images of shape (..., C, H, W) = {tuple(images.shape)}. Give {images.shape[-3]} numbers."
+                f"images of shape (..., C, H, W) = {tuple(images.shape)}. Give {images.shape[-3]} numbers.",
+                parameter="value",
             )
         for channel, value in enumerate(self.value):
             stamped[..., channel, rows, columns] = value
         return stamped
+
+    def apply_to_each(self, images: Inputs) -> Inputs:
+        """Return a copy of a batch (k, ...) with the patch on each of its images.
+
+        To ``apply``, a table of k feature vectors is one image of k rows; here the first axis counts samples.
+
+        Raises:
+            ConfigError: the samples are no images, and as ``apply``.
+        """
+        dims = 2 if isinstance(self.value, float) else 3
+        if images.ndim <= dims:
+            shape = "(H, W) or (C, H, W)" if dims == 2 else "(C, H, W)"
+            raise ConfigError(
+                f"Trigger: a patch needs images, samples of shape {shape}; got samples of shape "
+                f"{tuple(images.shape[1:])}. For feature vectors and texts name features, such as features=[0, 1]."
+            )
+        return self.apply(images)
 
     def _pixels(self, height: int, width: int) -> tuple[list[int], list[int]]:
         """Rows and columns of the patch in an image of this size."""
@@ -101,7 +120,8 @@ class Trigger:
         if self.size + margin > min(height, width):
             raise ConfigError(
                 f"Trigger.apply: size + margin must be at most the image's side; got {self.size} + {margin} for "
-                f"images of {height} by {width} pixels. Use a smaller trigger, or images of shape (..., C, H, W)."
+                f"images of {height} by {width} pixels. Use a smaller trigger, or images of shape (..., C, H, W).",
+                parameter="size",
             )
         top, left = margin, margin
         if self.position == "center":
@@ -152,12 +172,14 @@ class FeatureTrigger:
         if not self.features or len(set(self.features)) < len(self.features):
             raise ConfigError(
                 f"FeatureTrigger: features must name at least one feature, each once; got {list(self.features)}. "
-                "Use for instance [0, 1, 2]."
+                "Use for instance [0, 1, 2].",
+                parameter="features",
             )
         if not isinstance(self.value, float) and len(self.value) != len(self.features):
             raise ConfigError(
                 f"FeatureTrigger: value must be one number, or one per feature; got {len(self.value)} numbers for "
-                f"{len(self.features)} features. Give {len(self.features)}."
+                f"{len(self.features)} features. Give {len(self.features)}.",
+                parameter="value",
             )
 
     def apply(self, inputs: Inputs) -> Inputs:
@@ -171,17 +193,32 @@ class FeatureTrigger:
         if tokens and not all(value.is_integer() for value in values):
             raise ConfigError(
                 f"FeatureTrigger.apply: value must be whole for inputs of {inputs.dtype}, such as token numbers; got "
-                f"{self.value}."
+                f"{self.value}.",
+                parameter="value",
             )
         stamped = _copied(inputs) if tokens else _floating_copy(inputs, "FeatureTrigger.apply", min_dims=1)
         if max(self.features) >= inputs.shape[-1]:
             raise ConfigError(
                 f"FeatureTrigger.apply: features must be at most {inputs.shape[-1] - 1} for inputs of shape "
-                f"(..., d) = {tuple(inputs.shape)}; got {max(self.features)}. Choose features that the data have."
+                f"(..., d) = {tuple(inputs.shape)}; got {max(self.features)}. Choose features that the data have.",
+                parameter="features",
             )
         for feature, value in zip(self.features, values, strict=True):
             stamped[..., feature] = int(value) if tokens else value
         return stamped
+
+    def apply_to_each(self, inputs: Inputs) -> Inputs:
+        """Return a copy of a batch (k, ...) with the features of each sample set; the first axis counts samples.
+
+        Raises:
+            ConfigError: the samples are single numbers, and as ``apply``.
+        """
+        if inputs.ndim < 2:
+            raise ConfigError(
+                "FeatureTrigger: samples must be vectors (d,), or more of them; got a batch of shape "
+                f"{tuple(inputs.shape)}. Pass single numbers as vectors of one feature."
+            )
+        return self.apply(inputs)
 
 
 def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, target: Count) -> tuple[Inputs, Inputs]:
@@ -190,7 +227,7 @@ def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, 
     Those of the target class are left out: a clean model that recognises them would count as a success.
 
     Args:
-        x: (k, ...) test inputs, as ``trigger.apply`` takes them. Not modified.
+        x: (k, ...) test inputs, as ``trigger.apply_to_each`` takes them. Not modified.
         y: (k,) true labels, the same kind of array as ``x``. Not modified.
         trigger: what the attacker stamps on inputs.
         target: the class that triggered inputs are to be taken for.
@@ -200,7 +237,7 @@ def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, 
         is the share of these that the model takes for ``target``.
 
     Raises:
-        ConfigError: x and y differ in length, or no sample is left.
+        ConfigError: x and y differ in length, no sample is left, or the trigger does not fit the samples.
 
     Example:
         >>> import torch
@@ -221,9 +258,10 @@ def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, 
     if not others.any():
         raise ConfigError(
             f"triggered_test_set: some sample must have another label than target={target}; got none among "
-            f"{len(y)}. Use the whole test set, or another target."
+            f"{len(y)}. Use the whole test set, or another target.",
+            parameter="target",
         )
-    return trigger.apply(x[others]), y[others]
+    return trigger.apply_to_each(x[others]), y[others]
 
 
 def _hashable(value: float | Sequence[float]) -> float | tuple[float, ...]:

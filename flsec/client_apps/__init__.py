@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from flsec.client_apps.base import AttackContext as AttackContext
     from flsec.client_apps.base import ClientDecorator as ClientDecorator
     from flsec.client_apps.base import Knowledge as Knowledge
-    from flsec.client_apps.base import poisoned as poisoned
+    from flsec.client_apps.base import Predict as Predict
+    from flsec.client_apps.base import forms_of as forms_of
     from flsec.client_apps.class_flipping import ClassFlipping as ClassFlipping
     from flsec.client_apps.client_half import ClientHalf as ClientHalf
     from flsec.client_apps.client_state import ClientState as ClientState
@@ -52,8 +53,9 @@ if TYPE_CHECKING:
     from flsec.client_apps.model_replacement import ModelReplacement as ModelReplacement
     from flsec.client_apps.noisy_client import NoisyClient as NoisyClient
     from flsec.client_apps.noisy_client import noisy_client as noisy_client
-    from flsec.client_apps.poisoned import Poison as Poison
-    from flsec.client_apps.poisoned import PoisonedDataset as PoisonedDataset
+    from flsec.client_apps.poison import Poison as Poison
+    from flsec.client_apps.poison import poisoned as poisoned
+    from flsec.client_apps.poisoned_dataset import PoisonedDataset as PoisonedDataset
     from flsec.client_apps.projected_gradient import ProjectedGradient as ProjectedGradient
     from flsec.client_apps.random_attack import RandomAttack as RandomAttack
     from flsec.client_apps.rsa_client import RSAClient as RSAClient
@@ -102,6 +104,7 @@ __all__ = [
     "NoisyClient",
     "Poison",
     "PoisonedDataset",
+    "Predict",
     "ProjectedGradient",
     "RSAClient",
     "RandomAttack",
@@ -114,6 +117,7 @@ __all__ = [
     "TrimmedMeanAttack",
     "WBCClient",
     "ZeroAttack",
+    "forms_of",
     "noisy_client",
     "numpy_client_app",
     "poisoned",
@@ -155,8 +159,9 @@ export_lazily(
         "MinimizingDistanceBackdoor": "minimizing_distance_backdoor",
         "ModelReplacement": "model_replacement",
         "NoisyClient": "noisy_client",
-        "Poison": "poisoned",
-        "PoisonedDataset": "poisoned",
+        "Poison": "poison",
+        "PoisonedDataset": "poisoned_dataset",
+        "Predict": "base",
         "ProjectedGradient": "projected_gradient",
         "RSAClient": "rsa_client",
         "RandomAttack": "random_attack",
@@ -169,9 +174,10 @@ export_lazily(
         "TrimmedMeanAttack": "trimmed_mean_attack",
         "WBCClient": "wbc_client",
         "ZeroAttack": "zero_attack",
+        "forms_of": "base",
         "noisy_client": "noisy_client",
         "numpy_client_app": "app",
-        "poisoned": "base",
+        "poisoned": "poison",
         "prune_states": "client_state",
         "rsa_client": "rsa_client",
         "siren_client": "siren_client",

@@ -73,7 +73,7 @@ class BadNets(Attack):
         """Stamp and relabel a random share of the samples."""
         chosen = np.zeros(num_examples, dtype=np.bool_)
         chosen[badnets_indices(num_examples, self.fraction, context.generator("bad_nets"))] = True
-        return Poison(inputs=self.trigger.apply, labels=self._relabel, chosen=chosen)
+        return Poison(inputs=self.trigger.apply_to_each, labels=self._relabel, chosen=chosen)
 
     def success(self, predict: Predict, x: Tensor, y: Tensor, predictions: Tensor) -> dict[str, float | None]:
         """Return the share of triggered test samples of other classes that are taken for the target."""

@@ -173,7 +173,8 @@ class Attack(AttackHooks, ClientDecorator):
         if camp is not None and camp not in camps:
             raise ConfigError(
                 f"{type(self).__name__}: camp must name one of the camps of adversaries, "
-                f"{', '.join(map(repr, camps)) or 'which has none'}; got {camp!r}. Use one of them, or leave camp out."
+                f"{', '.join(map(repr, camps)) or 'which has none'}; got {camp!r}. Use one of them, or leave camp out.",
+                parameter="camp",
             )
         self.adversaries = adversaries
         self.camp = camp

@@ -36,7 +36,9 @@ class NoisyClient(ClientHalf):
 
         std = config.get(STD, self.std)
         if std is None:
-            raise ConfigError(f"NoisyClient needs std: the NoisyMedian wrapper sends it as {STD!r}; or pass std=.")
+            raise ConfigError(
+                f"NoisyClient needs std: the NoisyMedian wrapper sends it as {STD!r}; or pass std=.", parameter="std"
+            )
         noise = round_generator(client, config, self.seed, "noisy median")
         local, num_examples, metrics = checked_result(honest_fit(parameters, config), "fit")
         return noisy_upload(local, float(std), noise), num_examples, metrics

@@ -76,7 +76,8 @@ class ProjectedGradient(Attack):
         if learning_rate is None and training is None:
             raise ConfigError(
                 f"{type(self).__name__} needs learning_rate, or training to take the honest clients' rate from; got "
-                "neither. For example: learning_rate=0.1."
+                "neither. For example: learning_rate=0.1.",
+                parameter="learning_rate",
             )
         self.model_factory = model_factory
         self.max_norm = max_norm
@@ -96,7 +97,8 @@ class ProjectedGradient(Attack):
         if len(x) != len(y) or len(set(y.tolist())) < 2:
             raise ConfigError(
                 f"{type(self).__name__} needs auxiliary_data as (x, y) with a label for each sample and at least two "
-                f"classes; got {len(x)} samples and {len(y)} labels of {len(set(y.tolist()))} classes."
+                f"classes; got {len(x)} samples and {len(y)} labels of {len(set(y.tolist()))} classes.",
+                parameter="auxiliary_data",
             )
         random = generator(self.seed, purpose="auxiliary set")
         chosen = torch.randperm(len(y), generator=random)[:num_auxiliary]

@@ -29,7 +29,8 @@ def carve_root(source: DataSource, size: int, seed: int) -> tuple[ArrayDataset, 
     if size >= total:
         raise ConfigError(
             f"a root set of {size} samples leaves nothing of the {total} training samples of {source.name}. "
-            f"Use for instance {max(1, total // 10)}."
+            f"Use for instance {max(1, total // 10)}.",
+            parameter="size",
         )
     order = numpy_generator(seed, purpose="root set").permutation(total)
     root, rest = np.sort(order[:size]), np.sort(order[size:])

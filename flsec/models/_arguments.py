@@ -29,7 +29,10 @@ def check_arguments(model: type[Any], arguments: Mapping[str, Any]) -> None:
         values["input_shape"] = tuple(values["input_shape"])
     check_parameters(model, values, name=_title(model))
     if not values["input_shape"]:
-        raise ConfigError(f"{_title(model)}: input_shape needs at least one dimension, such as (784,); got ().")
+        raise ConfigError(
+            f"{_title(model)}: input_shape needs at least one dimension, such as (784,); got ().",
+            parameter="input_shape",
+        )
 
 
 def image_shape(model: type[Any], input_shape: InputShape, *, smallest: int, advice: str) -> tuple[int, int, int]:
@@ -47,7 +50,8 @@ def image_shape(model: type[Any], input_shape: InputShape, *, smallest: int, adv
     if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
         raise ConfigError(
             f"{_title(model)} takes images (channels, height, width) of at least {smallest} x {smallest}; "
-            f"got input_shape {tuple(input_shape)}. {advice}"
+            f"got input_shape {tuple(input_shape)}. {advice}",
+            parameter="input_shape",
         )
     channels, height, width = input_shape
     return channels, height, width

@@ -58,7 +58,8 @@ class ResNetGN(nn.Module):
         if channels % groups:
             raise ConfigError(
                 f"model 'resnet_gn': groups must divide channels={channels}; got {groups}. "
-                "1 is layer norm, channels is instance norm."
+                "1 is layer norm, channels is instance norm.",
+                parameter="groups",
             )
         layers: list[nn.Module] = [
             nn.Conv2d(depth, channels, 3, padding=1, bias=False),

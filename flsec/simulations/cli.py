@@ -73,7 +73,7 @@ def sweep(
     """Run an experiment over a grid of settings; the same command again goes on where it stopped."""
     from flsec.simulations import engine
     from flsec.simulations.config import resolve_experiment
-    from flsec.simulations.sweep import load_sweep, run_sweep
+    from flsec.simulations.studies.sweep import load_sweep, run_sweep
 
     cells = load_sweep(resolve_experiment(grid, ".sweep"), overrides or [])
     total = len(cells.cells)
@@ -98,7 +98,7 @@ def reconstruct(
 ) -> None:
     """Measure how much of clients' data a server can rebuild; the same command again goes on where it stopped."""
     from flsec.simulations.config import resolve_experiment
-    from flsec.simulations.reconstruct import leakage_table, load_reconstruction, run_reconstruction
+    from flsec.simulations.studies.reconstruct import leakage_table, load_reconstruction, run_reconstruction
 
     settings = load_reconstruction(resolve_experiment(study, ".reconstruct"), overrides or [])
     columns = (TextColumn("reconstruction"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
@@ -201,7 +201,7 @@ def _print_result(folder: Any) -> None:
 
 
 def _print_sweep(sweep: Any, rows: list[dict[str, Any]]) -> None:
-    from flsec.simulations.sweep import averaged, measures, shown_axes
+    from flsec.simulations.studies.sweep import averaged, measures, shown_axes
 
     axes = shown_axes(sweep)
     columns = list(measures(rows)) if len(axes) == 1 else list(sweep.axes[axes[1]])
@@ -237,3 +237,7 @@ def main() -> None:
         )
         errors.print_exception()
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,10 +18,10 @@ from flsec.attacks.adversaries import Adversaries
 from flsec.errors import ConfigError
 from flsec.parameters import describe_type, parameters_of
 from flsec.registry import snake_case
-from flsec.simulations._validation import example_of, example_value, field_type, nearest, parameters_model
-from flsec.simulations.config import (
+from flsec.simulations.config import make_config, packaged_experiments
+from flsec.simulations.problems import nearest
+from flsec.simulations.schema import (
     ADVERSARIES_SUPPLIED,
-    SUPPLIED_TO_DEFENSES,
     AttackEntry,
     Component,
     Config,
@@ -32,9 +32,9 @@ from flsec.simulations.config import (
     PartitionEntry,
     Simulation,
     StrategyEntry,
-    make_config,
-    packaged_experiments,
 )
+from flsec.simulations.signatures import example_of, example_value, field_type, parameters_model
+from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES
 from flsec.simulations.yaml_lines import dump
 from flsec.training import Training
 
@@ -202,12 +202,12 @@ def _parameters(model: type[BaseModel], member: Any) -> Table:
     for name, info in model.model_fields.items():
         meanings = [document[name] for document in documents if name in document]
         meaning = next((text for text in meanings if not text.startswith("see ``")), "".join(meanings[:1]))
-        default = "required" if info.is_required() else _shown(info.default)
+        default = "required" if info.is_required() else _default_text(info.default)
         table.add_row(Text(name), Text(describe_type(field_type(info))), Text(default), _code(meaning))
     return table
 
 
-def _shown(default: Any) -> str:
+def _default_text(default: Any) -> str:
     return dump(default.model_dump() if isinstance(default, BaseModel) else default, flow=True)
 
 

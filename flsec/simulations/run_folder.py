@@ -1,13 +1,16 @@
 """The folder that a run writes: everything needed to trust it, to repeat it and to go on with it."""
 
+import contextlib
 import json
 import os
 import platform
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from flsec.errors import ConfigError
+from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.state import load_state, save_state
 from flsec.simulations.yaml_lines import dump
 
@@ -30,10 +33,17 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self._made: list[Path] = []  # the folders above that did not exist, innermost first
 
     @classmethod
     def create(cls, parent: Path, name: str, config: dict[str, Any]) -> "RunFolder":
-        """Make a new folder ``parent/name`` (or ``name-2``, ...) and write config and environment."""
+        """Make a new folder ``parent/name`` (or ``name-2``, ...) and write config and environment.
+
+        Raises:
+            ConfigError: nothing can be written there, or the name leads elsewhere.
+        """
+        check_folder_name(name)
+        missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
         number = 1
         while True:
             path = parent / (name if number == 1 else f"{name}-{number}")
@@ -48,6 +58,7 @@ class RunFolder:
                     "write to, such as output.folder: runs."
                 ) from None
         folder = cls(path)
+        folder._made = missing
         folder.checkpoints.mkdir()
         (path / "config.yaml").write_text(dump(config))
         environment = {
@@ -81,6 +92,15 @@ class RunFolder:
     def client_states(self) -> Path:
         """Where clients keep what they need in later rounds; an absolute path, since they may be other processes."""
         return self.path.absolute() / "client_states"
+
+    def remove_unless_begun(self) -> None:
+        """Remove the folder, and those made around it, if no client has trained yet."""
+        if any(record["round"] > 0 for record in self.rounds()):
+            return
+        shutil.rmtree(self.path)
+        with contextlib.suppress(OSError):  # somebody else has put something there
+            for folder in self._made:
+                folder.rmdir()
 
     def append_round(self, record: dict[str, Any]) -> None:
         """Add one round's line to ``rounds.jsonl``."""

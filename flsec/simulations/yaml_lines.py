@@ -76,13 +76,13 @@ def read(source: Path | str, name: str = "<text>") -> tuple[dict[str, Any], Line
         got = "nothing" if node is None else _kind(node)
         raise ConfigError(f"{name}:1: must hold 'key: value' lines at the top; got {got}. For example: seed: 0")
     lines: Lines = {}
-    return _plain(node, (), lines, name), lines
+    return _data_of(node, (), lines, name), lines
 
 
 def parse_value(text: str, name: str = "<text>") -> Any:
     """Return one YAML value, such as ``0.5``, ``[1, 2]`` or ``{name: krum}``, as plain data."""
     node = _compose(text, name)
-    return None if node is None else _plain(node, (), {}, name)
+    return None if node is None else _data_of(node, (), {}, name)
 
 
 def dump(data: Any, *, flow: bool = False) -> str:
@@ -140,7 +140,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise ConfigError(f"{name}:1: is nested too deeply; a few levels will do.") from None
 
 
-def _plain(node: yaml.Node, path: KeyPath, lines: Lines, name: str, above: tuple[yaml.Node, ...] = ()) -> Any:
+def _data_of(node: yaml.Node, path: KeyPath, lines: Lines, name: str, above: tuple[yaml.Node, ...] = ()) -> Any:
     line = node.start_mark.line + 1
     if node in above:
         raise ConfigError(f"{name}:{line}: an alias (*) must not name what it stands in. Write the value out.")
@@ -150,7 +150,7 @@ def _plain(node: yaml.Node, path: KeyPath, lines: Lines, name: str, above: tuple
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             lines[(*path, index)] = child.start_mark.line + 1
-        return [_plain(child, (*path, index), lines, name, above) for index, child in enumerate(node.value)]
+        return [_data_of(child, (*path, index), lines, name, above) for index, child in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, child in node.value:
@@ -164,7 +164,7 @@ def _plain(node: yaml.Node, path: KeyPath, lines: Lines, name: str, above: tuple
                     f"{lines[(*path, key)]}. Keep one of the two."
                 )
             lines[(*path, key)] = line
-            mapping[key] = _plain(child, (*path, key), lines, name, above)
+            mapping[key] = _data_of(child, (*path, key), lines, name, above)
         return mapping
     return _scalar(node, name, line)
 

@@ -43,11 +43,14 @@ class RootModel:
         seed: int = 0,
     ) -> None:
         if training is not None and not isinstance(training, Training):
-            raise ConfigError(f"training must be a flsec.training.Training; got {training!r}.")
+            raise ConfigError(f"training must be a flsec.training.Training; got {training!r}.", parameter="training")
         with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced
             self._model = model_factory()
         if not isinstance(self._model, nn.Module):
-            raise ConfigError(f"model_factory must return a torch.nn.Module; got {type(self._model).__name__}.")
+            raise ConfigError(
+                f"model_factory must return a torch.nn.Module; got {type(self._model).__name__}.",
+                parameter="model_factory",
+            )
         weights = get_weights(self._model)
         self._shapes = [array.shape for array in weights]
         self._training = training
@@ -81,7 +84,9 @@ class RootModel:
         """
         settings = self._training
         if settings is None:
-            raise ConfigError("training is needed to train the server's model; pass a flsec.training.Training.")
+            raise ConfigError(
+                "training is needed to train the server's model; pass a flsec.training.Training.", parameter="training"
+            )
         if steps is not None:
             settings = replace(settings, epochs=None, steps=steps)
         if batch_size is not None:
@@ -99,7 +104,8 @@ class RootModel:
             what = "" if first is None else f", the first that differs of shape {first[0]} where it is {first[1]}"
             raise ConfigError(
                 f"model_factory builds a model of {len(self._shapes)} arrays; the clients train one of {len(shapes)}"
-                f"{what}. Give the factory of the clients' model."
+                f"{what}. Give the factory of the clients' model.",
+                parameter="model_factory",
             )
         self._model.to(computing_device())
         with np.errstate(over="ignore"):  # a hostile value may be too large for a model in half precision
@@ -112,5 +118,6 @@ def check_examples(examples: Examples, name: str) -> None:
     if not x.ndim or x.shape[:1] != y.shape[:1] or not len(x):
         raise ConfigError(
             f"{name} must be (x, y) with inputs (n, ...) and labels (n,), n at least 1; "
-            f"got shapes {tuple(x.shape)} and {tuple(y.shape)}."
+            f"got shapes {tuple(x.shape)} and {tuple(y.shape)}.",
+            parameter=name,
         )

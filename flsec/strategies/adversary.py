@@ -47,7 +47,8 @@ class Adversary(RobustStrategy):
             if attack.adversaries is None:
                 raise ConfigError(
                     f"Adversary: {type(attack).__name__} must know who attacks; got adversaries=None. For example: "
-                    f"{type(attack).__name__}(adversaries=Adversaries(num_clients=20, fraction=0.2))."
+                    f"{type(attack).__name__}(adversaries=Adversaries(num_clients=20, fraction=0.2)).",
+                    parameter="attacks",
                 )
         self.attacks = together
 

@@ -17,7 +17,7 @@ from flsec.strategies._stages import Weighting as Weighting
 from flsec.strategies._stages import WhenShort
 from flsec.strategies._state_arrays import StateArrays
 from flsec.strategies.report import KeepPreviousModel as KeepPreviousModel
-from flsec.strategies.report import RoundReport
+from flsec.strategies.report import RoundReport as RoundReport
 from flsec.strategies.report import Verdict as Verdict
 from flsec.training import pick_device
 

@@ -133,20 +133,29 @@ class Eavesdrop(RobustStrategy):
         """Refuse now what would otherwise fail in every round."""
         if self.learning_rate is None and self.training is None:
             raise ConfigError(
-                "Eavesdrop: learning_rate is needed to make gradients of updates, or training, which has one."
+                "Eavesdrop: learning_rate is needed to make gradients of updates, or training, which has one.",
+                parameter="learning_rate",
             )
         if self.attack is None:
             return
         if self.model_factory is None:
-            raise ConfigError("Eavesdrop: model_factory is needed to invert anything. Give it, or attack=None.")
+            raise ConfigError(
+                "Eavesdrop: model_factory is needed to invert anything. Give it, or attack=None.",
+                parameter="model_factory",
+            )
         if not isinstance(self.attack, str):
             if self.settings:
-                raise ConfigError("Eavesdrop: settings are those of a named attack; bind a callable's own to it.")
+                raise ConfigError(
+                    "Eavesdrop: settings are those of a named attack; bind a callable's own to it.",
+                    parameter="settings",
+                )
             return
         INVERSIONS.check(self.attack, self.settings, INVERSION_SUPPLIED)
         for name, example in (("input_shape", "[1, 28, 28]"), ("num_classes", "10")):
             if getattr(self, name) is None:
-                raise ConfigError(f"Eavesdrop: {name} is needed by a named attack. For example: {name}: {example}")
+                raise ConfigError(
+                    f"Eavesdrop: {name} is needed by a named attack. For example: {name}: {example}", parameter=name
+                )
 
     @property
     def judges_clients(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flsec.aggregation._device import computing_device
 from flsec.aggregation.fedinv import fedinv, fedinv_distances, fedinv_scores
+from flsec.errors import ConfigError
 from flsec.parameters import Count, Positive, PositiveCount
 from flsec.randomness import seed_for
 from flsec.reconstruction.invert_update import InvertedUpdates, invert_update
@@ -106,6 +107,23 @@ class FedInv(RobustStrategy):
     def clients_needed(self, num_byzantine: int) -> int:
         """Return 2 F + 1: the honest clients must be the majority."""
         return 2 * num_byzantine + 1
+
+    def check_samples(self, x: Tensor) -> None:
+        """Raise ``ConfigError`` unless dummies like these samples can be moved bit by bit, with an effect on the model.
+
+        Args:
+            x: (n, ...), n at least 1, some of the clients' samples, as the model takes them.
+        """
+        advice = "For example, another defense: name: multi_krum"
+        if not x.is_floating_point():
+            raise ConfigError(f"FedInv moves inputs bit by bit, which takes real numbers; got {x.dtype}. {advice}")
+        inputs = x[:1].clone().requires_grad_()
+        with torch.random.fork_rng(devices=[]):
+            output = self.model_factory().eval()(inputs)
+        if not output.requires_grad or torch.autograd.grad(output.sum(), inputs, allow_unused=True)[0] is None:
+            raise ConfigError(
+                f"FedInv moves inputs along the model's gradient, and the model has none, as for tokens. {advice}"
+            )
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the clients of moderate scores."""

@@ -52,7 +52,8 @@ class NoisyMedian(RobustStrategy):
         if std_of == "gradient" and training is None:
             raise ConfigError(
                 "NoisyMedian: std_of 'gradient' multiplies std by the clients' learning rate, and there is no "
-                "training. Pass training=Training(...), or give std of the update."
+                "training. Pass training=Training(...), or give std of the update.",
+                parameter="std_of",
             )
         self.std = std
         self.std_of = std_of

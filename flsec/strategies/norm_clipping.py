@@ -49,7 +49,8 @@ class NormClipping(RobustStrategy):
         if adaptive_clipping and training is None:
             raise ConfigError(
                 "NormClipping: adaptive_clipping needs training, to follow its learning rate; got None. For example: "
-                "training=Training(learning_rate=0.1, schedule='triangular', peak_at=0.2)."
+                "training=Training(learning_rate=0.1, schedule='triangular', peak_at=0.2).",
+                parameter="adaptive_clipping",
             )
         self.max_norm = max_norm
         self.schedule = schedule

@@ -62,7 +62,8 @@ class RSA(RobustStrategy):
         if learning_rate is None and training is None:
             raise ConfigError(
                 "RSA: without learning_rate the server takes the clients', and there is no training. Pass "
-                "learning_rate=0.001, or training=Training(...)."
+                "learning_rate=0.001, or training=Training(...).",
+                parameter="learning_rate",
             )
         self.delta = delta
         self.lambda_ = lambda_

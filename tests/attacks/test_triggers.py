@@ -223,3 +223,25 @@ def test_messages_of_test_sets(x, y, message):
 def test_the_target_is_a_class():
     with pytest.raises(ConfigError, match="target must be greater than or equal to 0; got -1"):
         triggered_test_set(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), Trigger(), target=-1)
+
+
+def test_a_batch_of_vectors_is_no_image():
+    """The batch axis was taken for the height of one image, and some samples got no trigger at all."""
+    table = torch.zeros(10, 12)
+    assert (Trigger().apply(table) != 0).any(dim=1).sum() == 3  # one image of 10 by 12 pixels, to apply
+    with pytest.raises(ConfigError, match=r"a patch needs images, samples of shape .* got samples of shape \(12,\)"):
+        Trigger().apply_to_each(table)
+    with pytest.raises(ConfigError, match="a patch needs images"):
+        triggered_test_set(table, torch.arange(10), Trigger(), target=0)
+    with pytest.raises(ConfigError, match=r"samples of shape \(C, H, W\); got samples of shape \(8, 8\)"):
+        Trigger(value=[1.0] * 10).apply_to_each(torch.zeros(10, 8, 8))  # the batch axis is no channel either
+    with pytest.raises(ConfigError, match="samples must be vectors"):
+        FeatureTrigger(features=[3]).apply_to_each(torch.zeros(10))
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 8), (5, 1, 8, 8)])
+def test_every_sample_of_a_batch_gets_the_same_trigger(shape):
+    stamped = Trigger().apply_to_each(torch.zeros(shape))
+    alone = Trigger().apply(torch.zeros(shape[1:]))
+    assert all(torch.equal(sample, alone) for sample in stamped)
+    assert FeatureTrigger(features=[0, 2], value=3.0).apply_to_each(np.zeros((4, 6))).sum(axis=1).tolist() == [6.0] * 4

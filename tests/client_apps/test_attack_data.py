@@ -436,7 +436,7 @@ def test_a_data_attack_as_mod_of_a_function_that_loads_its_own_data_says_so():
 
 
 def test_in_a_run_the_error_is_the_clients_reply():
-    from flsec.simulations.grid import InProcessGrid
+    from flsec.simulations.engines.grid import InProcessGrid
 
     grid = InProcessGrid(ClientApp(toy_fn, mods=[FLIP.mod]), num_clients=100)
     [reply] = grid.send_and_receive([message("train", arrays(), {}, "classic")])

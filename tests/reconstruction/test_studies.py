@@ -12,7 +12,7 @@ from flsec.metrics import psnr, reconstruction_scores
 from flsec.models import build_model
 from flsec.randomness import generator
 from flsec.reconstruction import LocalSteps, analytic_inverse, deep_leakage, invert_gradients, reveal_labels
-from flsec.simulations.leakage_plots import plot_pairs
+from flsec.simulations.studies.leakage_plots import plot_pairs
 from flsec.training import Training, evaluate, train
 from tests.reconstruction.problems import gradients_of, sgd_by_hand
 

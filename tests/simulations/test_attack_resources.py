@@ -11,15 +11,9 @@ from flsec.data import load_dataset
 from flsec.errors import ConfigError
 from flsec.metrics import certified_radius_of_run
 from flsec.simulations import engine
-from flsec.simulations.config import (
-    build_adversaries,
-    build_attacks,
-    build_strategy,
-    check_data,
-    load_config,
-    packaged_experiments,
-)
-from flsec.simulations.experiment import Experiment
+from flsec.simulations.checks import check_data
+from flsec.simulations.config import load_config, packaged_experiments
+from flsec.simulations.resources import Resources, StandIns
 from flsec.strategies import SparseFed
 
 EXPERIMENT = """
@@ -48,7 +42,7 @@ def config(tmp_path):
 
 
 def test_attackers_get_test_samples_the_model_and_the_clients_training(config):
-    experiment = Experiment(config())
+    experiment = Resources(config())
     (attack,) = experiment.attacks
     assert isinstance(attack, ProjectedGradient)
     x, y = experiment.dataset.test.tensors()
@@ -66,14 +60,14 @@ def test_attackers_get_test_samples_the_model_and_the_clients_training(config):
 
 
 def test_the_defense_gets_training_and_rounds(config):
-    strategy = build_strategy(config(), Experiment(config()).resources())
+    strategy = Resources(config()).new_strategy()
     assert isinstance(strategy, SparseFed)
     assert strategy.training == config().training
     assert strategy.num_rounds == 3
 
 
 def test_a_file_cannot_set_what_is_supplied_and_is_checked_without_data(config):
-    (attack,) = build_attacks(config(), build_adversaries(config()))
+    (attack,) = StandIns(Resources(config())).attacks
     assert isinstance(attack, ProjectedGradient)
     for name in ("auxiliary_data", "model_factory", "training", "num_rounds", "device"):
         with pytest.raises(ConfigError, match=rf"attacks\[0\].{name}: no such key"):
@@ -82,7 +76,7 @@ def test_a_file_cannot_set_what_is_supplied_and_is_checked_without_data(config):
         config("attacks=[{name: projected_gradient, boost: 0}]")
     adaptive = config("attacks=[{name: adaptive_top_k, k: 0.1}]")
     check_data(adaptive)
-    assert isinstance(Experiment(adaptive).attacks[0], AdaptiveTopK)
+    assert isinstance(Resources(adaptive).attacks[0], AdaptiveTopK)
 
 
 def test_an_attacked_run_stays_within_its_certified_radius(config):

@@ -87,7 +87,8 @@ def test_a_wrong_setting_is_one_message_exit_code_2_and_nothing_written(
 def test_a_failed_run_exits_with_1(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
     code = (
-        "from flsec.simulations import cli, loop\n"
+        "from flsec.simulations import cli\n"
+        "from flsec.simulations.engines import loop\n"
         "def explode(*a): raise RuntimeError('disk full')\n"
         "loop.ServerLoop._finish = explode\n"
         "cli.main()"

@@ -12,7 +12,7 @@ from flsec.client_apps import NoisyClient, RSAClient, SoteriaClient, WBCClient
 from flsec.metrics import certified_accuracy, certify_model
 from flsec.simulations import engine
 from flsec.simulations.config import load_config
-from flsec.simulations.experiment import Experiment
+from flsec.simulations.resources import Resources
 from flsec.simulations.run_folder import RunFolder
 
 EXPERIMENT = """
@@ -50,7 +50,7 @@ def weights(folder: RunFolder) -> bytes:
 @pytest.mark.parametrize("defense", DEFENSES)
 def test_the_half_comes_with_the_name_and_a_resumed_run_is_the_same(config: Any, defense: str) -> None:
     settings = config(f"defenses=[{defense}]", "simulation.clients_per_round=4")
-    halves = Experiment(settings).halves
+    halves = Resources(settings).halves
     assert [type(half) for half in halves] == [DEFENSES[defense]]
     assert getattr(halves[0], "seed", 1) == 1
     whole = engine.run(settings)
@@ -76,7 +76,7 @@ def test_they_train_and_the_half_is_what_makes_the_difference(config: Any) -> No
 def test_halves_nest_as_their_defenses_do(config: Any) -> None:
     names = ["crfl", "soteria", "flwbc", "noisy_median, std: 0.01"]
     settings = config(f"defenses=[{', '.join('{name: ' + name + '}' for name in names)}]", "simulation.num_rounds=2")
-    assert [type(half) for half in Experiment(settings).halves] == [NoisyClient, WBCClient, SoteriaClient]
+    assert [type(half) for half in Resources(settings).halves] == [NoisyClient, WBCClient, SoteriaClient]
     folder = engine.run(settings)
     assert [verdict["name"] for verdict in folder.rounds()[-1]["defenses"]] == [
         "CRFL",
@@ -92,13 +92,13 @@ def test_crfl_ends_without_noise_and_its_certified_accuracy_falls_with_the_radiu
     folder = engine.run(settings)
     notes = [record["defenses"][0]["notes"] for record in folder.rounds()[1:]]
     assert [note["noise"] for note in notes] == [0.02, 0.02, 0.0]
-    experiment = Experiment(settings)
+    experiment = Resources(settings)
     model = experiment.new_model()
     state = load_file(folder.path / "model.safetensors")
     model.load_state_dict(state)
     norm = torch.cat([tensor.flatten() for tensor in state.values()]).norm()
     assert norm <= 8.0 * (1 + 1e-5)
-    x, y = experiment.test_tensors(torch.device("cpu"))
+    x, y = experiment.test_data
     certificate = certify_model(
         model,
         x[:100],

@@ -4,25 +4,24 @@ import random
 import pytest
 import torch
 from flwr.serverapp import strategy as flower
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import ATTACKS, SignFlipping
-from flsec.data import load_dataset
 from flsec.errors import ConfigError
+from flsec.simulations.checks import check_data
 from flsec.simulations.config import (
     Config,
-    build_adversaries,
-    build_attacks,
-    build_partition,
-    build_strategy,
-    check_data,
     load_config,
     make_config,
     packaged_experiments,
     resolve_experiment,
+    split_overrides,
 )
-from flsec.simulations.yaml_lines import dump
+from flsec.simulations.resources import Resources
+from flsec.simulations.yaml_lines import dump, parse_value
 from flsec.strategies import DEFENSES, Krum, NormClipping, OracleSGD
 
 EXPERIMENT = """\
@@ -544,6 +543,45 @@ def test_an_override_is_named_in_place_of_a_line(write, override, message):
     assert error_of(load_config, write(), [override]).startswith(message)
 
 
+def flow_values():
+    """Anything that can stand behind a setting's equals sign in one line."""
+    texts = st.text(alphabet="abc ,:=[]{}'\"\\#-\n", max_size=8)
+    leaves = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-2, 2) | texts
+    return st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["seed", "defenses.0.k", "output"]), flow_values()), max_size=4))
+def test_settings_in_one_line_are_cut_where_they_were_joined(given_settings):
+    written = [
+        f"{key}={dump([value], flow=True)[1:-1]}" for key, value in given_settings
+    ]  # a text with commas is quoted
+    for separator in (",", ", ", " ,"):
+        parts = split_overrides(separator.join(written))
+        assert parts == written
+    assert [parse_value(part.partition("=")[2]) for part in parts] == [value for _, value in given_settings]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", []),
+        (" , ,", []),
+        ("seed=3,", ["seed=3"]),
+        ("defenses=[{name: krum, num_byzantine: 2}],seed=3", ["defenses=[{name: krum, num_byzantine: 2}]", "seed=3"]),
+        ("name=it's,seed=3", ["name=it's", "seed=3"]),  # text that begins with neither quote nor bracket
+        ("name=a[1,seed=3", ["name=a[1", "seed=3"]),
+        ("name=a]b,seed=3", ["name=a]b", "seed=3"]),
+        ("name='it''s, so',seed=3", ["name='it''s, so'", "seed=3"]),
+        ('name="a\\",b",seed=3', ['name="a\\",b"', "seed=3"]),
+        ("model={name: mlp, note: it's},seed=3", ["model={name: mlp, note: it's}", "seed=3"]),
+        ("a=b='c,d=e", ["a=b='c", "d=e"]),
+    ],
+)
+def test_commas_inside_brackets_and_quotes_belong_to_the_value(text, parts):
+    assert split_overrides(text) == parts
+
+
 # --- the data --------------------------------------------------------------------------------------------------
 
 
@@ -627,7 +665,7 @@ def test_a_model_of_ones_own_is_tried_on_the_data(write, monkeypatch):
 
 
 def test_check_data_returns_the_data(write):
-    assert check_data(load_config(write())).name == "digits"
+    assert check_data(load_config(write())).resources.dataset.name == "digits"
 
 
 # --- a config as a value ---------------------------------------------------------------------------------------
@@ -691,9 +729,8 @@ def test_a_config_cannot_be_changed(write):
 
 
 def test_the_strategy_is_nested_as_listed(write):
-    strategy = build_strategy(
-        load_config(write(), ["strategy={name: fedadam, eta: 0.5}", "simulation.clients_per_round=15"])
-    )
+    settings = ["strategy={name: fedadam, eta: 0.5}", "simulation.clients_per_round=15"]
+    strategy = Resources(load_config(write(), settings)).new_strategy()
     assert [type(wrapper) for wrapper in strategy.chain()] == [NormClipping, Krum]
     assert strategy.chain()[1].num_byzantine == 4
     base = strategy.base
@@ -703,38 +740,38 @@ def test_the_strategy_is_nested_as_listed(write):
 
 
 def test_without_defenses_the_strategy_is_flowers_own(write):
-    assert type(build_strategy(load_config(write(), ["defenses=[]"]))) is flower.FedAvg
+    assert type(Resources(load_config(write(), ["defenses=[]"])).new_strategy()) is flower.FedAvg
 
 
 def test_building_a_strategy_logs_nothing(write, caplog):
-    build_strategy(load_config(write()))
+    Resources(load_config(write())).new_strategy()
     assert not caplog.records
 
 
 def test_adversaries_are_told_what_the_run_knows(write):
     config = load_config(write(), ["adversaries={last_round_only: true, count: 3}"])
-    adversaries = build_adversaries(config)
+    adversaries = Resources(config).adversaries
     assert adversaries == Adversaries(num_clients=20, num_rounds=5, seed=7, count=3, last_round_only=True)
     assert [len(adversaries.active(round)) for round in (4, 5)] == [0, 3]
     none = load_config(write(), ["attacks=[]", "adversaries=null"])
-    assert build_adversaries(none) is None
+    assert Resources(none).adversaries is None
 
 
 def test_attacks_and_the_oracle_agree_on_who_attacks(write):
     config = load_config(write(("norm_clipping", "oracle_sgd")))
-    (attack,) = build_attacks(config, build_adversaries(config))
-    oracle = build_strategy(config)
+    resources = Resources(config)
+    (attack,) = resources.attacks
+    oracle = resources.new_strategy()
     assert isinstance(attack, SignFlipping)
     assert isinstance(oracle, OracleSGD)
     assert attack.scale == 4.0
     assert attack.seed == 7
-    assert attack.adversaries == oracle.adversaries == build_adversaries(config)
+    assert attack.adversaries == oracle.adversaries == resources.adversaries
 
 
 def test_the_partition_depends_on_the_seed_alone(write):
-    dataset = load_dataset("digits")
-    first, again = (build_partition(load_config(write()), dataset) for _ in range(2))
-    other = build_partition(load_config(write(), ["seed=8"]), dataset)
+    first, again = (Resources(load_config(write())).partition for _ in range(2))
+    other = Resources(load_config(write(), ["seed=8"])).partition
     assert len(first) == 20
     assert first.indices.tolist() == again.indices.tolist()
     assert first.indices.tolist() != other.indices.tolist()

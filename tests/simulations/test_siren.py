@@ -8,8 +8,9 @@ import pytest
 
 from flsec.client_apps import ClientHalf, SirenClient
 from flsec.simulations import engine
+from flsec.simulations.clients import build_client
 from flsec.simulations.config import load_config
-from flsec.simulations.experiment import Experiment, client_halves
+from flsec.simulations.resources import Resources
 from flsec.simulations.run_folder import RunFolder
 from flsec.strategies import Median, RobustStrategy, Siren
 
@@ -78,11 +79,11 @@ def test_against_80_percent_sign_flippers_siren_trains_and_neither_median_nor_av
 
 def test_all_clients_run_the_half_of_a_defense_that_is_named_and_attacks_go_around_it(run: Any) -> None:
     folder = run("simulation.num_rounds=1")
-    experiment = Experiment(load_config(folder.path / "config.yaml"))
+    experiment = Resources(load_config(folder.path / "config.yaml"))
     assert [type(half) for half in experiment.halves] == [SirenClient]
     arrays = [p.detach().numpy() for p in experiment.new_model().parameters()]
     for client_id in range(10):
-        client = experiment.client(client_id)
+        client = build_client(experiment, client_id)
         uploaded, num_examples, metrics = client.fit([a.copy() for a in arrays], {"server-round": 1})
         whole = len(experiment.partition[client_id])
         assert num_examples == whole - whole // 10
@@ -90,7 +91,7 @@ def test_all_clients_run_the_half_of_a_defense_that_is_named_and_attacks_go_arou
         own = vars(client)["_flsec_state"]["siren"][1]  # what was trained, before the attack
         sign = -4 if experiment.adversaries.is_adversary(client_id, 1) else 1  # type: ignore[union-attr]
         assert uploaded[0] - arrays[0] == pytest.approx(sign * (own[0] - arrays[0]), abs=1e-5)
-    assert Experiment(load_config(folder.path / "config.yaml", ["defenses=[]"])).halves == []
+    assert Resources(load_config(folder.path / "config.yaml", ["defenses=[]"])).halves == []
 
 
 class Seeded(ClientHalf):
@@ -104,7 +105,7 @@ def test_the_innermost_defenses_half_is_nearest_to_the_client_and_a_half_may_ask
         client_half = f"{__name__}:Seeded"
 
     members = [Noisy, Median, Siren]  # outermost first
-    halves = client_halves(SimpleNamespace(defenses=[SimpleNamespace(member=m) for m in members], seed=7))  # type: ignore[arg-type]
+    halves = Resources(SimpleNamespace(defenses=[SimpleNamespace(member=m) for m in members], seed=7)).halves  # type: ignore[arg-type]
     assert [type(half) for half in halves] == [SirenClient, Seeded]
     assert halves[1].seed == 7  # type: ignore[attr-defined]
 

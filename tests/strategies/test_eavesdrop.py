@@ -13,7 +13,8 @@ from flsec.errors import ConfigError
 from flsec.models import build_model
 from flsec.reconstruction import Observation, Reconstruction, invert_observation
 from flsec.simulations import engine
-from flsec.simulations.config import SUPPLIED_TO_DEFENSES, make_config
+from flsec.simulations.config import make_config
+from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES
 from flsec.strategies import Eavesdrop, Krum, Median, NormClipping, RobustStrategy
 from flsec.strategies._rehearsal import rehearse
 from flsec.strategies.replies import GlobalModel

@@ -25,7 +25,8 @@ def checked_labels(
     array = np.asarray(labels)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise ConfigError(
-            f"{name}: labels must be (n,) integers, n at least 1; got {array.dtype} of shape {array.shape}."
+            f"{name}: labels must be (n,) integers, n at least 1; got {array.dtype} of shape {array.shape}.",
+            parameter="labels",
         )
     return array.astype(np.int64, copy=False)
 
@@ -48,9 +49,13 @@ def checked_groups(
     if groups is None:
         raise ConfigError(
             f"{name} needs the samples' natural ids (groups), and this data set has none. Take one that has, such as "
-            f"'mnist' with its writers or 'har' with its subjects, or {instead}."
+            f"'mnist' with its writers or 'har' with its subjects, or {instead}.",
+            parameter="groups",
         )
     array = np.asarray(groups)
     if array.shape != (num_samples,):
-        raise ConfigError(f"{name}: groups must have one id per sample, shape ({num_samples},); got {array.shape}.")
+        raise ConfigError(
+            f"{name}: groups must have one id per sample, shape ({num_samples},); got {array.shape}.",
+            parameter="groups",
+        )
     return array

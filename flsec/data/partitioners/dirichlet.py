@@ -59,7 +59,8 @@ def dirichlet(
     if min_size * num_clients > len(labels):
         raise ConfigError(
             f"partitioner 'dirichlet' needs min_size * num_clients samples, {min_size} * {num_clients} = "
-            f"{min_size * num_clients}; got {len(labels)}. Lower min_size or num_clients."
+            f"{min_size * num_clients}; got {len(labels)}. Lower min_size or num_clients.",
+            parameter="min_size",
         )
     rng = numpy_generator(seed, purpose="partition dirichlet")
     for _ in range(_MAX_DRAWS):
@@ -83,7 +84,8 @@ def _draw(
         if not np.isclose(shares.sum(), 1.0):  # also when it is NaN
             raise ConfigError(
                 f"partitioner 'dirichlet': alpha={alpha!r} leaves the range of floating point numbers; take one "
-                "between 1e-3 and 1e6, or the partitioner 'iid' for equal shares."
+                "between 1e-3 and 1e6, or the partitioner 'iid' for equal shares.",
+                parameter="alpha",
             )
         cuts = np.minimum(np.rint(np.cumsum(shares) * len(members)).astype(np.int64), len(members))
         cuts[-1] = len(members)

@@ -63,12 +63,14 @@ def group_bias(
     m = len(ids) if num_groups is None else num_groups
     if m > len(ids):
         raise ConfigError(
-            f"partitioner 'group_bias': num_groups must be at most {len(ids)}, the ids there are; got {m}."
+            f"partitioner 'group_bias': num_groups must be at most {len(ids)}, the ids there are; got {m}.",
+            parameter="num_groups",
         )
     if num_clients < m:
         raise ConfigError(
             f"partitioner 'group_bias' needs a client for every group: num_clients >= {m} (one group per {by}); got "
-            f"{num_clients}. Raise num_clients, or deal fewer groups with num_groups={num_clients}."
+            f"{num_clients}. Raise num_clients, or deal fewer groups with num_groups={num_clients}.",
+            parameter="num_clients",
         )
     rng = numpy_generator(seed, purpose="partition group_bias")
     n = len(labels)

@@ -36,7 +36,8 @@ def iid(labels: npt.NDArray[np.int64], num_clients: PositiveCount, *, seed: int 
     if num_clients > len(labels):
         raise ConfigError(
             f"partitioner 'iid' needs a sample for every client; got num_clients={num_clients} for {len(labels)} "
-            "samples. Lower num_clients."
+            "samples. Lower num_clients.",
+            parameter="num_clients",
         )
     rng = numpy_generator(seed, purpose="partition iid")
     owners = rng.permutation(np.arange(len(labels)) % num_clients)

@@ -54,7 +54,7 @@ def natural(
     parts = np.minimum(sizes, split_each)  # (G,) clients made from each natural one
     total = int(parts.sum())
     if num_clients > total:
-        raise ConfigError(_too_few(num_clients, total, split_each, sizes))
+        raise ConfigError(_too_few(num_clients, total, split_each, sizes), parameter="num_clients")
     rng = numpy_generator(seed, purpose="partition natural")
     shuffled = rng.permutation(len(labels))
     by_group = shuffled[np.argsort(group[shuffled], kind="stable")]

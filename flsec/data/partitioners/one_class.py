@@ -55,13 +55,15 @@ def one_class(
     if available == 0:
         raise ConfigError(
             f"partitioner 'one_class' needs a class with samples_per_client={k} samples; the largest has "
-            f"{int(counts.max())}. Lower samples_per_client."
+            f"{int(counts.max())}. Lower samples_per_client.",
+            parameter="samples_per_client",
         )
     if num_clients > available and not replace:
         raise ConfigError(
             f"partitioner 'one_class': {len(labels)} samples are enough for {available} clients with {k} samples of "
             f"one class each; got num_clients={num_clients}. Lower num_clients or samples_per_client, or set "
-            "replace=True to let clients share samples."
+            "replace=True to let clients share samples.",
+            parameter="num_clients",
         )
     rng = numpy_generator(seed, purpose="partition one_class")
     passes = -(-num_clients // available)

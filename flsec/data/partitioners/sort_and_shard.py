@@ -50,7 +50,8 @@ def sort_and_shard(
     if num_shards > n:
         raise ConfigError(
             "partitioner 'sort_and_shard' needs a sample for every shard, num_clients * shards_per_client = "
-            f"{num_shards}; got {n} samples. Lower one of the two."
+            f"{num_shards}; got {n} samples. Lower one of the two.",
+            parameter="shards_per_client",
         )
     rng = numpy_generator(seed, purpose="partition sort_and_shard")
     shuffled = rng.permutation(n)

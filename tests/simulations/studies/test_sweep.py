@@ -15,7 +15,7 @@ from flsec.simulations import engine
 from flsec.simulations.cli import app
 from flsec.simulations.config import load_config, packaged_experiments
 from flsec.simulations.plots import plot_curves
-from flsec.simulations.sweep import load_sweep, run_sweep
+from flsec.simulations.studies.sweep import load_sweep, run_sweep
 
 GRID = """
 experiment:
@@ -194,7 +194,7 @@ def test_one_axis_of_numbers_is_drawn_with_its_marks(
 ) -> None:
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(
-        "flsec.simulations.sweep.plot_curves", lambda *args: drawn.update(zip("spxam", args, strict=True))
+        "flsec.simulations.studies.sweep.plot_curves", lambda *args: drawn.update(zip("spxam", args, strict=True))
     )
     file = tmp_path / "curve.yaml"
     text = GRID[: GRID.index("vary:")] + "vary: {attacks.0.scale: [1.0, 4.0]}\nmarks: {here: 2}\n"

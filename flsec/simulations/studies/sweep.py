@@ -14,10 +14,12 @@ from safetensors.numpy import load_file
 from flsec.errors import ConfigError
 from flsec.metrics.paired import cost_of_defense, damage, l1_distance
 from flsec.simulations import engine
-from flsec.simulations._validation import Origin, Problem, located, nearest, shown
-from flsec.simulations.config import Config, apply_override, load_config, make_config, resolve_experiment
+from flsec.simulations.config import apply_override, load_config, make_config, resolve_experiment
 from flsec.simulations.plots import plot_curves, plot_heatmap
+from flsec.simulations.problems import Origin, Problem, as_yaml_text, blame_parameter, nearest, say_where
 from flsec.simulations.run_folder import RunFolder
+from flsec.simulations.run_names import check_folder_name
+from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import read
 
 __all__ = ["Cell", "Sweep", "load_sweep", "run_sweep"]
@@ -82,10 +84,11 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     """
     data, lines = read(Path(path))
     origin = Origin(str(path), lines)
-    with located(origin):
+    with say_where(origin):
         _check_keys(data)
         axes = {str(axis): _settings(str(axis), values) for axis, values in data["vary"].items()}
-    name = data.get("name", Path(path).stem.removesuffix(".sweep"))
+        name = data.get("name", Path(path).stem.removesuffix(".sweep"))
+        _check_name(name)
     cells = []
     for chosen in itertools.product(*(settings.items() for settings in axes.values())):
         labels = dict(zip(axes, (label for label, _ in chosen), strict=True))
@@ -107,15 +110,25 @@ def _check_keys(data: Mapping[str, Any]) -> None:
         if not data.get(key):
             raise Problem((key,), f"is missing; a sweep needs it. For example: {key}: {example}")
     if not isinstance(data["experiment"], dict | str):
-        raise Problem(("experiment",), f"must be an experiment or the name of one; got {shown(data['experiment'])}.")
+        raise Problem(
+            ("experiment",), f"must be an experiment or the name of one; got {as_yaml_text(data['experiment'])}."
+        )
     if not isinstance(data["vary"], dict):
-        raise Problem(("vary",), f"must map axes to values; got {shown(data['vary'])}. For example: {{seed: [1, 2]}}")
+        raise Problem(
+            ("vary",), f"must map axes to values; got {as_yaml_text(data['vary'])}. For example: {{seed: [1, 2]}}"
+        )
 
     marks = data.get("marks") or {}
     if not isinstance(marks, dict) or not all(type(place) in (int, float) for place in marks.values()):
         raise Problem(
-            ("marks",), f"must map names to numbers; got {shown(marks)}. For example: {{Algorithm 11: 0.095}}"
+            ("marks",), f"must map names to numbers; got {as_yaml_text(marks)}. For example: {{Algorithm 11: 0.095}}"
         )
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise Problem(("name",), f"must be str; got {as_yaml_text(name)}. For example: name: trade_off")
+    blame_parameter(("name",), (), check_folder_name, name)
 
 
 _KEYS = ("name", "experiment", "vary", "marks")
@@ -130,7 +143,7 @@ def _settings(axis: str, values: Any) -> dict[str, dict[str, Any]]:
     raise Problem(
         ("vary", axis),
         "must be a list of values, or a mapping of labels to settings; got "
-        f"{shown(values)}. For example: median: {{defenses: [{{name: median}}]}}",
+        f"{as_yaml_text(values)}. For example: median: {{defenses: [{{name: median}}]}}",
     )
 
 

@@ -15,8 +15,8 @@ from flwr.server.strategy import FedAvg as ClassicFedAvg
 from flwr.serverapp.strategy import FedAvg
 
 from flsec.errors import ConfigError
-from flsec.simulations.grid import PartitionGrid
-from flsec.simulations.pooled import PooledGrid
+from flsec.simulations.engines.grid import PartitionGrid
+from flsec.simulations.engines.pooled import PooledGrid
 from flsec.strategies import RobustStrategy
 from tests.support import faulty
 

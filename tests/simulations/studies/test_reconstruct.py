@@ -11,8 +11,14 @@ from flsec.metrics import psnr
 from flsec.simulations import engine
 from flsec.simulations.cli import main
 from flsec.simulations.config import load_config, packaged_experiments, resolve_experiment
-from flsec.simulations.experiment import Experiment
-from flsec.simulations.reconstruct import _Bench, _cases, leakage_table, load_reconstruction, run_reconstruction
+from flsec.simulations.resources import Resources
+from flsec.simulations.studies.reconstruct import (
+    Bench,
+    cases_of,
+    leakage_table,
+    load_reconstruction,
+    run_reconstruction,
+)
 from flsec.training import get_weights
 from tests.reconstruction.problems import gradients_of
 
@@ -57,7 +63,7 @@ def write(tmp_path):
 
 def bench(file, *overrides):
     study = load_reconstruction(file, overrides)
-    return _Bench(study), list(_cases(study))
+    return Bench(study), list(cases_of(study))
 
 
 def flat(observation):
@@ -279,7 +285,7 @@ def test_the_model_of_a_run_after_any_round(write, run):
         assert study.round == expected  # in which the clients would train next; the schedule ends with the run
         assert study.observation(cases[0]).learning_rate == pytest.approx(0.1 / expected**0.5)
         models[round_] = study.sent
-    for a, b in zip(models["round: 0"], get_weights(Experiment(load_config("small.yaml")).new_model()), strict=True):
+    for a, b in zip(models["round: 0"], get_weights(Resources(load_config("small.yaml")).new_model()), strict=True):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(models["round: 2"], models[""], strict=True):
         np.testing.assert_array_equal(a, b)

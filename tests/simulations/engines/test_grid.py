@@ -6,7 +6,7 @@ import pytest
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flsec.simulations.grid import InProcessGrid, Interrupted, PartitionGrid
+from flsec.simulations.engines.grid import InProcessGrid, Interrupted, PartitionGrid
 
 
 def app_of(function: Any) -> ClientApp:
@@ -95,7 +95,9 @@ def test_partition_ids_stand_for_node_ids_in_both_directions(monkeypatch: pytest
         seen.append(context.node_id)
         return Message(RecordDict(), reply_to=message)
 
-    monkeypatch.setattr("flsec.simulations.grid.OwnGrid", type("Other", (), {}))  # take the road of Flower's grids
+    monkeypatch.setattr(
+        "flsec.simulations.engines.grid.OwnGrid", type("Other", (), {})
+    )  # take the road of Flower's grids
     grid = PartitionGrid(RandomIds(app_of(note), 3), 3, threading.Event())
     assert list(grid.get_node_ids()) == [0, 1, 2]
     grid.selected = [1, 2]

@@ -12,9 +12,12 @@ from flwr.client import NumPyClient
 from safetensors.numpy import load_file
 
 from flsec.errors import ConfigError
-from flsec.simulations import engine, grid
+from flsec.simulations import clients, engine
+from flsec.simulations.clients import build_client
 from flsec.simulations.config import Config, load_config
-from flsec.simulations.experiment import Experiment
+from flsec.simulations.engines import grid
+from flsec.simulations.engines.machine import check_machine
+from flsec.simulations.resources import Resources
 from flsec.simulations.run_folder import RunFolder
 
 EXPERIMENT = """
@@ -94,10 +97,10 @@ def test_the_final_model_is_the_one_whose_accuracy_is_reported(config: Any) -> N
     import torch
 
     folder = engine.run(config())
-    experiment = Experiment(config())
+    experiment = Resources(config())
     model = experiment.new_model()
     model.load_state_dict({k: torch.from_numpy(v) for k, v in load_file(folder.path / "model.safetensors").items()})
-    x, y = experiment.test_tensors(torch.device("cpu"))
+    x, y = experiment.test_data
     accuracy = (model.eval()(x).argmax(dim=1) == y).double().mean().item()
     assert math.isclose(accuracy, folder.rounds()[-1]["accuracy"], rel_tol=1e-12)
 
@@ -161,7 +164,7 @@ class Broken(NumPyClient):
 
 
 def test_a_round_without_any_reply_keeps_the_model_and_says_why(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Experiment, "client", lambda self, client_id: Broken())
+    monkeypatch.setattr(clients, "build_client", lambda resources, client_id: Broken())
     folder = engine.run(config())
     for record in folder.rounds()[1:]:
         assert "needs at least" in record["kept_previous_model"]
@@ -226,7 +229,7 @@ def test_resources_that_are_not_there_are_refused_before_anything_is_written(
 
 
 def test_a_gpu_fraction_passes_the_check_where_ray_is_given_a_gpu(config: Any) -> None:
-    engine.check_resources(
+    check_machine(
         config(
             "simulation.engine=flower", "simulation.client_resources.num_gpus=0.05", "simulation.init_args.num_gpus=1"
         )
@@ -240,8 +243,8 @@ def test_shares_of_a_gpu_are_not_asked_for_where_clients_train_on_the_cpu(config
         "simulation.init_args.num_gpus=0",
     ]
     with pytest.raises(ConfigError, match="num_gpus"):
-        engine.check_resources(config(*shares))
-    engine.check_resources(config(*shares, "simulation.device=cpu"))
+        check_machine(config(*shares))
+    check_machine(config(*shares, "simulation.device=cpu"))
     assert config(*shares, "simulation.device=cpu").simulation.num_gpus == 0
     assert config(*shares).simulation.num_gpus == 0.05
 
@@ -253,7 +256,7 @@ def test_a_flower_without_the_private_parts_runs_on_its_own_engine_only(
     for name in ("inprocess", "pooled"):
         with pytest.raises(ConfigError, match=r"version 1\.\d+\.\d+ lacks \(No module.*Take engine: flower"):
             engine.run(config(f"simulation.engine={name}"))
-    engine.check_resources(config("simulation.engine=flower"))
+    check_machine(config("simulation.engine=flower"))
 
 
 @pytest.mark.parametrize("num_clients", [12, 14])
@@ -286,11 +289,11 @@ def test_a_folder_that_is_no_run_and_a_missing_checkpoint_are_named(config: Any,
 
 
 def test_poisoned_clients_never_touch_the_test_set(config: Any) -> None:
-    experiment = Experiment(config())
+    experiment = Resources(config())
     x, y = (t.clone() for t in experiment.dataset.test.tensors())
     for client_id in range(12):
         arrays = [np.zeros_like(p.detach().numpy()) for p in experiment.new_model().parameters()]
-        experiment.client(client_id).fit(arrays, {"server-round": 1})
+        build_client(experiment, client_id).fit(arrays, {"server-round": 1})
     again_x, again_y = experiment.dataset.test.tensors()
     assert bool((again_x == x).all())
     assert bool((again_y == y).all())

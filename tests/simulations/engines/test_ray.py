@@ -11,9 +11,10 @@ from flwr.clientapp import ClientApp
 from ray.cluster_utils import Cluster
 
 from flsec.errors import ConfigError
-from flsec.simulations import _ray, engine
+from flsec.simulations import engine
 from flsec.simulations.config import load_config
-from flsec.simulations.pooled import PooledGrid
+from flsec.simulations.engines import ray_cluster
+from flsec.simulations.engines.pooled import PooledGrid
 
 EXPERIMENT = """
 data: {name: digits}
@@ -47,7 +48,7 @@ def node(alive: bool = True, **resources: float) -> dict[str, Any]:
 def test_no_worker_spans_two_nodes_or_shares_of_two_gpus(
     nodes: list[dict[str, Any]], cpus: float, gpus: float, workers: int
 ) -> None:
-    assert _ray.workers_that_fit(nodes, cpus, gpus) == workers
+    assert ray_cluster.workers_that_fit(nodes, cpus, gpus) == workers
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_an_address_at_which_nobody_answers_is_named(tmp_path: Path) -> None:
 
 def test_settings_of_a_new_ray_do_not_go_with_a_cluster() -> None:
     with pytest.raises(ConfigError, match=r"init_args.num_cpus: a cluster .* has its own; got 2. Leave it out"):
-        _ray.connect({"num_cpus": 2}, "auto")
+        ray_cluster.connect({"num_cpus": 2}, "auto")
 
 
 def figures(folder: Path) -> list[Any]:

@@ -35,7 +35,9 @@ class Through:
 
     def __init__(self, strengths: Sequence[float]) -> None:
         if not strengths:
-            raise ConfigError(f"{self.strength} must hold at least one value, such as {self.strength}: [1].")
+            raise ConfigError(
+                f"{self.strength} must hold at least one value, such as {self.strength}: [1].", parameter=self.strength
+            )
         self.strengths = tuple(strengths)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -1,7 +1,8 @@
 """The same experiments through Flower's own command: ``flwr run .``, or a deployment with SuperNodes.
 
 ``pyproject.toml`` names ``server_app`` and ``client_app``; the run configuration's ``experiment`` is a packaged
-experiment or the absolute path of a YAML file, ``set`` holds overrides separated by commas.
+experiment or the absolute path of a YAML file, ``set`` holds overrides separated by commas, whose values may be lists
+and sections: ``"seed=3,defenses=[{name: krum, num_byzantine: 2}]"``.
 """
 
 import functools
@@ -14,9 +15,11 @@ from flwr.client import NumPyClient
 from flwr.serverapp import Grid, ServerApp
 
 from flsec.client_apps.app import numpy_client_app
-from flsec.simulations.config import Config, check_data, load_config, resolve_experiment
-from flsec.simulations.experiment import client_fn
-from flsec.simulations.loop import ServerLoop
+from flsec.errors import ConfigError
+from flsec.simulations.checks import check_data
+from flsec.simulations.clients import client_fn
+from flsec.simulations.config import Config, load_config, resolve_experiment, split_overrides
+from flsec.simulations.engines.loop import ServerLoop
 from flsec.simulations.run_folder import RunFolder
 
 __all__ = ["client_app", "server_app"]
@@ -24,7 +27,7 @@ __all__ = ["client_app", "server_app"]
 
 @functools.lru_cache(maxsize=4)
 def _config(experiment: str, overrides: str) -> Config:
-    return load_config(resolve_experiment(experiment), [part for part in overrides.split(",") if part])
+    return load_config(resolve_experiment(experiment), split_overrides(overrides))
 
 
 def _config_of(context: Context) -> Config:
@@ -39,10 +42,14 @@ server_app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds on Flower's grid; the run's folder is made below the process's current directory."""
     config = _config_of(context)
-    check_data(config)
+    ready = check_data(config)
     folder = RunFolder.create(Path(config.output.folder).absolute(), config.name, config.to_dict())
     print(f"flsec: writing to {folder.path}")
-    ServerLoop(config, folder)(grid, context)
+    try:
+        ServerLoop(ready, folder)(grid, context)
+    except ConfigError:
+        folder.remove_unless_begun()
+        raise
 
 
 def _client_fn(context: Context) -> NumPyClient:

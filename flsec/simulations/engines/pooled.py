@@ -5,158 +5,35 @@ enters Ray's object store once a round, the ClientApp is shipped once to each ac
 are not at work, so that 35,000 of them cost nothing until they are asked.
 """
 
-import gc
 import logging
-import pickle
 import threading
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
 from flsec.errors import ConfigError
-from flsec.simulations._ray import check_workers_fit, connect
-from flsec.simulations.grid import CLIENT_FAILED, OwnGrid
+from flsec.simulations.engines.grid import CLIENT_FAILED, OwnGrid
+from flsec.simulations.engines.ray_cluster import check_workers_fit, connect
+from flsec.simulations.engines.workers import (
+    Result,
+    SharedArrays,
+    Slot,
+    Work,
+    actor_factory,
+    identity_of,
+    kill,
+    reply_from,
+    wait_for_workers,
+)
 
 __all__ = ["PooledGrid"]
 
 logger = logging.getLogger("flsec")
-
-Packed = dict[str, Any]  # records by name; arrays as numpy views of their bytes, which Ray maps without pickling them
-_Work = tuple[Packed, Any, Context]  # a message's records that others of the round do not share, and its metadata
-_Result = tuple[Any, Error | None, Any, Any, Any]  # a reply: metadata, error or arrays and other records; a state
-
-
-def _pack(record: ArrayRecord) -> list[tuple[str, str, tuple[int, ...], str, Any]]:
-    return [
-        (name, array.dtype, array.shape, array.stype, np.frombuffer(array.data, np.uint8))
-        for name, array in record.items()
-    ]
-
-
-def _unpack(packed: Iterable[tuple[str, str, tuple[int, ...], str, Any]], *, copy: bool) -> ArrayRecord:
-    """Return the record; without a copy, its arrays' bytes are views of Ray's object store."""
-    record = ArrayRecord()
-    for name, dtype, shape, stype, data in packed:
-        array = Array(dtype=dtype, shape=shape, stype=stype, data=bytes(data) if copy else b"")
-        if not copy:
-            array.data = data.data  # Flower's constructor insists on bytes; reading needs a buffer only
-        record[name] = array
-    return record
-
-
-class _Worker:
-    """What runs in an actor: one app, and the arrays of the present round."""
-
-    def __init__(self, app: ClientApp, num_threads: int):
-        import torch
-
-        torch.set_num_threads(num_threads)
-        gc.freeze()  # what has been imported stays: collections need not look through it
-        self._app = app
-        self._key = ""
-        self._arrays: dict[str, ArrayRecord] = {}  # a client gets records of its own, which it may empty,
-        self._others: Packed = {}  # around these
-
-    def process(self, work: tuple[str, Any, Sequence[_Work]]) -> tuple[float, list[_Result]]:
-        """Run the app on messages of one round, one after the other; return the seconds, and a result for each.
-
-        Without messages it answers as soon as the app has been loaded.
-        """
-        import ray
-
-        key, shared, parts = work
-        started = time.perf_counter()
-        if key != self._key:  # the first message of a round: fetch what all its messages share
-            arrays, others = ray.get(shared[0])
-            self._arrays = {name: _unpack(packed, copy=True) for name, packed in arrays.items()}
-            self._others, self._key = others, key
-        results = [self._run(*part) for part in parts]
-        return time.perf_counter() - started, results
-
-    def _run(self, own: Packed, metadata: Any, context: Context) -> _Result:
-        """Return the reply to one message in parts, and the client's state if it has any."""
-        content = RecordDict(
-            {
-                **{name: ArrayRecord(dict(record)) for name, record in self._arrays.items()},
-                **{name: type(record)(dict(record)) for name, record in self._others.items()},
-                **own,
-            }
-        )
-        message = _message(content, metadata)
-        try:
-            reply = self._app(message, context)
-            if not isinstance(reply, Message):
-                raise TypeError(f"the client returned {type(reply).__name__} instead of a reply")
-        except (Exception, SystemExit) as error:
-            reply = Message(Error(CLIENT_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)
-        state = context.state if len(context.state) else None
-        if reply.has_error():
-            return reply.metadata, reply.error, None, None, state
-        arrays = {name: _pack(record) for name, record in _arrays_of(reply.content).items()}
-        others = {name: record for name, record in reply.content.items() if name not in arrays}
-        return reply.metadata, None, arrays, others, state
-
-
-def _message(content: RecordDict | Error, metadata: Any) -> Message:
-    """Return a message with metadata that another process made; Flower keeps this way for itself."""
-    make: Any = Message
-    message: Message = make(content, metadata=metadata)
-    return message
-
-
-def _arrays_of(content: RecordDict) -> dict[str, ArrayRecord]:
-    """Return the records of arrays; ``array_records`` makes a dictionary that keeps track of changes, slowly."""
-    return {name: record for name, record in content.items() if isinstance(record, ArrayRecord)}
-
-
-def _identity(content: RecordDict) -> tuple[object, ...]:
-    """Return what is the same for messages with the same arrays, and records of the same names."""
-    return *content, *(id(array) for record in _arrays_of(content).values() for array in record.values())
-
-
-def _described(records: Packed) -> dict[str, bytes]:
-    """Return what tells records apart, types included: 1, 1.0 and True are equal."""
-    return {name: pickle.dumps(dict(record)) for name, record in records.items()}
-
-
-def _kill(actor: Any) -> None:
-    import ray
-
-    kill: Any = ray.kill  # untyped
-    kill(actor)
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What the messages of one round share, and how to know one of them."""
-
-    identity: tuple[object, ...]
-    key: str
-    shared: Any  # in the object store
-    arrays: dict[str, ArrayRecord]
-    others: dict[str, bytes]
-
-
-@dataclass(eq=False)
-class _Slot:
-    """One actor, and the call that it is at work on; at first one without messages, which it answers when it is up."""
-
-    actor: Any
-    call: Any = None  # reference to the result
-    messages: list[Message] = field(default_factory=list)
-    since: float = 0.0  # when the call was made
-
-    @classmethod
-    def of(cls, actor: Any) -> "_Slot":
-        """Return a slot whose actor is starting."""
-        return cls(actor, actor.process.remote(("", None, [])))
 
 
 class PooledGrid(OwnGrid):
@@ -206,52 +83,25 @@ class PooledGrid(OwnGrid):
         run_config: dict[str, Any] | None = None,
         client_timeout: float | None = None,
     ):
-        import ray
-
         self._started_ray = connect(init_args, address)
         super().__init__(num_clients, run_config)
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._lock = threading.Lock()
         self._waiting: deque[Message] = deque()
         self._replies: dict[str, Message] = {}
-        self._round: _Round | None = None
+        self._shared = SharedArrays()
         self._paces: dict[str, float] = defaultdict(lambda: self.CALL)  # seconds that a message of a type takes
         self._patience = self.PATIENCE if client_timeout is None else min(self.PATIENCE, client_timeout / 2)
         self._failed_starts = 0
         self._alone: set[str] = set()  # messages that may spoil a call for others
         try:
             count = check_workers_fit(num_cpus, num_gpus)
-        except ConfigError:
+            self._new_actor = actor_factory(client_app, num_cpus, num_gpus)
+            self._slots = [Slot.of(self._new_actor()) for _ in range(min(count, max_workers or count, num_clients))]
+            self._slots = wait_for_workers(self._slots, self.START + self.START_EACH * len(self._slots))
+        except (ConfigError, RuntimeError):
             self.close()
             raise
-        app = ray.put(client_app)
-        worker: Any = ray.remote(_Worker)
-        # Without task events: Ray would keep a record of each of the last 100,000 calls.
-        actor = worker.options(num_cpus=num_cpus, num_gpus=num_gpus, enable_task_events=False)
-        self._new_actor: Callable[[], Any] = lambda: actor.remote(app, max(1, int(num_cpus)))
-        self._slots = [_Slot.of(self._new_actor()) for _ in range(min(count, max_workers or count, num_clients))]
-        self._wait_for_workers()
-
-    def _wait_for_workers(self) -> None:
-        """Go on with the workers that have started; in a cluster, others may hold what was counted on."""
-        import ray
-
-        started = {slot.call: slot for slot in self._slots}
-        patience = self.START + self.START_EACH * len(started)
-        ready, late = ray.wait(list(started), num_returns=len(started), timeout=patience)
-        try:
-            ray.get(ready)
-        except ray.exceptions.RayError as error:
-            self.close()
-            raise RuntimeError(f"no worker can load the ClientApp: {error}") from error
-        for reference in late:
-            _kill(started[reference].actor)
-        self._slots = [slot for reference, slot in started.items() if reference not in late]
-        for slot in self._slots:
-            slot.call = None
-        if not self._slots:
-            self.close()
-            raise RuntimeError(f"no worker has started within {patience:.0f} s: Ray's nodes are busy with other work.")
 
     @property
     def num_workers(self) -> int:
@@ -310,7 +160,7 @@ class PooledGrid(OwnGrid):
         import ray
 
         for slot in self._slots:
-            _kill(slot.actor)
+            kill(slot.actor)
         if self._started_ray:
             ray.shutdown()
 
@@ -333,43 +183,24 @@ class PooledGrid(OwnGrid):
         waiting = 1 + len(self._waiting)
         share = -(-(waiting + sum(len(slot.messages) for slot in self._slots)) // len(self._slots))
         count = min(int(self.CALL / self._paces[first.metadata.message_type]), share, waiting)
-        identity = _identity(first.content)
+        identity = identity_of(first.content)
         messages = [first]
         while len(messages) < count and self._alone.isdisjoint(
             (first.metadata.message_id, self._waiting[0].metadata.message_id)
         ):
-            if _identity(self._waiting[0].content) != identity:
+            if identity_of(self._waiting[0].content) != identity:
                 break
             messages.append(self._waiting.popleft())
         return messages
 
-    def _submit(self, slot: _Slot, messages: list[Message]) -> None:
+    def _submit(self, slot: Slot, messages: list[Message]) -> None:
         """Call the worker; the messages share their arrays."""
-        works: list[_Work] = []
+        works: list[Work] = []
         for message in messages:
-            key, shared, own = self._parts(message.content)
+            key, shared, own = self._shared.split(message.content)
             works.append((own, message.metadata, self._context(message.metadata.dst_node_id)))
         call = key, [shared], works  # one argument: Ray pickles each on its own
         slot.call, slot.messages, slot.since = slot.actor.process.remote(call), messages, time.monotonic()
-
-    def _parts(self, content: RecordDict) -> tuple[str, Any, Packed]:
-        """Split a message into what the round's messages share, in the object store, and the rest.
-
-        They share the arrays if they are the same objects, and of the other records those that equal the first's.
-        """
-        import ray
-
-        arrays = _arrays_of(content)
-        others = {name: record for name, record in content.items() if name not in arrays}
-        identity = _identity(content)
-        known = self._round
-        if known is None or identity != known.identity:
-            packed = {name: _pack(record) for name, record in arrays.items()}
-            # the records are kept as well: an id is only unique while its object lives
-            known = _Round(identity, str(uuid.uuid4()), ray.put((packed, others)), arrays, _described(others))
-            self._round = known
-        mine = _described(others)
-        return known.key, known.shared, {name: others[name] for name in others if mine[name] != known.others[name]}
 
     def _collect(self) -> None:
         """Wait a moment for workers to finish, and turn what they return into replies."""
@@ -400,7 +231,7 @@ class PooledGrid(OwnGrid):
         self._give_up_late_calls()
         self._hand_out()
 
-    def _take_in(self, messages: list[Message], seconds: float, results: list[_Result]) -> None:
+    def _take_in(self, messages: list[Message], seconds: float, results: list[Result]) -> None:
         self._failed_starts = 0
         for message, parts in zip(messages, results, strict=True):
             self._replies[message.metadata.message_id] = self._reply(message, parts)
@@ -434,23 +265,20 @@ class PooledGrid(OwnGrid):
         self._waiting.clear()
         self._alone.clear()
 
-    def _reply(self, message: Message, parts: _Result) -> Message:
-        metadata, error, arrays, others, state = parts
+    def _reply(self, message: Message, parts: Result) -> Message:
+        state = parts[-1]
         if state is not None:
             node_id = message.metadata.dst_node_id
             self._contexts[node_id] = self._context(node_id)
             self._contexts[node_id].state = state
-        if error is not None:
-            return _message(error, metadata)
-        records = {name: _unpack(packed, copy=False) for name, packed in arrays.items()}
-        return _message(RecordDict({**records, **others}), metadata)
+        return reply_from(parts)
 
     def _fail(self, message: Message, error: Exception) -> None:
         reason = Error(CLIENT_FAILED, f"{type(error).__name__}: {error}")
         self._replies[message.metadata.message_id] = Message(reason, reply_to=message)
 
-    def _replace(self, slot: _Slot, why: str) -> None:
+    def _replace(self, slot: Slot, why: str) -> None:
         number = self._slots.index(slot)
         logger.warning("worker %d is replaced: it %s", number, why)
-        _kill(slot.actor)
-        self._slots[number] = _Slot.of(self._new_actor())
+        kill(slot.actor)
+        self._slots[number] = Slot.of(self._new_actor())

@@ -1,11 +1,10 @@
-"""The server's side of a simulation: the rounds, their evaluation, their records and their checkpoints."""
+"""The server's side of a simulation: the rounds, their evaluation and their checkpoints, the same for all engines."""
 
 import functools
-import json
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,14 @@ from safetensors.numpy import save_file
 from flsec.client_apps.client_state import prune_states
 from flsec.client_apps.projected_gradient import ProjectedGradient
 from flsec.metrics.accuracy import per_class_accuracy
-from flsec.metrics.detection import Detection, detection
 from flsec.metrics.oif import outsized_impact_factor
 from flsec.randomness import numpy_generator
-from flsec.simulations.config import Config, build_strategy
-from flsec.simulations.experiment import experiment
-from flsec.simulations.grid import Interrupted, PartitionGrid
+from flsec.simulations.checks import Ready
+from flsec.simulations.engines.grid import Interrupted, PartitionGrid
+from flsec.simulations.records import as_json, defense_record, summarise
 from flsec.simulations.run_folder import RunFolder
-from flsec.strategies import Adversary
-from flsec.strategies.base import RobustStrategy, Verdict
-from flsec.training import evaluate, get_weights, logits_of, pick_device, set_weights, weight_names
+from flsec.strategies.base import RobustStrategy, RoundReport
+from flsec.training import evaluate, get_weights, logits_of, set_weights, weight_names
 
 __all__ = ["ServerLoop"]
 
@@ -38,7 +35,7 @@ class ServerLoop:
     The same loop serves all engines: it is called with whatever grid the engine gives it.
 
     Args:
-        config: the experiment.
+        ready: the experiment's resources, and a strategy for this run alone.
         folder: where records, checkpoints and the model go.
         on_round: called with each round's record, for progress.
         resume_from: the round whose checkpoint to continue from; None starts afresh, -1 takes the newest.
@@ -46,12 +43,13 @@ class ServerLoop:
 
     def __init__(
         self,
-        config: Config,
+        ready: Ready,
         folder: RunFolder,
         on_round: Callable[[dict[str, Any]], None] = lambda record: None,
         resume_from: int | None = None,
     ):
-        self.config = config
+        self.resources, self.strategy = ready
+        self.config = self.resources.config
         self.folder = folder
         self.on_round = on_round
         self.resume_from = resume_from
@@ -74,13 +72,13 @@ class ServerLoop:
 
     def _run(self, grid: Grid) -> None:
         simulation = self.config.simulation
-        self.experiment = experiment(json.dumps(self.config.to_dict()))
-        self.device = pick_device(simulation.device)
-        model = self.experiment.new_model()
+        self.device = self.resources.device
+        model = self.resources.new_model()
         self.names = weight_names(model)
-        built = build_strategy(self.config, self.experiment.resources())
-        # Undefended is plain averaging by example counts; impossible replies are still quarantined.
-        strategy = built if isinstance(built, RobustStrategy) else RobustStrategy(built, weighting="examples")
+        strategy = self.strategy
+        if not isinstance(strategy, RobustStrategy):
+            # Undefended is plain averaging by example counts; impossible replies are still quarantined.
+            strategy = RobustStrategy(strategy, weighting="examples", patience=None)
         weights = get_weights(model)
         first = 1
         if self.resume_from is not None:
@@ -111,7 +109,7 @@ class ServerLoop:
         assert result is not None, "flsec's strategies always return a model"
         weights = [result[name].numpy() for name in self.names]
         aggregated = time.perf_counter()
-        record = {"round": round_, "sampled": list(nodes.selected), **self._defense_record(strategy, round_)}
+        record = {"round": round_, "sampled": list(nodes.selected), **self._defense_record(strategy.last_report)}
         client_metrics = {k: v for k, v in dict(metrics or {}).items() if not k.startswith("flsec-")}
         record["clients"] = client_metrics
         every = self.config.output.evaluate_every
@@ -137,7 +135,7 @@ class ServerLoop:
 
     def _sample(self, round_: int) -> list[int]:
         """Return the partition ids of this round's clients, ascending."""
-        simulation, adversaries = self.config.simulation, self.experiment.adversaries
+        simulation, adversaries = self.config.simulation, self.resources.adversaries
         if simulation.sampling == "without_replacement":
             start = (round_ - 1) * simulation.cohort_size
             return sorted(self._order[start : start + simulation.cohort_size].tolist())
@@ -152,45 +150,24 @@ class ServerLoop:
         chosen += [*rng.choice(honest, min(simulation.cohort_size - wanted, len(honest)), replace=False)]
         return sorted(int(i) for i in chosen)
 
-    def _defense_record(self, strategy: RobustStrategy, round_: int) -> dict[str, Any]:
-        report = strategy.last_report
+    def _defense_record(self, report: RoundReport | None) -> dict[str, Any]:
         assert report is not None
-        adversaries = self.experiment.adversaries
-        hostile = adversaries.active(round_) if adversaries is not None else frozenset()
-        together = [verdict.notes["chosen"] for verdict in report.verdicts if verdict.defense == _ADVERSARY]
-        return {
-            "adversaries": sorted(hostile & set(self._sample(round_))),
-            "collusion": _plain(together[0]) if together else {},
-            "quarantined": [asdict(entry) for entry in report.quarantined],
-            "kept_previous_model": report.kept_previous_model,
-            "defenses": [
-                {
-                    "name": verdict.defense,
-                    "kept": list(verdict.kept),
-                    "scores": _by_client(verdict.scores),
-                    "weights": _by_client(verdict.weights),
-                    "notes": _plain(verdict.notes),
-                    "detection": _detection(verdict, hostile) if adversaries is not None else None,
-                    "seconds": verdict.seconds,
-                }
-                for verdict in report.verdicts
-                if verdict.defense != _ADVERSARY
-            ],
-            "stages": dict(report.seconds),
-        }
+        adversaries = self.resources.adversaries
+        hostile = None if adversaries is None else adversaries.active(report.round)
+        return defense_record(report, hostile, self._sample(report.round))
 
     def _evaluated(self, record: dict[str, Any], model: torch.nn.Module, weights: list[Any]) -> dict[str, Any]:
         """Add test loss, accuracy, accuracy per class and the attacks' success to a record."""
         set_weights(model, weights)
         model = model.to(self.device)
-        x, y = self.experiment.test_tensors(self.device)
+        x, y = (part.to(self.device) for part in self.resources.test_data)
         result = evaluate(model, x, y)
         record["loss"], record["accuracy"] = float(result.loss), float(result.accuracy)
-        classes = self.experiment.dataset.num_classes
-        record["per_class_accuracy"] = [_plain(v) for v in per_class_accuracy(result.predictions, y, classes)]
+        classes = self.resources.dataset.num_classes
+        record["per_class_accuracy"] = [as_json(v) for v in per_class_accuracy(result.predictions, y, classes)]
         predict = _Predict(model)
         record["attack"] = {}
-        for attack in self.experiment.attacks:
+        for attack in self.resources.attacks:
             for name, value in attack.success(predict, x.cpu(), y.cpu(), result.predictions.cpu()).items():
                 record["attack"][name if name not in record["attack"] else f"{name}_{len(record['attack'])}"] = value
         return record
@@ -215,22 +192,22 @@ class ServerLoop:
         )
         known = [
             {"name": type(attack).__name__, "knowledge": attack.knowledge, "knows_defense": attack.knows_defense}
-            for attack in self.experiment.attacks
+            for attack in self.resources.attacks
         ]
         summary = summarise(self.config, self.folder.rounds())
         self.folder.write_summary({**summary, **self._impact(summary["attack"]), "attackers": known})
 
     def _impact(self, attack: dict[str, Any]) -> dict[str, Any]:
         """Return SparseFed's OIF where an attack has chosen samples misclassified."""
-        fitted = [a for a in self.experiment.attacks if isinstance(a, ProjectedGradient)]
-        adversaries = self.experiment.adversaries
+        fitted = [a for a in self.resources.attacks if isinstance(a, ProjectedGradient)]
+        adversaries = self.resources.adversaries
         if not fitted or adversaries is None or "attack_accuracy" not in attack:
             return {}
         oif = outsized_impact_factor(
             round(attack["attack_accuracy"]["last"] * len(fitted[0].wanted_labels)),
             num_attackers=len(adversaries.pool()),
             num_clients=self.config.simulation.num_clients,
-            num_samples=int(self.experiment.partition.sizes().sum()),
+            num_samples=int(self.resources.partition.sizes().sum()),
         )
         return {"outsized_impact_factor": oif}
 
@@ -246,76 +223,3 @@ class _Predict:
 
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
         return logits_of(self.model, inputs)
-
-
-_ADVERSARY = Adversary.__name__
-
-
-def summarise(config: Config, rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what a run comes to: final and best accuracy, attack success, detection, time."""
-    evaluated = [record for record in rounds if record.get("accuracy") is not None]
-    last = evaluated[-1]
-    attack: dict[str, Any] = {}
-    for name in last.get("attack", {}):
-        values = [r["attack"][name] for r in evaluated if r["round"] > 0 and r["attack"].get(name) is not None]
-        if values:
-            attack[name] = {"last": values[-1], "mean": sum(values) / len(values), "max": max(values)}
-    trained = [record for record in rounds if record["round"] > 0]
-    return {
-        "name": config.name,
-        "seed": config.seed,
-        "rounds": len(trained),
-        "accuracy": last["accuracy"],
-        "best_accuracy": max(record["accuracy"] for record in evaluated),
-        "loss": last["loss"],
-        "attack": attack,
-        "detection": _overall_detection(trained),
-        "rounds_that_kept_the_previous_model": sum(r["kept_previous_model"] is not None for r in trained),
-        "quarantined": sum(len(r["quarantined"]) for r in trained),
-        "seconds": sum(sum(r["seconds"].values()) for r in trained),
-    }
-
-
-def _overall_detection(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Pool the counts of all rounds for each defense that judges clients."""
-    pooled: dict[str, Detection] = {}
-    for record in rounds:
-        for defense in record["defenses"]:
-            if defense["detection"] is not None:
-                counts = Detection(**{name: defense["detection"][name] for name in _COUNTS})
-                before = pooled.get(defense["name"])
-                pooled[defense["name"]] = counts if before is None else before + counts
-    return {name: _rates(counts) for name, counts in pooled.items()}
-
-
-_COUNTS = tuple(field.name for field in fields(Detection))
-
-
-def _rates(counts: Detection) -> dict[str, Any]:
-    return {
-        **asdict(counts),
-        "precision": counts.precision,
-        "recall": counts.recall,
-        "false_positive_rate": counts.false_positive_rate,
-    }
-
-
-def _detection(verdict: Verdict, hostile: Collection[int]) -> dict[str, Any] | None:
-    """Compare a verdict with the truth, for defenses that judge clients."""
-    if not verdict.judges:
-        return None
-    rejected = set(verdict.participants) - set(verdict.kept)
-    return _rates(detection(rejected, hostile, verdict.participants))
-
-
-def _by_client(values: Mapping[int, float] | None) -> dict[str, float] | None:
-    return None if values is None else {str(client): value for client, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    """Return ``value`` as JSON can hold it."""
-    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    return value

@@ -1,0 +1,350 @@
+"""What an experiment's configuration means as objects: each is built when it is first asked for, and then kept."""
+
+import copy
+import functools
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flsec.attacks.adversaries import Adversaries
+from flsec.client_apps.base import Attack
+from flsec.client_apps.client_half import ClientHalf
+from flsec.data import ArrayDataset, DataSource, Partition, load_dataset, make_partition
+from flsec.data.root import carve_root
+from flsec.models.build import build_model
+from flsec.parameters import parameters_of
+from flsec.randomness import numpy_generator
+from flsec.simulations.any_strategy import build_server_strategy
+from flsec.simulations.problems import Problem, blame_parameter
+from flsec.simulations.schema import AttackEntry, Config, DefenseEntry
+from flsec.simulations.supplies import (
+    SUPPLIED_TO_ATTACKS,
+    SUPPLIED_TO_DEFENSES,
+    SuppliedToAttacks,
+    SuppliedToDefenses,
+)
+from flsec.strategies import Adversary, RobustStrategy
+from flsec.strategies.base import FlowerStrategy, Weighting
+from flsec.training import Training, pick_device
+
+__all__ = ["Resources", "StandIns", "resources_of", "resources_of_text", "wrap"]
+
+Examples = tuple[Tensor, Tensor]  # (x, y)
+
+
+class Resources(SuppliedToDefenses, SuppliedToAttacks):
+    """The parts of one experiment that clients and server share.
+
+    What attacks and defenses ask for by name are attributes. All but ``new_model`` and ``new_strategy`` return the same
+    object each time, so nothing is read or drawn twice in a process; none of it changes in a run.
+
+    Args:
+        config: the experiment's configuration.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    # --- the data ---------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _source_and_root(self) -> tuple[DataSource, ArrayDataset | None]:
+        entry = self.config.data
+        source = blame_parameter(("data", "name"), (), load_dataset, entry.name, **entry.params)
+        if not self.config.asks_for("root_data"):
+            return source, None
+        root, rest = blame_parameter(
+            ("data", "root_samples"), (), carve_root, source, entry.root_samples, self.config.seed
+        )
+        return rest, root
+
+    @property
+    def dataset(self) -> DataSource:
+        """The clients' samples and the test set; without the server's root set, where a defense asks for one."""
+        return self._source_and_root[0]
+
+    @functools.cached_property
+    def partition(self) -> Partition:
+        """Which samples each client holds."""
+        return self.partition_for(self.config.simulation.num_clients)
+
+    def partition_for(self, num_clients: int) -> Partition:
+        """Return which samples each client would hold if there were so many; ``partition`` is kept, this is not."""
+        entry = self.config.data.partition
+        return blame_parameter(
+            ("data", "partition"),
+            entry.writable,
+            make_partition,
+            entry.name,
+            self.dataset.train.labels,
+            num_clients,
+            groups=self.dataset.natural_ids(),
+            seed=self.config.seed,
+            **entry.params,
+        )
+
+    @functools.cached_property
+    def root_data(self) -> Examples | None:
+        """Samples that the server has for itself; None where no defense asks for them."""
+        root = self._source_and_root[1]
+        return None if root is None else root.tensors()
+
+    @functools.cached_property
+    def client_samples(self) -> dict[int, Examples]:
+        """The samples that each client gives to the server before training, and goes on using itself."""
+        samples = {}
+        for client_id in range(len(self.partition)):
+            indices = self.partition[client_id]
+            count = max(1, round(self.client_sample_share * len(indices)))
+            drawn = numpy_generator(self.seed, 0, client_id, "client sample").permutation(len(indices))[:count]
+            samples[client_id] = self.dataset.train.tensors(indices[np.sort(drawn)])
+        return samples
+
+    @functools.cached_property
+    def auxiliary_data(self) -> Examples:
+        """A copy of the test samples for attackers, who may write into it."""
+        return self.dataset.test.tensors()
+
+    @functools.cached_property
+    def test_data(self) -> Examples:
+        """The whole test set."""
+        return self.dataset.test.tensors()
+
+    @property
+    def client_sample_share(self) -> float:
+        """Which share of its data each client gives to the server."""
+        return self.config.data.client_sample_share
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.dataset.input_shape
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are."""
+        return self.dataset.num_classes
+
+    # --- model and training -----------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _initial_model(self) -> torch.nn.Module:
+        return self._build_model()  # never handed out, so that it stays as it is
+
+    def _build_model(self) -> torch.nn.Module:
+        entry = self.config.model
+        return blame_parameter(
+            ("model",),
+            entry.writable,
+            build_model,
+            entry.name,
+            self.input_shape,
+            self.num_classes,
+            self.seed,
+            **entry.params,
+        )
+
+    def new_model(self) -> torch.nn.Module:
+        """Return a model with the initial weights, which depend on the seed alone; it is the caller's own."""
+        try:
+            return copy.deepcopy(self._initial_model)
+        except (RuntimeError, TypeError):  # holds what cannot be copied, such as weights that are computed
+            return self._build_model()
+
+    @property
+    def model_factory(self) -> Callable[[], torch.nn.Module]:
+        """Makes the clients' model with its initial weights."""
+        return self.new_model
+
+    @functools.cached_property
+    def client_model(self) -> torch.nn.Module:
+        """The model of the clients at work in this process: each overwrites its weights."""
+        return self.new_model()
+
+    @property
+    def training(self) -> Training:
+        """How a client trains."""
+        return self.config.training
+
+    @functools.cached_property
+    def device(self) -> torch.device:
+        """Where clients train."""
+        return blame_parameter(("simulation", "device"), (), pick_device, self.config.simulation.device)
+
+    # --- attackers --------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def adversaries(self) -> Adversaries | None:
+        """Who attacks and when; None if nobody does."""
+        settings = self.config.adversaries
+        if settings is None:
+            return None
+        supplied = {"num_clients": self.config.simulation.num_clients, "num_rounds": self.num_rounds, "seed": self.seed}
+        return blame_parameter(("adversaries",), settings, Adversaries, **settings, **supplied)
+
+    @functools.cached_property
+    def attacks(self) -> list[Attack]:
+        """The attacks in the order of the file, carried out by ``adversaries``."""
+        return [self._attack(index, entry) for index, entry in enumerate(self.config.attacks)]
+
+    def _attack(self, index: int, entry: AttackEntry) -> Attack:
+        asked = _asked(entry.member, SUPPLIED_TO_ATTACKS)
+        if "adversaries" not in asked:
+            raise Problem(
+                ("attacks", index, "name"),
+                f"{entry.name} cannot be told who attacks, so everybody would. Have its constructor take **options and "
+                "pass them on to Attack.",
+            )
+        supplied = {name: getattr(self, name) for name in asked}
+        attack: Attack = blame_parameter(("attacks", index), entry.writable, entry.member, **supplied, **entry.params)
+        return attack
+
+    # --- clients and server -----------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def halves(self) -> list[ClientHalf]:
+        """What the defenses have their clients do, the innermost defense's first."""
+        halves = []
+        for entry in reversed(self.config.defenses):
+            if entry.member.client_half is not None:
+                module, _, name = entry.member.client_half.partition(":")
+                half = getattr(importlib.import_module(module), name)
+                halves.append(half(**({"seed": self.seed} if "seed" in parameters_of(half) else {})))
+        return halves
+
+    def new_strategy(self) -> FlowerStrategy:
+        """Return Flower's strategy inside the defenses, and those inside an ``Adversary`` where an attack needs one.
+
+        Every client that it is shown takes part. It remembers its rounds, so every run needs one of its own.
+        """
+        entry = self.config.strategy
+        strategy: FlowerStrategy = blame_parameter(
+            ("strategy",),
+            entry.writable,
+            build_server_strategy,
+            entry.name,
+            entry.member,
+            entry.params,
+            self.clients_per_round,
+        )
+        for index, defense in reversed(list(enumerate(self.config.defenses))):
+            strategy = wrap(strategy, index, defense, self)
+        if any(attack.poisons_cohort for attack in self.attacks):
+            counts: Weighting = "uniform" if self.config.defenses else "examples"
+            strategy = Adversary(strategy, attacks=self.attacks, weighting=counts)
+        return strategy
+
+    # --- numbers ----------------------------------------------------------------------------------------------
+
+    @property
+    def num_rounds(self) -> int:
+        """How many rounds the run has."""
+        return self.config.simulation.num_rounds
+
+    @property
+    def seed(self) -> int:
+        """Of all that is random."""
+        return self.config.seed
+
+    @property
+    def clients_per_round(self) -> int:
+        """How many clients a round asks."""
+        return self.config.simulation.cohort_size
+
+
+class StandIns(Resources):
+    """The same before any data are read, for checking settings: small data of no meaning in place of the real.
+
+    Args:
+        real: what is taken from there where it does not depend on the data.
+    """
+
+    root_data = (torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
+    client_samples: Mapping[int, Examples] = {}  # type: ignore[assignment]
+    auxiliary_data = (torch.zeros(2, 1), torch.arange(2))
+    input_shape = (1, 8, 8)
+    num_classes = 10
+    device = torch.device("cpu")
+
+    def __init__(self, real: Resources):
+        super().__init__(real.config)
+        self._real = real
+
+    @property
+    def model_factory(self) -> Callable[[], torch.nn.Module]:
+        """Makes any model."""
+        return lambda: torch.nn.Linear(1, 1)
+
+    @functools.cached_property
+    def adversaries(self) -> Adversaries | None:
+        """The real ones."""
+        return self._real.adversaries
+
+    @functools.cached_property
+    def attacks(self) -> list[Attack]:
+        """The real attacks, unless one of them asks for what depends on the data."""
+        asked = {name for entry in self.config.attacks for name in _asked(entry.member, SUPPLIED_TO_ATTACKS)}
+        return super().attacks if asked & _DATA_DEPENDENT else self._real.attacks
+
+
+_DATA_DEPENDENT = frozenset(vars(StandIns)) - {"adversaries", "attacks"}
+
+
+def wrap(strategy: FlowerStrategy, index: int, entry: DefenseEntry, resources: Resources) -> RobustStrategy:
+    """Return a defense around a strategy, with what it asks for.
+
+    Args:
+        strategy: what is inside.
+        index: the defense's place in the file.
+        entry: its name and parameters.
+        resources: what is supplied.
+    """
+    asked = _asked(entry.member, SUPPLIED_TO_DEFENSES)
+    if "adversaries" in asked and resources.adversaries is None:
+        raise Problem(
+            ("defenses", index),
+            f"{entry.name} needs to know the adversaries, and there are none. For example: "
+            "adversaries: {fraction: 0.2}",
+        )
+    supplied = {"strategy": strategy, **{name: getattr(resources, name) for name in asked}}
+    wrapper: RobustStrategy = blame_parameter(
+        ("defenses", index), entry.writable, entry.member, **supplied, **entry.params
+    )
+    return wrapper
+
+
+def _asked(member: Any, offered: tuple[str, ...]) -> list[str]:
+    return [name for name in offered if name in parameters_of(member)]
+
+
+# --- one for each experiment and process ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    """A configuration that is equal to another if all settings are, also where they were read elsewhere."""
+
+    text: str
+    config: Config = field(compare=False)
+
+
+@functools.lru_cache(maxsize=2)
+def _resources_of(experiment: _Experiment) -> Resources:
+    return Resources(experiment.config)
+
+
+def resources_of(config: Config) -> Resources:
+    """Return this process's resources of an experiment; its check, its run and its clients share them."""
+    return _resources_of(_Experiment(json.dumps(config.to_dict()), config))
+
+
+@functools.lru_cache(maxsize=2)
+def resources_of_text(config_json: str) -> Resources:
+    """Return the same for a configuration's text; a worker process builds them for its first client."""
+    return resources_of(Config.model_validate(json.loads(config_json)))

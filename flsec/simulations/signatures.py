@@ -1,0 +1,162 @@
+"""Models of what may be written, read from signatures, and their errors as sentences: which rule, and what would do."""
+
+import contextlib
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+from pydantic_core import SchemaError
+
+from flsec.parameters import describe_type, parameters_of
+from flsec.simulations.problems import Problem, as_yaml_data, as_yaml_text, has_yaml_notation, nearest
+from flsec.simulations.yaml_lines import KeyPath, dump
+
+__all__ = [
+    "example_of",
+    "example_value",
+    "field_type",
+    "parameters_model",
+    "validate",
+    "values_with_defaults",
+]
+
+
+@functools.cache
+def parameters_model(member: Any, supplied: tuple[str, ...] = ()) -> type[BaseModel]:
+    """Return a model of the parameters in a signature, less those that the simulation supplies."""
+    fields: dict[str, Any] = {
+        name: (_checkable(hint), ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        for name, (hint, parameter) in parameters_of(member).items()
+        if name not in supplied and not name.startswith("_")
+    }
+    return create_model(member.__name__, __config__=_SETTINGS | {"extra": "forbid"}, **fields)
+
+
+_SETTINGS = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=())
+
+
+def _checkable(hint: Any) -> Any:
+    """Return a type, or ``Any`` where pydantic cannot check it, as in a strategy of somebody else's."""
+    try:
+        _probe(hint)
+    except (PydanticUserError, SchemaError):
+        return Any
+    return hint
+
+
+def _probe(hint: Any) -> type[BaseModel]:
+    """Return a model with one field of this type; unlike a TypeAdapter it takes dataclasses."""
+    return create_model("Probe", __config__=_SETTINGS, value=(hint, ...))
+
+
+def values_with_defaults(
+    model: type[BaseModel], given: Mapping[str, Any], legal: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return plain values of all fields, the defaults filled in; ``legal`` are keys that may stand beside them."""
+    validate(model, dict(given), legal)
+    defaults = {name: info.default for name, info in model.model_fields.items() if not info.is_required()}
+    written = {name: value for name, value in defaults.items() if has_yaml_notation(value)} | dict(given)
+    values: dict[str, Any] = as_yaml_data(written)
+    return values
+
+
+def validate(model: Any, given: dict[str, Any], legal: tuple[str, ...] = ()) -> Any:
+    """Return the model made from ``given``; ``Problem`` says what is wrong first."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise _problem(model, error.errors(), legal) from None
+
+
+def _problem(model: type[BaseModel], errors: Sequence[Any], legal: tuple[str, ...]) -> Problem:
+    """Put one error into a sentence; an unknown key goes first, since it may explain a missing one."""
+    error = min(errors, key=lambda entry: entry["type"] != "extra_forbidden")
+    path, owner, hint = _find(model, error["loc"])
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, Problem):
+        return Problem((*path, *cause.path), str(cause), parameter=cause.parameter)
+    key = next((str(part) for part in reversed(path) if isinstance(part, str)), "")
+    if error["type"] == "extra_forbidden":
+        known = [*legal, *owner.model_fields]
+        return Problem(path, f"no such key.{nearest(key, known)} Legal here: {', '.join(known) or 'none'}.")
+    example = dump({key: example_of(owner, key)}, flow=True)[1:-1]
+    if error["type"] == "missing":
+        return Problem(path[:-1], f"{key} is missing. For example: {example}", parameter=key)
+    in_union = sum(_find(model, other["loc"])[0] == path for other in errors) > 1
+    rule = describe_type(hint) if in_union else _rule(error, hint)
+    return Problem(path, f"must be {rule}; got {as_yaml_text(error['input'])}. For example: {example}")
+
+
+def _find(model: type[BaseModel], loc: Iterable[str | int]) -> tuple[KeyPath, type[BaseModel], Any]:
+    """Return the key path that pydantic's location stands for, the model that has the key, and the type there."""
+    path: KeyPath = ()
+    owner: type[BaseModel] = model
+    hint: Any = model
+    for part in loc:
+        bare = _bare(hint)
+        if isinstance(bare, type) and issubclass(bare, BaseModel):
+            owner, info = bare, bare.model_fields.get(str(part))
+            hint = Any if info is None else field_type(info)
+        elif isinstance(part, int):
+            hint = next(iter(typing.get_args(bare)), Any)
+        else:
+            break  # the name of a type in a union, or a key of a free mapping
+        path = (*path, part)
+    return path, owner, hint
+
+
+def field_type(info: Any) -> Any:
+    """Return the type of a model's field with its limits."""
+    return Annotated[(info.annotation, *info.metadata, None)]
+
+
+def _bare(hint: Any) -> Any:
+    """Return a type without its limits and without ``| None``."""
+    if typing.get_origin(hint) is Annotated:
+        return _bare(typing.get_args(hint)[0])
+    parts = [part for part in typing.get_args(hint) if part is not type(None)]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType) and len(parts) == 1:
+        return _bare(parts[0])
+    return hint
+
+
+_LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+_RULES = {
+    "dataclass_type": "a section of 'key: value' lines",
+    "dict_type": "a section of 'key: value' lines",
+    "finite_number": "a finite number",
+    "model_type": "a section of 'key: value' lines",
+    "string_too_short": "a text that is not empty",
+    "tuple_type": "a list of '- name: ...' entries",
+}
+
+
+def _rule(error: Any, hint: Any) -> str:
+    limits = [f"{word} {error['ctx'][name]}" for name, word in _LIMITS.items() if name in error.get("ctx", {})]
+    return limits[0] if limits else _RULES.get(error["type"]) or describe_type(hint)
+
+
+def example_of(owner: type[BaseModel], key: str) -> Any:
+    """Return a value that a field of a model accepts."""
+    info = owner.model_fields[key]
+    if info.examples:
+        return info.examples[0]
+    return example_value(field_type(info), info.default)
+
+
+def example_value(hint: Any, default: Any = None) -> Any:
+    """Return a value that a parameter of this type accepts: its default, or else the first of the usual that fits."""
+    if default is not None and has_yaml_notation(default):
+        return as_yaml_data(default)
+    probe = _probe(hint)
+    choices = typing.get_args(_bare(hint)) if typing.get_origin(_bare(hint)) is Literal else ()
+    for value in (*choices, 0.1, 2, 1, 0, 0.5, 10, True, [0, 1], [[0, 1]], {"a": 0.5, "b": 0.5}, "name"):
+        with contextlib.suppress(ValidationError):
+            probe.model_validate({"value": value})
+            return value
+    return None

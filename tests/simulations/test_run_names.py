@@ -1,0 +1,121 @@
+"""No name leads out of the output folder, and a refused run leaves nothing behind."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flsec.errors import ConfigError
+from flsec.simulations import engine
+from flsec.simulations.config import load_config, make_config
+from flsec.simulations.engines import own
+from flsec.simulations.run_folder import RunFolder
+from flsec.simulations.run_names import check_folder_name
+from flsec.simulations.studies.reconstruct import load_reconstruction
+from flsec.simulations.studies.sweep import load_sweep
+
+SMALL: dict[str, Any] = {
+    "model": {"name": "softmax"},
+    "training": {"learning_rate": 0.1},
+    "simulation": {"engine": "inprocess", "num_clients": 3, "num_rounds": 1},
+    "output": {"plots": False},
+}
+HOSTILE = ["../evil", "/tmp/evil", "a/b", "a\\b", "..", ".", "C:evil", "C:\\evil", "a\nb", "a\x00b", "\x1b[2J",
+           "x" * 201, "é" * 101, "a\u202eb"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="<config>:1: name: must be the name of one folder") as caught:
+        make_config({**SMALL, "name": name})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+    assert caught.value.parameter == "name"
+    with pytest.raises(ConfigError, match="must be the name of one folder"):
+        RunFolder.create(Path("runs"), name, {"seed": 0})
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+@given(st.text(max_size=20) | st.text(alphabet="./\\ab:", max_size=6))
+def test_an_accepted_name_is_one_folder_inside(name: str) -> None:
+    try:
+        check_folder_name(name)
+    except ConfigError:
+        return
+    inside = Path("/somewhere/runs", name)
+    assert inside.parent == Path("/somewhere/runs")
+    assert Path(*inside.parts).resolve().parent == Path("/somewhere/runs").resolve()
+    assert name.isprintable()
+
+
+def test_usual_names_are_accepted() -> None:
+    for name in ("quickstart", "krum, seed 3", "ε=0.1", "none-sign_flipping-1", "...", "a..b", "x" * 200):
+        assert check_folder_name(name) == name
+    for name in ("", "\ud800"):  # which pydantic refuses as well
+        with pytest.raises(ConfigError):
+            check_folder_name(name)
+
+
+def test_sweeps_and_studies_are_named_as_strictly(tmp_path: Path) -> None:
+    sweep = Path("grid.sweep.yaml")
+    sweep.write_text("name: ../evil\nexperiment: quickstart\nvary: {seed: [1, 2]}\n")
+    with pytest.raises(ConfigError, match=r"grid.sweep.yaml:1: name: must be the name of one folder"):
+        load_sweep(sweep)
+    sweep.write_text("experiment: quickstart\nvary: {what: {..: {seed: 1}}}\n")
+    with pytest.raises(ConfigError, match=r"must be the name of one folder"):
+        load_sweep(sweep)
+    study = Path("study.yaml")
+    study.write_text("name: ../evil\nexperiment: quickstart\n")
+    with pytest.raises(ConfigError, match=r"study.yaml:1: name: must be the name of one folder"):
+        load_reconstruction(study)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["grid.sweep.yaml", "here", "study.yaml"]
+
+
+def test_a_run_refused_by_its_data_leaves_no_folder() -> None:
+    config = make_config({**SMALL, "name": "big", "simulation": {**SMALL["simulation"], "num_clients": 5000}})
+    with pytest.raises(ConfigError, match="partitioner 'iid' needs a sample"):
+        engine.run(config)
+    assert not Path("runs").exists()
+
+
+def refusing(loop: Any) -> None:
+    loop.error = ConfigError("no Ray cluster can be joined")
+
+
+def test_a_run_refused_when_its_engine_starts_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config({**SMALL, "name": "small", "output": {"folder": "deep/er/runs", "plots": False}})
+    monkeypatch.setitem(engine._ENGINES, "inprocess", refusing)
+    with pytest.raises(ConfigError, match="no Ray"):
+        engine.run(config)
+    assert not Path("deep").exists()
+    Path("deep").mkdir()
+    with pytest.raises(ConfigError, match="no Ray"):
+        engine.run(config)
+    assert list(Path("deep").iterdir()) == []
+
+
+def test_a_run_that_has_begun_keeps_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(loop: Any) -> None:
+        own.run_in_process(loop)
+        loop.error = ConfigError("too late")
+
+    monkeypatch.setitem(engine._ENGINES, "inprocess", late)
+    with pytest.raises(ConfigError, match="too late"):
+        engine.run(make_config({**SMALL, "name": "small"}))
+    assert Path("runs/small/rounds.jsonl").is_file()
+
+
+def test_a_long_file_name_says_what_to_do() -> None:
+    file = Path(f"{'x' * 220}.yaml")
+    file.write_text("model: {name: softmax}\ntraining: {learning_rate: 0.1}\n")
+    with pytest.raises(ConfigError, match="For example: name: krum_seed_3"):
+        load_config(file)
+    assert load_config(file, ["name=short"]).name == "short"
