@@ -89,14 +89,13 @@ class NAME(RobustStrategy):
         super().__init__(strategy, **options)
         self.num_byzantine = num_byzantine
 
-    @property
-    def minimum_clients(self) -> int:
-        """2 f + 1."""
-        return 2 * self.num_byzantine + 1
+    def clients_needed(self, num_byzantine: int) -> int:
+        """Return 2 f + 1."""
+        return 2 * num_byzantine + 1
 
     def on_aggregation(self, cohort: Cohort) -> Tensor:
         """Return the aggregate of the updates."""
-        return SNAKE(cohort.updates, self.num_byzantine)
+        return SNAKE(cohort.updates, self.faults(cohort))
 '''
 
 RULE_TEST = """import numpy as np

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import flwr
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common import FitIns, Parameters
@@ -408,6 +409,22 @@ def as_markdown(cells: Sequence[Cell]) -> str:
     return "\n".join([*lines[1:], "", *numbered])
 
 
+def page() -> str:
+    """Return the page of the documentation: what was tried, with which Flower, and what came of it."""
+    return f"""# Which Flower strategy works inside what
+
+Every strategy that Flower {flwr.__version__} exports, and one derived from `Strategy` itself, inside a rule that drops
+clients (`MultiKrum`), one that makes an aggregate (`Median`) and one that changes updates (`NormClipping`): three rounds,
+ten clients, one of whom sends NaN and one an update of 1e4. *Works*: the model is finite, and the server's step is the
+one that the strategy takes on what the defense hands on. *Refused*: a `ConfigError` before anybody trains, with the
+sentence below.
+
+Made by `python -m flsec._contracts.compatibility > docs/compatibility.md`; a test compares.
+
+{as_markdown(compatibility_matrix())}
+"""
+
+
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-    print(as_markdown(compatibility_matrix()))
+    print(page(), end="")

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from flsec._bfloat16 import from_float32, is_bfloat16, widened
 from flsec.attacks.adversaries import Adversaries
 from flsec.attacks.cohort_view import ADVERSARY
+from flsec.client_apps._around import FitResult as FitResult
+from flsec.client_apps._around import HonestFit as HonestFit
+from flsec.client_apps._around import NDArrays as NDArrays
 from flsec.client_apps._around import (
-    FitResult,
-    HonestFit,
-    NDArrays,
     checked_result,
     client_id_of,
     decorated_class,
@@ -26,7 +26,9 @@ from flsec.client_apps._around import (
     round_of,
 )
 from flsec.client_apps._client_data import DataChange
-from flsec.client_apps._hooks import AttackContext, AttackHooks, Predict
+from flsec.client_apps._hooks import AttackContext as AttackContext
+from flsec.client_apps._hooks import AttackHooks
+from flsec.client_apps._hooks import Predict as Predict
 from flsec.client_apps._mod import Mod, run_mod
 from flsec.client_apps._state import given_positions, state_positions
 from flsec.errors import ConfigError

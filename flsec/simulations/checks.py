@@ -106,7 +106,7 @@ def _check_camps(config: Config) -> None:
 def _check_attacks_and_defenses(config: Config, resources: StandIns) -> None:
     """Build attacks and defenses, and check that a round has enough clients for each of these."""
     for index, wrapper in enumerate(_defenses(resources.new_strategy())):
-        if wrapper.minimum_clients > config.simulation.cohort_size:
+        if wrapper.needed_of(config.simulation.cohort_size) > config.simulation.cohort_size:
             raise _too_few(config, index, wrapper, resources)
 
 
@@ -118,13 +118,17 @@ def _defenses(strategy: FlowerStrategy) -> list[RobustStrategy]:
 
 def _too_few(config: Config, index: int, wrapper: RobustStrategy, resources: StandIns) -> Problem:
     """Say that a round has too few clients for a defense, with a parameter that would do if there is one."""
-    entry, size, needed = config.defenses[index], config.simulation.cohort_size, wrapper.minimum_clients
+    entry, size, needed = (
+        config.defenses[index],
+        config.simulation.cohort_size,
+        wrapper.needed_of(config.simulation.cohort_size),
+    )
     what = f"{entry.name} needs at least {needed} clients a round; got {size}."
     for key, value in entry.params.items():
         for smaller in range(min(value - 1, size), -1, -1) if type(value) is int else ():
             changed = entry.model_copy(update={key: smaller})
             with contextlib.suppress(ConfigError):
-                if wrap(wrapper.strategy, index, changed, resources).minimum_clients <= size:
+                if wrap(wrapper.strategy, index, changed, resources).needed_of(size) <= size:
                     return Problem(("defenses", index, key), f"{what} For example: {key}: {smaller}")
     key = "clients_per_round" if needed <= config.simulation.num_clients else "num_clients"
     return Problem(("defenses", index), f"{what} For example, in simulation: {key}: {needed}")

@@ -1,5 +1,6 @@
 """What a round needs of Flower, whichever of its two APIs: replies, the wrapped strategy's step, results."""
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -230,14 +231,19 @@ _TREES_AND_BYTES = (
     message.FedXgbBagging, message.FedXgbCyclic,
 )  # fmt: skip
 _JUDGE_SINGLE_REPLIES = (
-    classic.Krum, classic.Bulyan, classic.FedMedian, classic.FedTrimmedAvg, classic.QFedAvg,
-    message.Krum, message.MultiKrum, message.Bulyan, message.FedMedian, message.FedTrimmedAvg, message.QFedAvg,
+    classic.Krum, classic.Bulyan, classic.FedTrimmedAvg, classic.QFedAvg,
+    message.Krum, message.MultiKrum, message.Bulyan, message.FedTrimmedAvg, message.QFedAvg,
 )  # fmt: skip
 _CLIP_SINGLE_REPLIES = (
     classic.DifferentialPrivacyServerSideFixedClipping, classic.DifferentialPrivacyServerSideAdaptiveClipping,
     classic.DPFedAvgFixed, classic.DPFedAvgAdaptive,
     message.DifferentialPrivacyServerSideFixedClipping, message.DifferentialPrivacyServerSideAdaptiveClipping,
 )  # fmt: skip
+
+
+def _says_how_many_to_keep(bulyan: classic.Bulyan) -> bool:
+    parameters = inspect.signature(bulyan.first_aggregation_rule).parameters
+    return "to_keep" not in parameters or "to_keep" in bulyan.aggregation_rule_kwargs
 
 
 def only_flowers_own(base: Strategy) -> bool:
@@ -270,6 +276,11 @@ def check_can_be_wrapped(name: str, base: Strategy, hands_on_one: bool) -> None:
             raise ConfigError(
                 f"initial_parameters of {kind} must be Flower's Parameters; got a {type(first).__name__}. For example: "
                 "initial_parameters=ndarrays_to_parameters([...])."
+            )
+        if isinstance(inner, classic.Bulyan) and not _says_how_many_to_keep(inner):
+            raise ConfigError(
+                f"{kind} of Flower's classic API fails with its defaults: its first rule, Krum, is not told to_keep. "
+                "Give it to_keep, such as Bulyan(num_malicious_clients=1, to_keep=0), or use flsec's Bulyan."
             )
         if isinstance(inner, classic.QFedAvg) and inner.evaluate_fn is None:
             raise ConfigError(

@@ -205,9 +205,7 @@ class Rounds(Stages, Forwarding):
         """Return which wrapper needs more clients than so many; None if all have enough, or nobody is asked."""
         left = num_clients
         for wrapper in self.chain() if num_clients else ():
-            tolerated = wrapper.num_tolerated(left) or 0
-            faults = 0 if wrapper.when_short == "largest_f" else tolerated
-            needed = 1 if wrapper.unsafe else wrapper.clients_needed(faults)
+            needed = wrapper.needed_of(left)
             if left < needed:
                 hands = "" if left == num_clients else f" and is handed at most {left}"
                 return f"{type(wrapper).__name__} needs at least {needed} replies{hands}"

@@ -101,6 +101,13 @@ class Stages:
             return left
         return next((f for f in range(left, 0, -1) if self.clients_needed(f) <= len(cohort)), 0)
 
+    def needed_of(self, num_clients: int) -> int:
+        """Return the fewest replies with which the rule can ever work where so many are asked."""
+        if self.unsafe:
+            return 1
+        faults = 0 if self.when_short == "largest_f" else self.num_tolerated(num_clients) or 0
+        return self.clients_needed(faults)
+
     def needed_now(self, cohort: Cohort) -> int:
         """Return the fewest replies that the rule can work with in this round."""
         return 1 if self.unsafe else self.clients_needed(self.faults(cohort))

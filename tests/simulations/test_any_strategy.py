@@ -127,12 +127,7 @@ def test_the_same_strategy_by_name_and_by_path_gives_the_same_numbers() -> None:
     assert by_name == by_path
 
 
-NOT_YET = pytest.mark.xfail(raises=AttributeError, strict=True, reason="RobustStrategy reads attributes of FedAvg's")
-
-
-@pytest.mark.parametrize(
-    "name", ["Damped", pytest.param("Bare", marks=NOT_YET), pytest.param("Composed", marks=NOT_YET), "made_here"]
-)
+@pytest.mark.parametrize("name", ["Damped", "Bare", "Composed", "made_here"])
 def test_a_strategy_of_ones_own_runs(name: str) -> None:
     folder = engine.run(make_config({**BASE, "strategy": {"name": f"mine:{name}"}}))
     assert folder.rounds()[-1]["kept_previous_model"] is None

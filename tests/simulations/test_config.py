@@ -244,7 +244,8 @@ EXACT = [
         "num_byzantin: 4",
         18,
         "defenses[1].num_byzantin: no such key. Did you mean 'num_byzantine'? "
-        "Legal here: name, num_byzantine, weighting, max_weight_ratio, max_num_examples, device.",
+        "Legal here: name, num_byzantine, weighting, max_weight_ratio, max_num_examples, when_short, unsafe, patience, "
+        "evaluation, state_arrays, device.",
     ),
     ("bias: 0.5", "alpha: 0.5", 7, "data.partition.alpha: no such key. Legal here: name, bias, by, num_groups."),
     (
@@ -692,6 +693,11 @@ def test_resolved_settings_hold_the_defaults(write):
         "weighting": "uniform",
         "max_weight_ratio": None,
         "max_num_examples": 10**9,
+        "when_short": "keep_previous",
+        "unsafe": False,
+        "patience": 10,
+        "evaluation": "mean",
+        "state_arrays": None,
         "device": "cpu",
     }
     assert plain["training"]["optimizer"] == "sgd"

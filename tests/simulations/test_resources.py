@@ -145,7 +145,7 @@ def test_what_is_supplied_is_an_attribute_of_resources(load: Any) -> None:
     names = {*SUPPLIED_TO_ATTACKS, *SUPPLIED_TO_DEFENSES}
     assert {name: hasattr(made, name) for name in names} == dict.fromkeys(names, True)
     assert {name: hasattr(StandIns(made), name) for name in names} == dict.fromkeys(names, True)
-    assert made.clients_per_round == made.num_clients == 6
+    assert made.clients_per_round == 6
     assert isinstance(made.adversaries, Adversaries)
     assert made.root_data is not None
     assert len(made.root_data[0]) == 57

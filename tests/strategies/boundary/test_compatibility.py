@@ -1,6 +1,7 @@
 """Issue point B6: every strategy of Flower inside a defense works, or is refused before clients train."""
 
 import re
+from pathlib import Path
 
 import flwr.server.strategy
 import flwr.serverapp.strategy
@@ -227,3 +228,12 @@ def test_privacy_wrappers_alone_take_this_model(api):
         played = play(api, private(api, name, fedavg(api, 8)), 8, [1], trained, COUNTED)
         assert moved(played, COUNTED)
         assert counts(api, 8)
+
+
+def test_the_page_of_the_documentation_is_the_matrix(matrix):
+    page = (Path(__file__).parents[3] / "docs" / "compatibility.md").read_text()
+    if f"Flower {flwr.__version__} " not in page:
+        pytest.skip("the page is of another version of Flower")
+    assert as_markdown(list(matrix.values())) in page, (
+        "run: python -m flsec._contracts.compatibility > docs/compatibility.md"
+    )
