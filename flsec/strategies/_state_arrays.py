@@ -20,7 +20,8 @@ def state_positions(given: StateArrays, names: Sequence[str] | None, arrays: Seq
         if shapes != [array.shape for array in arrays]:
             raise ConfigError(
                 f"state_arrays: the module has {len(shapes)} arrays in its state dict, and the model that is exchanged "
-                f"{len(arrays)}, or their shapes differ. Give the module whose state dict is sent, or positions."
+                f"{len(arrays)}, or their shapes differ. Give the module whose state dict is sent, or positions.",
+                parameter="state_arrays",
             )
         return state_of_module(given)
     if given is None:
@@ -29,15 +30,21 @@ def state_positions(given: StateArrays, names: Sequence[str] | None, arrays: Seq
     for entry in given:
         if isinstance(entry, int):
             if not 0 <= entry < len(arrays):
-                raise ConfigError(f"state_arrays: the model has arrays 0 to {len(arrays) - 1}; got {entry}.")
+                raise ConfigError(
+                    f"state_arrays: the model has arrays 0 to {len(arrays) - 1}; got {entry}.", parameter="state_arrays"
+                )
             found.add(entry)
         elif names is None:
             raise ConfigError(
                 f"state_arrays: the classic API sends arrays without names; got {entry!r}. Give positions, such as "
-                "[2, 3], or the torch module whose state dict is sent."
+                "[2, 3], or the torch module whose state dict is sent.",
+                parameter="state_arrays",
             )
         elif entry not in names:
-            raise ConfigError(f"state_arrays: the model has no array {entry!r}; it has {', '.join(names):.200}.")
+            raise ConfigError(
+                f"state_arrays: the model has no array {entry!r}; it has {', '.join(names):.200}.",
+                parameter="state_arrays",
+            )
         else:
             found.add(list(names).index(entry))
     return found

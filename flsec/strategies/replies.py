@@ -18,7 +18,7 @@ from flsec.errors import ConfigError
 from flsec.strategies import _numbers
 from flsec.strategies._metrics import cleaned
 from flsec.strategies.cohort import Cohort, Layout
-from flsec.strategies.report import Quarantined, shown
+from flsec.strategies.report import Quarantined, name_in_message
 
 __all__ = ["GlobalModel", "Malformed", "Reply", "check_num_examples"]
 
@@ -187,9 +187,9 @@ class GlobalModel:
                     _subtract(array, expected, row[slot.start : slot.stop])
                     continue
                 if not _numbers.is_finite(array):
-                    raise Malformed(f"NaN or infinity in array {shown(slot.name)}")
+                    raise Malformed(f"NaN or infinity in array {name_in_message(slot.name)}")
                 if variance and array.size and array.min() < 0:
-                    raise Malformed(f"a negative variance in array {shown(slot.name)}")
+                    raise Malformed(f"a negative variance in array {name_in_message(slot.name)}")
                 buffers.append(array)
             if not np.isfinite(row.sum()) and not np.isfinite(row).all():
                 raise Malformed("NaN or infinity in the update")
@@ -203,7 +203,7 @@ class GlobalModel:
         by_name = dict(zip(reply.names, reply.tensors, strict=True))
         strange = set(by_name) ^ set(self.names)
         if strange:
-            raise Malformed(f"array names differ from the model's, such as {shown(min(strange, key=len))}")
+            raise Malformed(f"array names differ from the model's, such as {name_in_message(min(strange, key=len))}")
         return [by_name[name] for name in self.names]
 
 
@@ -250,11 +250,11 @@ def _read_as(expected: NDArray[Any], header: bytes, data: bytes, name: str) -> N
     try:
         array = _npy.read(data)
     except Exception as error:
-        raise Malformed(f"array {shown(name)} cannot be read: {error}") from None
+        raise Malformed(f"array {name_in_message(name)} cannot be read: {error}") from None
     if array.shape != expected.shape:
-        raise Malformed(f"array {shown(name)} has shape {array.shape} where the model has {expected.shape}")
+        raise Malformed(f"array {name_in_message(name)} has shape {array.shape} where the model has {expected.shape}")
     if not _numbers.same_kind(array.dtype, expected.dtype):
-        raise Malformed(f"array {shown(name)} has dtype {array.dtype} where the model has {expected.dtype}")
+        raise Malformed(f"array {name_in_message(name)} has dtype {array.dtype} where the model has {expected.dtype}")
     return array
 
 
@@ -262,6 +262,6 @@ def check_num_examples(value: Any, largest: int) -> None:
     """Raise ``Malformed`` unless ``value`` is a number of examples that a client can have."""
     count = _numbers.real(value)
     if count is None or count != count:
-        raise Malformed(f"num_examples is no number: {shown(value)}")
+        raise Malformed(f"num_examples is no number: {name_in_message(value)}")
     if not 0 < count <= largest:
         raise Malformed(f"num_examples = {count:g} is not in 1..{largest:g}")
