@@ -149,7 +149,7 @@ class FlowerServer:
 
     def _arrays(self, cohort: Cohort, update: Tensor, state: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the model that an update leads to; float32 for bfloat16 where Flower's own code computes with it."""
-        flat, moved = update.numpy(), (cohort.global_parameters + update).numpy()
+        flat, moved = (v.detach().cpu().numpy() for v in (update, cohort.global_parameters + update))
         beside = iter(state)
         arrays: list[NDArray[Any]] = []
         for slot, start in zip(self._model.layout.slots, self._model.arrays, strict=True):
