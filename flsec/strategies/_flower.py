@@ -154,7 +154,9 @@ class FlowerServer:
         arrays: list[NDArray[Any]] = []
         for slot, start in zip(self._model.layout.slots, self._model.arrays, strict=True):
             if slot.start is None:
-                arrays.append(next(beside))
+                array = next(beside)
+                wide = self._in_float32 and _numbers.is_bfloat16(slot.dtype)
+                arrays.append(_numbers.floats_of(array).reshape(slot.shape) if wide else array)
             elif self._in_float32 and _numbers.is_bfloat16(slot.dtype):
                 arrays.append(moved[slot.start : slot.stop].reshape(slot.shape))
             elif slot.dtype.itemsize > 4 * (1 + (slot.dtype.kind == "c")):  # the vector would round the global model

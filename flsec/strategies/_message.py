@@ -191,7 +191,7 @@ def averaging(base: Strategy, name: str, pairs: Sequence[tuple[float, Metrics]],
     try:
         yield
     finally:
-        for inner, function in changed:
+        for inner, function in reversed(changed):  # a wrapper among them passes its attribute through
             setattr(inner, name, function)
 
 

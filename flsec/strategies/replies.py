@@ -17,7 +17,7 @@ from flsec import _npy
 from flsec.errors import ConfigError
 from flsec.strategies import _numbers
 from flsec.strategies._metrics import cleaned
-from flsec.strategies.cohort import Cohort, Layout
+from flsec.strategies.cohort import Cohort, Layout, Slot
 from flsec.strategies.report import Quarantined, name_in_message
 
 __all__ = ["GlobalModel", "Malformed", "Reply", "check_num_examples"]
@@ -186,6 +186,7 @@ class GlobalModel:
                 if slot.start is not None:
                     _subtract(array, expected, row[slot.start : slot.stop])
                     continue
+                array = _in_the_models_type(array, slot)
                 if not _numbers.is_finite(array):
                     raise Malformed(f"NaN or infinity in array {name_in_message(slot.name)}")
                 if variance and array.size and array.min() < 0:
@@ -234,6 +235,18 @@ def _nothing_to_defend(arrays: Sequence[NDArray[Any]]) -> str:
         f"the model has no floating arrays (only {kinds}): updates of whole numbers or bytes, such as XGBoost's trees, "
         "cannot be judged by their values. Leave this strategy without a defense."
     )
+
+
+def _in_the_models_type(array: NDArray[Any], slot: Slot) -> NDArray[Any]:
+    """Return an array that is carried beside the matrix, where it is combined with others' of the same type."""
+    if array.dtype == slot.dtype:
+        return array
+    if _numbers.is_weight(slot.dtype):
+        return _numbers.in_dtype(_numbers.floats_of(array), slot.shape, slot.dtype)
+    limits = np.iinfo(slot.dtype) if slot.dtype.kind in "iu" else None
+    if limits is not None and array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise Malformed(f"a number too large for {slot.dtype} in array {name_in_message(slot.name)}")
+    return array.astype(slot.dtype)
 
 
 def _subtract(array: NDArray[Any], expected: NDArray[Any], out: NDArray[np.float32]) -> None:
