@@ -13,9 +13,8 @@ from flwr.common import Parameters
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flsec import _npy
+from flsec import _npy, _numbers
 from flsec.errors import ConfigError
-from flsec.strategies import _numbers
 from flsec.strategies._metrics import Metrics, averageable
 from flsec.strategies._round import HandedOn
 from flsec.strategies._server_state import put_back, take, tell_changed_model, with_inner
