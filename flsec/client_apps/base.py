@@ -30,7 +30,7 @@ from flsec.client_apps._hooks import AttackContext as AttackContext
 from flsec.client_apps._hooks import AttackHooks
 from flsec.client_apps._hooks import Predict as Predict
 from flsec.client_apps._mod import Mod, run_mod
-from flsec.client_apps._state import given_positions, state_positions
+from flsec.client_apps._state import given_positions, state_of_client
 from flsec.errors import ConfigError
 from flsec.parameters import Count, checked, parameters_of
 from flsec.state_arrays import HasStateDict
@@ -346,7 +346,7 @@ class Attack(AttackHooks, ClientDecorator):
         """Return an upload in which the arrays that are state are honest ones, unless ``attack_state`` is set."""
         if self.attack_state:
             return uploaded
-        state = state_positions(self.state_arrays, local, names, client, type(self).__name__)
+        state = state_of_client(self.state_arrays, local, names, client, type(self).__name__)
         return [self.honest_state(global_[i], local[i]) if i in state else a for i, a in enumerate(uploaded)]
 
     def honest_state(self, global_: NDArray[Any], local: NDArray[Any]) -> NDArray[Any]:

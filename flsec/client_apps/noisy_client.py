@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
-from flsec.client_apps._state import state_positions
+from flsec.client_apps._state import state_of_client
 from flsec.client_apps.client_half import ClientHalf
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative
@@ -44,7 +44,7 @@ class NoisyClient(ClientHalf):
             )
         noise = round_generator(client, config, self.seed, "noisy median")
         local, num_examples, metrics = checked_result(honest_fit(parameters, config), "fit")
-        state = state_positions(None, [np.asarray(array) for array in local], (), client, type(self).__name__)
+        state = state_of_client(None, [np.asarray(array) for array in local], (), client, type(self).__name__)
         return noisy_upload(local, float(std), noise, state), num_examples, metrics
 
 

@@ -1,8 +1,9 @@
 """What a round needs of Flower, whichever of its two APIs: replies, the wrapped strategy's step, results."""
 
+import contextlib
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +23,15 @@ from flsec.strategies.cohort import Cohort
 from flsec.strategies.replies import GlobalModel, Reply
 from flsec.strategies.report import KeepPreviousModel, Quarantined
 
-__all__ = ["Collected", "Delivery", "FlowerRound", "FlowerServer", "check_can_be_wrapped", "only_flowers_own"]
+__all__ = [
+    "Collected",
+    "Delivery",
+    "FlowerRound",
+    "FlowerServer",
+    "check_can_be_wrapped",
+    "function_replaced",
+    "only_flowers_own",
+]
 
 logger = logging.getLogger("flsec")
 
@@ -223,6 +232,28 @@ def mean_of(reports: Sequence[Metrics], weights: Sequence[float]) -> dict[str, A
         return sum(weight * float(value) for weight, value in zip(weights, values, strict=True)) / total
 
     return {key: mean([report[key] for report in reports]) for key in reports[0]} if reports else {}
+
+
+@contextlib.contextmanager
+def function_replaced(base: Strategy, name: str, wrap: Callable[[Callable[..., Any]], Any]) -> Iterator[None]:
+    """Replace a function that a strategy was given, such as the one for its metrics, while it works.
+
+    Args:
+        base: the strategy; those inside it are seen to as well.
+        name: the attribute with the function.
+        wrap: makes of the function what takes its place.
+    """
+    changed: list[tuple[Any, Callable[..., Any]]] = []
+    for inner in with_inner(base):
+        function = getattr(inner, name, None)
+        if function is not None:
+            changed.append((inner, function))
+            setattr(inner, name, wrap(function))
+    try:
+        yield
+    finally:
+        for inner, function in changed:
+            setattr(inner, name, function)
 
 
 _TREES_AND_BYTES = (
