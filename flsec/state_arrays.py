@@ -9,7 +9,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["STATE_NAMES", "HasStateDict", "is_state_name", "state_by_name", "state_by_pattern", "state_of_module"]
+__all__ = [
+    "STATE_NAMES",
+    "HasStateDict",
+    "holds",
+    "is_state_name",
+    "state_by_name",
+    "state_by_pattern",
+    "state_of_module",
+]
 
 STATE_NAMES = frozenset({"running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance"})
 
@@ -90,6 +98,22 @@ def state_of_module(module: HasStateDict) -> frozenset[int]:
     entries = [(name, value) for name, value in module.state_dict().items() if hasattr(value, "dtype")]
     whole = {i for i, (_, v) in enumerate(entries) if not (v.is_floating_point() or v.is_complex())}
     return state_by_name(name for name, _ in entries) | whole
+
+
+def holds(module: HasStateDict, arrays: Iterable[Any]) -> bool:
+    """Return whether a module's state dict has arrays of these shapes, in this order.
+
+    Args:
+        module: a ``torch.nn.Module``.
+        arrays: a model's arrays.
+
+    Example:
+        >>> import torch
+        >>> holds(torch.nn.Linear(2, 3), [np.zeros((3, 2)), np.zeros(3)])
+        True
+    """
+    shapes = [tuple(value.shape) for value in module.state_dict().values() if hasattr(value, "shape")]
+    return shapes == [np.shape(array) for array in arrays]
 
 
 def _shape_and_dtype(array: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -11,7 +11,7 @@ from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from flsec._bfloat16 import from_float32, is_bfloat16, widened
+from flsec import _numbers
 from flsec.attacks.adversaries import Adversaries
 from flsec.attacks.cohort_view import ADVERSARY
 from flsec.client_apps._around import FitResult as FitResult
@@ -30,7 +30,7 @@ from flsec.client_apps._hooks import AttackContext as AttackContext
 from flsec.client_apps._hooks import AttackHooks
 from flsec.client_apps._hooks import Predict as Predict
 from flsec.client_apps._mod import Mod, run_mod
-from flsec.client_apps._state import given_positions, state_positions
+from flsec.client_apps._state import given_positions, state_of_client
 from flsec.errors import ConfigError
 from flsec.parameters import Count, checked, parameters_of
 from flsec.state_arrays import HasStateDict
@@ -326,16 +326,16 @@ class Attack(AttackHooks, ClientDecorator):
             names: the arrays' names, where they have any.
             client: the client, where it can be reached.
         """
-        wide = widened(local)
+        wide = _numbers.widened(local)
         if not any(array.dtype.kind in "fc" for array in wide):
             kinds = ", ".join(sorted({str(array.dtype) for array in local})) or "none at all"
             raise ConfigError(
                 f"{type(self).__name__} attacks a model's floating parameters, and this client's has none: its arrays "
                 f"are {kinds}. Use an attack on the training data."
             )
-        uploaded = self.poison_update(widened(global_), wide, context)
+        uploaded = self.poison_update(_numbers.widened(global_), wide, context)
         typed = [
-            from_float32(array, own.dtype) if is_bfloat16(own.dtype) else array
+            _numbers.in_dtype(array, np.shape(array), own.dtype) if _numbers.is_bfloat16(own.dtype) else array
             for array, own in zip(uploaded, local, strict=True)
         ]
         return self.with_honest_state(typed, global_, local, names=names, client=client)
@@ -346,7 +346,7 @@ class Attack(AttackHooks, ClientDecorator):
         """Return an upload in which the arrays that are state are honest ones, unless ``attack_state`` is set."""
         if self.attack_state:
             return uploaded
-        state = state_positions(self.state_arrays, local, names, client, type(self).__name__)
+        state = state_of_client(self.state_arrays, local, names, client, type(self).__name__)
         return [self.honest_state(global_[i], local[i]) if i in state else a for i, a in enumerate(uploaded)]
 
     def honest_state(self, global_: NDArray[Any], local: NDArray[Any]) -> NDArray[Any]:

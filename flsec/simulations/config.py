@@ -17,6 +17,7 @@ __all__ = [
     "load_config",
     "make_config",
     "packaged_experiments",
+    "read_with_overrides",
     "resolve_experiment",
     "split_overrides",
 ]
@@ -32,11 +33,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: a setting cannot work: the file and line, the key, the rule, what was got and what would do.
     """
+    data, origin = read_with_overrides(path, overrides)
+    return make_config({"name": Path(path).stem, **data}, origin)
+
+
+def read_with_overrides(path: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
+    """Return a YAML file's plain data with ``key.sub=value`` applied, and where each of them comes from."""
     data, lines = read(Path(path))
     origin = Origin(str(path), lines)
     for override in overrides:
         apply_override(data, override, origin)
-    return make_config({"name": Path(path).stem, **data}, origin)
+    return data, origin
 
 
 def make_config(data: Mapping[str, Any], origin: Origin | None = None) -> Config:

@@ -1,8 +1,9 @@
 """What a round needs of Flower, whichever of its two APIs: replies, the wrapped strategy's step, results."""
 
+import contextlib
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,9 +14,8 @@ from flwr.common import Parameters
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flsec import _npy
+from flsec import _npy, _numbers
 from flsec.errors import ConfigError
-from flsec.strategies import _numbers
 from flsec.strategies._metrics import Metrics, averageable
 from flsec.strategies._round import HandedOn
 from flsec.strategies._server_state import put_back, take, tell_changed_model, with_inner
@@ -23,7 +23,15 @@ from flsec.strategies.cohort import Cohort
 from flsec.strategies.replies import GlobalModel, Reply
 from flsec.strategies.report import KeepPreviousModel, Quarantined
 
-__all__ = ["Collected", "Delivery", "FlowerRound", "FlowerServer", "check_can_be_wrapped", "only_flowers_own"]
+__all__ = [
+    "Collected",
+    "Delivery",
+    "FlowerRound",
+    "FlowerServer",
+    "check_can_be_wrapped",
+    "function_replaced",
+    "only_flowers_own",
+]
 
 logger = logging.getLogger("flsec")
 
@@ -226,6 +234,28 @@ def mean_of(reports: Sequence[Metrics], weights: Sequence[float]) -> dict[str, A
         return sum(weight * float(value) for weight, value in zip(weights, values, strict=True)) / total
 
     return {key: mean([report[key] for report in reports]) for key in reports[0]} if reports else {}
+
+
+@contextlib.contextmanager
+def function_replaced(base: Strategy, name: str, wrap: Callable[[Callable[..., Any]], Any]) -> Iterator[None]:
+    """Replace a function that a strategy was given, such as the one for its metrics, while it works.
+
+    Args:
+        base: the strategy; those inside it are seen to as well.
+        name: the attribute with the function.
+        wrap: makes of the function what takes its place.
+    """
+    changed: list[tuple[Any, Callable[..., Any]]] = []
+    for inner in with_inner(base):
+        function = getattr(inner, name, None)
+        if function is not None:
+            changed.append((inner, function))
+            setattr(inner, name, wrap(function))
+    try:
+        yield
+    finally:
+        for inner, function in reversed(changed):  # a wrapper among them passes its attribute through
+            setattr(inner, name, function)
 
 
 _TREES_AND_BYTES = (

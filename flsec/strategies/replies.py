@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flsec import _npy
+from flsec import _npy, _numbers
 from flsec.errors import ConfigError
-from flsec.strategies import _numbers
 from flsec.strategies._metrics import cleaned
 from flsec.strategies.cohort import Cohort, Layout, Slot
 from flsec.strategies.report import Quarantined, name_in_message
@@ -107,9 +106,10 @@ class GlobalModel:
 
     def in_float32(self) -> list[bytes]:
         """Return the arrays as ``.npy`` bytes with float32 in the place of bfloat16."""
+        wide = _numbers.widened(self.arrays)
         return [
-            _npy.write(_numbers.floats_of(array).reshape(array.shape)) if _numbers.is_bfloat16(array.dtype) else data
-            for array, data in zip(self.arrays, self.tensors, strict=True)
+            data if same is array else _npy.write(same)
+            for array, data, same in zip(self.arrays, self.tensors, wide, strict=True)
         ]
 
     def start_from(self, vector: Tensor, state: Sequence[NDArray[Any]]) -> None:

@@ -1,9 +1,10 @@
-"""Which numbers are weights, and how floats of any type go into a float32 vector and come back.
+"""Which numbers are weights, and how floats of any type become numbers that numpy can compute with, and come back.
 
 numpy has no bfloat16. What ``np.save`` makes of one (from ml_dtypes or torch) are raw 2-byte values of dtype ``|V2``.
 """
 
 import math
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -22,11 +23,12 @@ __all__ = [
     "num_floats",
     "real",
     "same_kind",
+    "widened",
 ]
 
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
-    """Whether arrays of this dtype hold bfloat16 numbers as raw bytes."""
+    """Whether arrays of this dtype hold bfloat16 numbers: as raw bytes, or as ml_dtypes has them."""
     return dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None
 
 
@@ -68,13 +70,17 @@ def in_dtype(floats: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any])
         pairs = floats.astype(np.dtype(f"f{dtype.itemsize // 2}"))
         return pairs.view(np.dtype(f"c{dtype.itemsize}")).reshape(shape).astype(dtype, copy=False)
     if is_bfloat16(dtype):
-        bits = np.ascontiguousarray(floats, np.float32).view(np.uint32)
+        bits = np.ascontiguousarray(floats, np.float32).reshape(-1).view(np.uint32)
         rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-        nan = np.isnan(floats)
-        rounded[nan] = 0x7FC0  # the sum above carries some NaNs over into -0
+        rounded[np.isnan(bits.view(np.float32))] = 0x7FC0  # the sum above carries some NaNs over into -0
         return rounded.view(dtype).reshape(shape)
     converted: NDArray[Any] = floats.reshape(shape).astype(dtype, copy=False)
     return converted
+
+
+def widened(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return arrays with those of bfloat16 as float32, with which numpy can compute; the others as they are."""
+    return [floats_of(a).reshape(a.shape) if is_bfloat16(a.dtype) else a for a in arrays]
 
 
 def real(value: Any) -> float | None:
