@@ -132,13 +132,13 @@ class Registry:
         try:
             member = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: ".a:B" and ":B"
-            not_there = isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]
-            where = (
-                f" It is looked for among installed packages, then in the current directory, {os.getcwd()}. Go to the "
-                f"folder that holds {error.name}, or put that into PYTHONPATH."
-                if not_there
-                else ""
-            )
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            where = ""
+            if missing == module_name.partition(".")[0]:
+                where = (
+                    f" It is looked for among installed packages, then in the current directory, {os.getcwd()}. Go to "
+                    f"the folder that holds {missing}, or put that into PYTHONPATH."
+                )
             reason = str(error).rstrip(".")
             raise ConfigError(f"{self.kind} {path!r} cannot be imported: {reason}.{where}") from error
         if not self._is_member(member):

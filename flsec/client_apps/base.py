@@ -390,15 +390,25 @@ class Attack(AttackHooks, ClientDecorator):
         return local
 
 
-def forms_of(attack: type[Attack]) -> tuple[str, ...]:
-    """Return how a class of attacks can be put on clients, with its default parameters; see ``Attack.forms``.
+def forms_of(attack: type[Attack], **settings: Any) -> tuple[str, ...]:
+    """Return how a class of attacks can be put on clients; see ``Attack.forms``.
+
+    Args:
+        attack: the class; it is not constructed, since some need a data set or a model for that.
+        **settings: parameters that are not to have their defaults.
 
     Example:
         >>> from flsec.client_apps import MinMax, SignFlipping
         >>> forms_of(SignFlipping), forms_of(MinMax)
         (('decorator', 'mod', 'Message API'), ('simulation only',))
     """
-    blank = object.__new__(attack)  # not constructed: some need a data set or a model for that
+    return unbuilt(attack, **settings).forms
+
+
+def unbuilt(attack: type[Attack], **settings: Any) -> Attack:
+    """Return an attack that has its parameters and has not been constructed, to ask what it does."""
+    blank = object.__new__(attack)
     made_by: Callable[..., Attack] = attack
     vars(blank).update({name: parameter.default for name, (_, parameter) in parameters_of(made_by).items()})
-    return blank.forms
+    vars(blank).update(settings)
+    return blank
