@@ -289,7 +289,9 @@ EXACT = [
         "name: krum",
         "name: nobody.knows:Krum",
         17,
-        "defenses[1].name: defense 'nobody.knows:Krum' cannot be imported: No module named 'nobody'.",
+        "defenses[1].name: defense 'nobody.knows:Krum' cannot be imported: No module named 'nobody'. It is looked for "
+        "among installed packages, then in the current directory, {here}. Go to the folder that holds nobody, or put "
+        "that into PYTHONPATH.",
     ),
     # settings against each other
     (
@@ -391,7 +393,7 @@ EXACT = [
 def test_messages_name_file_line_key_rule_and_what_would_do(write, tmp_path, old, new, line, message):
     file = write((old, new))
     before = sorted(tmp_path.rglob("*"))
-    assert error_of(load_config, file) == f"experiment.yaml:{line}: {message}"
+    assert error_of(load_config, file) == f"experiment.yaml:{line}: {message}".replace("{here}", str(tmp_path))
     assert sorted(tmp_path.rglob("*")) == before  # nothing written
 
 

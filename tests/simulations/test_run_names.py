@@ -1,5 +1,6 @@
 """No name leads out of the output folder, and a refused run leaves nothing behind."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ SMALL: dict[str, Any] = {
     "output": {"plots": False},
 }
 HOSTILE = ["../evil", "/tmp/evil", "a/b", "a\\b", "..", ".", "C:evil", "C:\\evil", "a\nb", "a\x00b", "\x1b[2J",
-           "x" * 201, "é" * 101, "a\u202eb"]  # fmt: skip
+           "x" * 201, "x" * 300, "é" * 101, "a\u202eb", "a:b", "a*b", 'a"b', "what?", "CON", "nul.txt", "Com1.tar.gz",
+           "lpt¹", "con .x", "...", "end.", "end "]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,19 @@ def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_written(tmp_p
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_from_the_command_line_is_refused_in_one_short_printable_line(tmp_path: Path, name: str) -> None:
+    file = Path("small.yaml")
+    file.write_text("model: {name: softmax}\ntraining: {learning_rate: 0.1}\n")
+    bare = [f"name={name}"] if name == " ".join(name.split()) else []  # YAML folds spaces
+    for written in (*bare, f"name={json.dumps(name)}"):
+        with pytest.raises(ConfigError, match=r"^--set name=") as caught:
+            load_config(file, [written])
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 500
+    assert [path.name for path in tmp_path.rglob("*.yaml")] == ["small.yaml"]
+
+
 @given(st.text(max_size=20) | st.text(alphabet="./\\ab:", max_size=6))
 def test_an_accepted_name_is_one_folder_inside(name: str) -> None:
     try:
@@ -57,7 +72,18 @@ def test_an_accepted_name_is_one_folder_inside(name: str) -> None:
 
 
 def test_usual_names_are_accepted() -> None:
-    for name in ("quickstart", "krum, seed 3", "ε=0.1", "none-sign_flipping-1", "...", "a..b", "x" * 200):
+    for name in (
+        "quickstart",
+        "krum, seed 3",
+        "ε=0.1",
+        "none-sign_flipping-1",
+        "...a",
+        "a..b",
+        "x" * 200,
+        "console",
+        "com",
+        "-x",
+    ):
         assert check_folder_name(name) == name
     for name in ("", "\ud800"):  # which pydantic refuses as well
         with pytest.raises(ConfigError):
