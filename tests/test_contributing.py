@@ -1,7 +1,11 @@
 """CONTRIBUTING.md tells what is there: the house that stands, files and commands that exist, code that works."""
 
 import ast
+import functools
+import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,17 +22,12 @@ from flsec.strategies.base import RobustStrategy
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-MADE_BY_RECIPES = re.compile(r"(my_rule|my_attack|my_task|wine|low_rank|try)\b")  # files that a reader writes
+MADE_BY_RECIPES = re.compile(r"_?(my_rule|my_attack|my_task|wine|low_rank|fedlion|try)\b")  # files that a reader writes
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
-
-
-def block(path: str, language: str = "python") -> str:
-    """The block whose first line says where it goes."""
-    [found] = [text for text in blocks(language) if text.startswith(f"# {path}")]
-    return found
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+    return [text for kind, text in found if kind == language]
 
 
 # --- the house ---
@@ -48,11 +47,12 @@ def drawn() -> dict[str, list[str]]:
     return found
 
 
-def standing() -> set[str]:
+@functools.cache
+def standing() -> frozenset[str]:
     """The folders of the package that hold files, but for folders of data below the experiments."""
     files = [*(ROOT / "flsec").rglob("*.py"), *(ROOT / "flsec").rglob("*.yaml")]
     folders = {file.parent.relative_to(ROOT / "flsec").as_posix() for file in files} - {"."}
-    return {folder for folder in folders if not folder.startswith("simulations/experiments/")}
+    return frozenset(folder for folder in folders if not folder.startswith("simulations/experiments/"))
 
 
 def room_of(module: str) -> str | None:
@@ -121,7 +121,7 @@ def test_only_the_rooms_said_to_know_flower_do() -> None:
 
 
 def test_every_path_exists() -> None:
-    named = set(re.findall(r"(?<![\w/])((?:flsec|tests|docs|benchmarks|examples|\.ci)/[\w./]*[\w/])", TEXT))
+    named = set(re.findall(r"(?<![\w/])((?:flsec|tests|docs|benchmarks|examples|\.ci)/[\w./-]*[\w/])", TEXT))
     named = {path for path in named if not MADE_BY_RECIPES.search(path)} - {"flsec/tasks/", "flsec/"}
     assert len(named) > 30
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
@@ -159,17 +159,83 @@ def test_every_block_is_valid() -> None:
         ast.parse(text)
     for text in blocks("yaml"):
         assert isinstance(yaml.safe_load(text), dict)
-    assert (len(blocks("python")), len(blocks("yaml"))) == (4, 2)
+    assert (len(blocks("python")), len(blocks("yaml"))) == (5, 2)
+
+
+def commands(name: str) -> list[list[str]]:
+    """The shell commands in the text's plain blocks that call this program."""
+    lines = [shlex.split(line) for text in blocks("") for line in text.splitlines()]
+    return [words[1:] for words in lines if words[:1] == [name]]
+
+
+def write_what_recipes_say(checkout: Path) -> None:
+    """Write a reader's files, where the blocks say that they go."""
+    for text in blocks("python"):
+        path = text.partition("\n")[0].removeprefix("# ")
+        if "STRATEGIES" in path:
+            file = checkout / path.partition(":")[0]
+            _, line, _, _, function = text.split("\n", 4)
+            before = file.read_text().replace("__all__ = [", '__all__ = ["fedlion", ', 1)
+            before = before.replace("\n\n__all__", f"\n{line}\n\n__all__", 1)
+            file.write_text(before.replace("STRATEGIES = Registry", f"{function}\n\nSTRATEGIES = Registry"))
+        else:
+            (checkout / path).write_text(text)
+    own, experiment = blocks("yaml")
+    (checkout / "try.yaml").write_text(own)
+    (path := checkout / "flsec/simulations/experiments/wine/low_rank.yaml").parent.mkdir()
+    path.write_text(experiment)
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with the files that the recipes have a reader write."""
+    """A copy of the package in which all six recipes were followed."""
     copy = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "flsec", copy / "flsec", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in ("flsec/data/datasets/wine.py", "flsec/models/low_rank.py"):
-        (copy / path).write_text(block(path))
-    experiment = copy / "flsec/simulations/experiments/wine/low_rank.yaml"
-    experiment.parent.mkdir()
-    experiment.write_text(block("flsec/simulations/experiments/wine/low_rank.yaml", "yaml"))
+    for folder in ("flsec", "tests/aggregation", "tests/attacks"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    write_what_recipes_say(copy)
+    for kind, name in (("defense", "MyRule"), ("attack", "MyAttack")):
+        assert f"`make new-{kind} NAME={name}`" in TEXT
+        in_copy(copy, "-m", "flsec._new", kind, name)
     return copy
+
+
+def in_copy(checkout: Path, *arguments: str) -> str:
+    """Run Python in the copy, on the copy; return what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    command = [sys.executable, *arguments]
+    result = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_files_of_the_recipes_pass_make_check(checkout: Path) -> None:
+    files = ["flsec/data/datasets/wine.py", "flsec/models/low_rank.py", "flsec/simulations/_fedlion.py"]
+    for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "--cache-dir", str(ROOT / ".mypy_cache")]):
+        in_copy(checkout, "-m", *tool, *files)
+    in_copy(checkout, "-m", "flsec._exports", "--check")
+
+
+RUN_ALL = """
+import json, sys
+from flsec.simulations.cli import app
+for arguments in json.load(open("commands.json")):
+    app(arguments, standalone_mode=False)
+"""
+
+
+def test_the_commands_of_the_recipes_run(checkout: Path) -> None:
+    runs = [words for words in commands("flsec") if words[0] == "run"]
+    said = " ".join(word for words in runs for word in words)
+    for name in ("my_rule", "my_attack", "wine", "low_rank", "fedlion"):
+        assert f"name: {name}" in said
+    assert ["run", "wine/low_rank"] in runs
+    own = ["run", "try.yaml", "--set", "strategy={name: 'flsec.simulations._fedlion:FedLion', eta: 0.01}"]
+    (checkout / "commands.json").write_text(json.dumps([*runs, own]))
+    said = in_copy(checkout, "-c", RUN_ALL)
+    assert said.count("test accuracy") - said.count("best test accuracy") == len(runs) + 1
+
+
+def test_the_task_of_ones_own_runs(checkout: Path) -> None:
+    before, after = map(float, in_copy(checkout, "my_task.py").split("->"))
+    assert after > 2 * before > 0
