@@ -11,12 +11,15 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from flsec.errors import ConfigError
+
+if TYPE_CHECKING:  # imported where a value is first checked: an import of flsec alone does not pay for pydantic
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "Count",
@@ -163,12 +166,25 @@ def _wrong_call(cls: type, name: str, args: tuple[Any, ...], kwargs: Mapping[str
 
 
 @functools.cache
-def _adapter(target: Callable[..., Any], name: str) -> TypeAdapter[Any]:
+def _adapter(target: Callable[..., Any], name: str) -> "TypeAdapter[Any]":
+    from pydantic import ConfigDict, TypeAdapter
+
     hint, _ = parameters_of(target)[name]
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
     except Exception:  # a type that carries its own configuration refuses ours
         return TypeAdapter(hint)
+
+
+def _first_error(target: Callable[..., Any], name: str, value: Any) -> "ErrorDetails | None":
+    """Return what is wrong with a value of the parameter ``name``, if anything."""
+    from pydantic import ValidationError
+
+    try:
+        _adapter(target, name).validate_python(value)
+    except ValidationError as error:
+        return error.errors()[0]
+    return None
 
 
 def check_parameters(target: Callable[..., Any], values: Mapping[str, Any], *, name: str) -> None:
@@ -186,22 +202,20 @@ def check_parameters(target: Callable[..., Any], values: Mapping[str, Any], *, n
             hint = f" Did you mean {near[0]!r}?" if near else ""
             takes = ", ".join(sorted(known))
             raise ConfigError(f"{name}: unknown parameter {key!r}; it takes {takes}.{hint}", parameter=key)
-        try:
-            _adapter(target, key).validate_python(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            inner = "".join(f"[{part!r}]" for part in first["loc"] if isinstance(part, int))
+        error = _first_error(target, key, value)
+        if error is not None:
+            inner = "".join(f"[{part!r}]" for part in error["loc"] if isinstance(part, int))
             allowed = describe_type(known[key][0])
-            wrong = first["input"]
+            wrong = error["input"]
             instance = f" Is it an instance that is meant, {wrong.__name__}(...)?" if isinstance(wrong, type) else ""
             raise ConfigError(
-                f"{name}: {key}{inner} {_requirement(first)}; got {value!r}. Allowed: {allowed}.{instance}",
+                f"{name}: {key}{inner} {_requirement(error)}; got {value!r}. Allowed: {allowed}.{instance}",
                 parameter=key,
-            ) from None
+            )
 
 
-def _requirement(error: Any) -> str:
-    message: str = error["msg"]
+def _requirement(error: "ErrorDetails") -> str:
+    message = error["msg"]
     return message.replace("Input should be", "must be").replace("Input", "the value")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import flsec
 
-HEAVY = {"PIL", "matplotlib", "numba", "pandas", "scipy", "sklearn", "torch", "torchvision"}
+HEAVY = {"PIL", "matplotlib", "numba", "pandas", "pydantic", "scipy", "sklearn", "torch", "torchvision"}
 ROOMS = ("aggregation", "attacks", "client_apps", "data", "metrics", "models", "reconstruction", "strategies")
 FOLDER = Path(flsec.__file__).parent
 

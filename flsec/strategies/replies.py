@@ -204,7 +204,8 @@ class GlobalModel:
         by_name = dict(zip(reply.names, reply.tensors, strict=True))
         strange = set(by_name) ^ set(self.names)
         if strange:
-            raise Malformed(f"array names differ from the model's, such as {name_in_message(min(strange, key=len))}")
+            example = min(strange, key=lambda name: (len(name), name))  # the same in every process
+            raise Malformed(f"array names differ from the model's, such as {name_in_message(example)}")
         return [by_name[name] for name in self.names]
 
 
