@@ -112,6 +112,13 @@ class GlobalModel:
             for array, data, same in zip(self.arrays, self.tensors, wide, strict=True)
         ]
 
+    def can_be_combined_with(self, reply: Reply) -> bool:
+        """Whether numpy can add a well-formed reply to others: bfloat16 and other floats have no sum."""
+        return all(
+            data.startswith(header) or _numbers.is_bfloat16(_npy.read(data).dtype) == _numbers.is_bfloat16(array.dtype)
+            for array, header, data in zip(self.arrays, self.headers, self._in_order(reply), strict=True)
+        )
+
     def start_from(self, vector: Tensor, state: Sequence[NDArray[Any]]) -> None:
         """Put other weights and state in the place of the model's own.
 
@@ -186,9 +193,11 @@ class GlobalModel:
                 if slot.start is not None:
                     _subtract(array, expected, row[slot.start : slot.stop])
                     continue
+                if _numbers.is_weight(slot.dtype):  # of another float type, it could not be combined with the others'
+                    array = _numbers.cast(array, slot.dtype)
                 if not _numbers.is_finite(array):
                     raise Malformed(f"NaN or infinity in array {shown(slot.name)}")
-                if variance and array.size and array.min() < 0:
+                if variance and array.size and _numbers.floats_of(array).min() < 0:
                     raise Malformed(f"a negative variance in array {shown(slot.name)}")
                 buffers.append(array)
             if not np.isfinite(row.sum()) and not np.isfinite(row).all():
@@ -203,7 +212,7 @@ class GlobalModel:
         by_name = dict(zip(reply.names, reply.tensors, strict=True))
         strange = set(by_name) ^ set(self.names)
         if strange:
-            raise Malformed(f"array names differ from the model's, such as {shown(min(strange, key=len))}")
+            raise Malformed(f"array names differ from the model's, such as {shown(min(sorted(strange), key=len))}")
         return [by_name[name] for name in self.names]
 
 
@@ -213,7 +222,8 @@ def _variances(layout: Layout) -> list[bool]:
     after = [*slots[1:], None]
     return [
         slot.start is None
-        and slot.dtype.kind == "f"
+        and _numbers.is_weight(slot.dtype)
+        and slot.dtype.kind != "c"
         and (
             slot.name.endswith(("running_var", "moving_variance"))
             or (follower is not None and follower.shape == () and follower.dtype.kind == "i" and len(slot.shape) == 1)
