@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "cast",
     "floats_of",
     "in_dtype",
     "is_bfloat16",
@@ -76,6 +77,13 @@ def in_dtype(floats: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any])
         return rounded.view(dtype).reshape(shape)
     converted: NDArray[Any] = floats.reshape(shape).astype(dtype, copy=False)
     return converted
+
+
+def cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array in another dtype; weights stay weights of the same kind, real or complex."""
+    if array.dtype == dtype:
+        return array
+    return in_dtype(floats_of(array), array.shape, dtype) if is_weight(dtype) else array.astype(dtype)
 
 
 def widened(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

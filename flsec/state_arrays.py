@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from flsec._numbers import is_weight
+
 __all__ = [
     "STATE_NAMES",
     "HasStateDict",
@@ -123,4 +125,4 @@ def _shape_and_dtype(array: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _is_pair_of_vectors(known: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> bool:
     (shape, dtype), second = known
-    return (shape, dtype) == second and len(shape) == 1 and dtype.kind in "fcV"  # V: bfloat16
+    return (shape, dtype) == second and len(shape) == 1 and is_weight(dtype)

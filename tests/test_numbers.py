@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from flsec._numbers import (
+    cast,
     floats_of,
     in_dtype,
     is_bfloat16,
@@ -132,3 +133,14 @@ def test_the_middle_of_whole_numbers_is_one_of_them():
 )
 def test_what_is_a_real_number(value, wanted):
     assert real(value) == wanted
+
+
+@pytest.mark.parametrize(("source", "target"), [(RAW, np.float32), (np.float64, RAW), (np.complex128, np.complex64)])
+def test_a_cast_keeps_numbers_and_kind(source, target):
+    parts = 1 + (np.dtype(source).kind == "c")
+    array = in_dtype(np.arange(3.0 * parts), (3,), np.dtype(source))
+    changed = cast(array, np.dtype(target))
+    assert changed.dtype == np.dtype(target)
+    assert floats_of(changed).tolist() == list(range(3 * parts))
+    assert cast(changed, changed.dtype) is changed
+    assert cast(np.array([3]), np.dtype(np.int8)).dtype == np.int8

@@ -148,7 +148,7 @@ class FlowerServer:
         deliveries = []
         for row, (source, weight, report) in enumerate(zip(cohort.sources, handed_on.weights, reports, strict=True)):
             arrays = None
-            if not as_sent:
+            if not (as_sent and self._model.can_be_combined_with(self._replies[source])):
                 state = handed_on.state if handed_on.aggregated else cohort.buffers[row]
                 arrays = self._arrays(cohort, cohort.updates[row], state)
             deliveries.append(Delivery(self._replies[source], arrays, weight, report))
@@ -158,13 +158,11 @@ class FlowerServer:
     def _arrays(self, cohort: Cohort, update: Tensor, state: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the model that an update leads to; float32 for bfloat16 where Flower's own code computes with it."""
         flat, moved = (v.detach().cpu().numpy() for v in (update, cohort.global_parameters + update))
-        beside = iter(state)
+        beside = iter(_numbers.widened(state) if self._in_float32 else state)
         arrays: list[NDArray[Any]] = []
         for slot, start in zip(self._model.layout.slots, self._model.arrays, strict=True):
             if slot.start is None:
-                array = next(beside)
-                wide = self._in_float32 and _numbers.is_bfloat16(slot.dtype)
-                arrays.append(_numbers.floats_of(array).reshape(slot.shape) if wide else array)
+                arrays.append(next(beside))
             elif self._in_float32 and _numbers.is_bfloat16(slot.dtype):
                 arrays.append(moved[slot.start : slot.stop].reshape(slot.shape))
             elif slot.dtype.itemsize > 4 * (1 + (slot.dtype.kind == "c")):  # the vector would round the global model
@@ -195,10 +193,7 @@ class FlowerServer:
             return self._model.tensors
         slots = self._model.layout.slots
         with np.errstate(over="ignore"):
-            cast = [
-                array if array.dtype == slot.dtype else _cast(array, slot.dtype)
-                for array, slot in zip(model, slots, strict=True)
-            ]
+            cast = [_numbers.cast(array, slot.dtype) for array, slot in zip(model, slots, strict=True)]
         if not all(map(_numbers.is_finite, cast)):
             if self._before is not None:
                 put_back(base, self._before)
@@ -207,12 +202,6 @@ class FlowerServer:
             tell_changed_model(base, self._returned, model)
         unchanged = {id(array): data for array, data in zip(self._returned, self._bytes, strict=True)}
         return [unchanged.get(id(array)) or _npy.write(array) for array in cast]
-
-
-def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if not _numbers.is_weight(dtype):
-        return array.astype(dtype)
-    return _numbers.in_dtype(_numbers.floats_of(array), array.shape, dtype)
 
 
 def _take_what_can_be(base: Any) -> dict[str, Any] | None:

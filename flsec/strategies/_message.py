@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, Metric
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
-from flsec import _npy
+from flsec import _npy, _numbers
 from flsec.strategies._evaluation import EvaluationReply, Screening, not_finite_among
 from flsec.strategies._flower import Collected, Delivery, function_replaced
 from flsec.strategies._metrics import Metrics, with_metrics_of
@@ -205,7 +205,7 @@ def array_record(names: Sequence[str], tensors: Sequence[bytes], like: ArrayReco
     record = {}
     for name, data in zip(names, tensors, strict=True):
         view = _npy.read(data)
-        known = like[name].dtype if like is not None and view.dtype.kind == "V" else str(view.dtype)
+        known = like[name].dtype if like is not None and _numbers.is_bfloat16(view.dtype) else str(view.dtype)
         record[name] = Array(dtype=known, shape=view.shape, stype="numpy.ndarray", data=data)
     return ArrayRecord(record)
 

@@ -112,6 +112,13 @@ class GlobalModel:
             for array, data, same in zip(self.arrays, self.tensors, wide, strict=True)
         ]
 
+    def can_be_combined_with(self, reply: Reply) -> bool:
+        """Whether numpy can add a well-formed reply to others: bfloat16 and other floats have no sum."""
+        return all(
+            data.startswith(header) or _numbers.is_bfloat16(_npy.read(data).dtype) == _numbers.is_bfloat16(array.dtype)
+            for array, header, data in zip(self.arrays, self.headers, self._in_order(reply), strict=True)
+        )
+
     def start_from(self, vector: Tensor, state: Sequence[NDArray[Any]]) -> None:
         """Put other weights and state in the place of the model's own.
 
@@ -189,7 +196,7 @@ class GlobalModel:
                 array = _in_the_models_type(array, slot)
                 if not _numbers.is_finite(array):
                     raise Malformed(f"NaN or infinity in array {name_in_message(slot.name)}")
-                if variance and array.size and array.min() < 0:
+                if variance and array.size and _numbers.floats_of(array).min() < 0:
                     raise Malformed(f"a negative variance in array {name_in_message(slot.name)}")
                 buffers.append(array)
             if not np.isfinite(row.sum()) and not np.isfinite(row).all():
@@ -215,7 +222,8 @@ def _variances(layout: Layout) -> list[bool]:
     after = [*slots[1:], None]
     return [
         slot.start is None
-        and slot.dtype.kind == "f"
+        and _numbers.is_weight(slot.dtype)
+        and slot.dtype.kind != "c"
         and (
             slot.name.endswith(("running_var", "moving_variance"))
             or (follower is not None and follower.shape == () and follower.dtype.kind == "i" and len(slot.shape) == 1)
