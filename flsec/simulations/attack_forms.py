@@ -18,12 +18,13 @@ _FORMS = ("decorator", "mod", "Message API", "simulation only")
 def forms_in_words(attack: type[Attack]) -> list[str]:
     """Return a sentence for each form of an attack, and for each setting that changes them."""
     name, forms = attack.__name__, forms_of(attack)
-    data = ", which passes its data through flsec.client_apps.poisoned" if _poisons_data(attack) else ""
+    data = "; what trains passes its data through flsec.client_apps.poisoned" if _poisons_data(attack) else ""
     words = {
         "decorator": f"a decorator: @{name}(...) above a NumPyClient class, {name}(...)(client) or "
         f"{name}(...)(client_fn).",
-        "mod": f"a mod: numpy_client_app(client_fn, mods=[{name}(...).mod]), for either of Flower's APIs.",
-        "Message API": f"in the Message API: @app.train(mods=[{name}(...).mod]) above any train function{data}.",
+        "mod": f"a mod of a NumPyClient's app: numpy_client_app(client_fn, mods=[{name}(...).mod]).",
+        "Message API": f"a mod of any app: @app.train(mods=[{name}(...).mod]) in the Message API, "
+        f"ClientApp(client_fn, mods=[{name}(...).mod]) in the classic one{data}.",
         "simulation only": f"in simulations only: the server's strategy is in Adversary(strategy, "
         f"attacks=[{name}(...)]), which a simulation puts there.",
     }
@@ -68,12 +69,20 @@ def page() -> str:
     return f"""# What an attack can be put on
 
 *Decorator*: `@Attack(...)` above a `NumPyClient` class, `Attack(...)(client)` around an instance, or
-`Attack(...)(client_fn)`. *Mod*: among the `mods=[Attack(...).mod]` of an app with a `NumPyClient` in it, made by
-`flsec.client_apps.numpy_client_app`. *Message API*: a mod of any train function, `@app.train(mods=[Attack(...).mod])`;
-where the table says `poisoned`, the function passes its training data through `flsec.client_apps.poisoned`. *Simulation
-only*: attackers work together, and the strategy wrapper `Adversary(strategy, attacks=[...])` puts their updates in; a
-simulation builds it. Whatever else is tried is refused in the first round in which the client would attack, in a
-sentence that names a form that works.
+`Attack(...)(client_fn)`, whichever API serves the client.
+
+*Mod*: of an app of the Message API with a `NumPyClient` in it, made by
+`flsec.client_apps.numpy_client_app(client_fn, mods=[Attack(...).mod])`.
+
+*Message API*: a mod of any train function, `@app.train(mods=[Attack(...).mod])`, and of the classic API's
+`ClientApp(client_fn, mods=[Attack(...).mod])`; where the table says `poisoned`, what trains passes its data through
+`flsec.client_apps.poisoned`.
+
+*Simulation only*: attackers work together, and the strategy wrapper `Adversary(strategy, attacks=[...])` puts their
+updates in; a simulation builds it.
+
+Whatever else is tried is refused in the first round in which the client would attack, in a sentence that names a form
+that works.
 
 `flsec describe NAME` says it for one attack, with its parameters.
 

@@ -151,8 +151,8 @@ def test_an_attack_says_in_which_forms_it_goes_on_clients(name):
     text = text_of(describe(name), width=400).partition("Goes on clients\n")[2]
     said = {
         "decorator": f"- a decorator: @{attack.__name__}(...) above",
-        "mod": f"- a mod: numpy_client_app(client_fn, mods=[{attack.__name__}(...).mod])",
-        "Message API": f"- in the Message API: @app.train(mods=[{attack.__name__}(...).mod])",
+        "mod": f"- a mod of a NumPyClient's app: numpy_client_app(client_fn, mods=[{attack.__name__}(...).mod])",
+        "Message API": f"- a mod of any app: @app.train(mods=[{attack.__name__}(...).mod])",
         "simulation only": f"Adversary(strategy, attacks=[{attack.__name__}(...)])",
     }
     assert {form for form, words in said.items() if words in text} == set(forms_of(attack))
@@ -162,7 +162,7 @@ def test_settings_that_change_the_forms_are_said():
     assert "with alpha: 0.5, as decorator and as mod." in text_of(describe("model_replacement"))
     assert "with knowledge: all, in simulations only." in text_of(describe("adaptive_top_k"))
     assert "- with" not in text_of(describe("sign_flipping"))
-    assert "passes its data through flsec.client_apps.poisoned" in text_of(describe("label_flipping"))
+    assert "passes its data through flsec.client_apps.poisoned" in text_of(describe("label_flipping"), width=400)
     assert "flsec.client_apps.poisoned" not in text_of(describe("sign_flipping"))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.studies.reconstruct import load_reconstruction
 from flsec.simulations.studies.sweep import load_sweep
+from flsec.simulations.yaml_lines import dump
 
 SMALL: dict[str, Any] = {
     "model": {"name": "softmax"},
@@ -145,3 +147,33 @@ def test_a_long_file_name_says_what_to_do() -> None:
     with pytest.raises(ConfigError, match="For example: name: krum_seed_3"):
         load_config(file)
     assert load_config(file, ["name=short"]).name == "short"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("defenses=[{name: krum, num_byzantine: 9}]", "--set defenses=.*krum needs at least"),
+        ("data={name: mnist}", "data.name: data set 'mnist' not found"),
+        ("simulation.device=cuda", "--set simulation.device=cuda: simulation.device: .*torch sees no GPU"),
+    ],
+)
+def test_a_refused_run_says_where_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("FLSEC_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("small.yaml").write_text(dump(SMALL))
+    with pytest.raises(ConfigError, match=message):
+        engine.run(load_config("small.yaml", [override]))
+    assert [path.name for path in Path.cwd().iterdir()] == ["small.yaml"]
+
+
+def test_a_run_folder_goes_on_where_it_has_been_moved(tmp_path: Path) -> None:
+    rounds = {**SMALL["simulation"], "num_rounds": 2}
+    stayed = engine.run(make_config({**SMALL, "name": "stayed", "simulation": rounds}))
+    moved = stayed.path.rename(tmp_path / "elsewhere")
+    again = engine.resume(moved, from_round=1)
+    assert again.path == moved
+    assert [record["round"] for record in again.rounds()] == [0, 1, 2]
+    assert list(Path("runs").iterdir()) == []
