@@ -96,6 +96,12 @@ def test_the_arrows_drawn_are_those_that_stand() -> None:
         assert set(others) == real[room] - inside, room
 
 
+def test_the_ground_floor_knows_no_room() -> None:
+    for file in (ROOT / "flsec").glob("*.py"):
+        rooms = {room_of(name) for name in imports(ast.parse(file.read_text())) if name.startswith("flsec.")} - {None}
+        assert not rooms or file.name == "testing.py", file  # the contracts' public face
+
+
 def test_every_arrow_drawn_points_upwards() -> None:
     order = list(drawn())
     for room, others in drawn().items():
