@@ -139,8 +139,9 @@ class FlowerServer:
         as_sent = not cohort.modified and not self._in_float32
         deliveries = []
         for row, (source, weight, report) in enumerate(zip(cohort.sources, handed_on.weights, reports, strict=True)):
-            arrays = None
-            if not as_sent:
+            if as_sent:
+                arrays = self._model.in_usable_dtypes(self._replies[source])
+            else:
                 state = handed_on.state if handed_on.aggregated else cohort.buffers[row]
                 arrays = self._arrays(cohort, cohort.updates[row], state)
             deliveries.append(Delivery(self._replies[source], arrays, weight, report))
@@ -154,7 +155,9 @@ class FlowerServer:
         arrays: list[NDArray[Any]] = []
         for slot, start in zip(self._model.layout.slots, self._model.arrays, strict=True):
             if slot.start is None:
-                arrays.append(next(beside))
+                state_array = next(beside)
+                raw = self._in_float32 and _numbers.is_bfloat16(state_array.dtype)
+                arrays.append(_numbers.as_dtype(state_array, np.dtype(np.float32)) if raw else state_array)
             elif self._in_float32 and _numbers.is_bfloat16(slot.dtype):
                 arrays.append(moved[slot.start : slot.stop].reshape(slot.shape))
             elif slot.dtype.itemsize > 4 * (1 + (slot.dtype.kind == "c")):  # the vector would round the global model
@@ -186,7 +189,7 @@ class FlowerServer:
         slots = self._model.layout.slots
         with np.errstate(over="ignore"):
             cast = [
-                array if array.dtype == slot.dtype else _cast(array, slot.dtype)
+                array if array.dtype == slot.dtype else _numbers.as_dtype(array, slot.dtype)
                 for array, slot in zip(model, slots, strict=True)
             ]
         if not all(map(_numbers.is_finite, cast)):
@@ -197,12 +200,6 @@ class FlowerServer:
             tell_changed_model(base, self._returned, model)
         unchanged = {id(array): data for array, data in zip(self._returned, self._bytes, strict=True)}
         return [unchanged.get(id(array)) or _npy.write(array) for array in cast]
-
-
-def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if not _numbers.is_weight(dtype):
-        return array.astype(dtype)
-    return _numbers.in_dtype(_numbers.floats_of(array), array.shape, dtype)
 
 
 def _take_what_can_be(base: Any) -> dict[str, Any] | None:

@@ -186,14 +186,37 @@ class GlobalModel:
                 if slot.start is not None:
                     _subtract(array, expected, row[slot.start : slot.stop])
                     continue
+                if not _numbers.can_stand_for(array.dtype, expected.dtype):
+                    array = _numbers.as_dtype(array, expected.dtype)
                 if not _numbers.is_finite(array):
                     raise Malformed(f"NaN or infinity in array {shown(slot.name)}")
-                if variance and array.size and array.min() < 0:
+                if variance and array.size and _numbers.floats_of(array).min() < 0:
                     raise Malformed(f"a negative variance in array {shown(slot.name)}")
                 buffers.append(array)
             if not np.isfinite(row.sum()) and not np.isfinite(row).all():
                 raise Malformed("NaN or infinity in the update")
         return tuple(buffers)
+
+    def in_usable_dtypes(self, reply: Reply) -> list[NDArray[Any]] | None:
+        """Return a well-formed reply's arrays in dtypes that the wrapped strategy can compute with.
+
+        A client may answer a float32 model in bfloat16 or an int64 counter in int8.
+
+        Returns:
+            None where that is so as they came.
+        """
+        tensors = self._in_order(reply)
+        if all(data[: len(header)] == header for data, header in zip(tensors, self.headers, strict=True)):
+            return None
+        arrays = [_npy.read(data) for data in tensors]
+        dtypes = [array.dtype for array in self.arrays]
+        if all(map(_numbers.can_stand_for, (array.dtype for array in arrays), dtypes)):
+            return None
+        with np.errstate(over="ignore"):
+            return [
+                array if _numbers.can_stand_for(array.dtype, dtype) else _numbers.as_dtype(array, dtype)
+                for array, dtype in zip(arrays, dtypes, strict=True)
+            ]
 
     def _in_order(self, reply: Reply) -> Sequence[bytes]:
         if len(reply.tensors) != len(self.arrays):
