@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "can_stand_for",
     "cast",
     "floats_of",
     "in_dtype",
@@ -47,6 +48,14 @@ def same_kind(dtype: np.dtype[Any], expected: np.dtype[Any]) -> bool:
     """Whether numbers of one dtype can stand for those of another: any floating type for any other."""
     floating = [d.kind == "f" or is_bfloat16(d) for d in (dtype, expected)]
     return all(floating) if any(floating) else dtype.kind == expected.kind
+
+
+def can_stand_for(dtype: np.dtype[Any], expected: np.dtype[Any]) -> bool:
+    """Whether all that computes with ``expected`` can compute with arrays of ``dtype`` in its place, and as exactly.
+
+    Not with the raw bytes of a bfloat16, and not with narrower numbers, whose sums are rounded to what they can hold.
+    """
+    return dtype == expected or (not is_bfloat16(dtype) and np.can_cast(expected, dtype))
 
 
 def num_floats(array: NDArray[Any]) -> int:

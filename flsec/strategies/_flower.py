@@ -147,8 +147,9 @@ class FlowerServer:
         as_sent = not cohort.modified and not self._in_float32
         deliveries = []
         for row, (source, weight, report) in enumerate(zip(cohort.sources, handed_on.weights, reports, strict=True)):
-            arrays = None
-            if not (as_sent and self._model.can_be_combined_with(self._replies[source])):
+            if as_sent:
+                arrays = self._model.in_usable_dtypes(self._replies[source])
+            else:
                 state = handed_on.state if handed_on.aggregated else cohort.buffers[row]
                 arrays = self._arrays(cohort, cohort.updates[row], state)
             deliveries.append(Delivery(self._replies[source], arrays, weight, report))

@@ -112,13 +112,6 @@ class GlobalModel:
             for array, data, same in zip(self.arrays, self.tensors, wide, strict=True)
         ]
 
-    def can_be_combined_with(self, reply: Reply) -> bool:
-        """Whether numpy can add a well-formed reply to others: bfloat16 and other floats have no sum."""
-        return all(
-            data.startswith(header) or _numbers.is_bfloat16(_npy.read(data).dtype) == _numbers.is_bfloat16(array.dtype)
-            for array, header, data in zip(self.arrays, self.headers, self._in_order(reply), strict=True)
-        )
-
     def start_from(self, vector: Tensor, state: Sequence[NDArray[Any]]) -> None:
         """Put other weights and state in the place of the model's own.
 
@@ -202,6 +195,27 @@ class GlobalModel:
             if not np.isfinite(row.sum()) and not np.isfinite(row).all():
                 raise Malformed("NaN or infinity in the update")
         return tuple(buffers)
+
+    def in_usable_dtypes(self, reply: Reply) -> list[NDArray[Any]] | None:
+        """Return a well-formed reply's arrays in dtypes that the wrapped strategy can compute with.
+
+        A client may answer a float32 model in bfloat16 or an int64 counter in int8.
+
+        Returns:
+            None where that is so as they came.
+        """
+        tensors = self._in_order(reply)
+        if all(data[: len(header)] == header for data, header in zip(tensors, self.headers, strict=True)):
+            return None
+        arrays = [_npy.read(data) for data in tensors]
+        dtypes = [array.dtype for array in self.arrays]
+        if all(map(_numbers.can_stand_for, (array.dtype for array in arrays), dtypes)):
+            return None
+        with np.errstate(over="ignore"):
+            return [
+                array if _numbers.can_stand_for(array.dtype, dtype) else _numbers.cast(array, dtype)
+                for array, dtype in zip(arrays, dtypes, strict=True)
+            ]
 
     def _in_order(self, reply: Reply) -> Sequence[bytes]:
         if len(reply.tensors) != len(self.arrays):

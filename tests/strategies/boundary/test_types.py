@@ -1,13 +1,14 @@
 """Issue point B4: which kinds of numbers a model may be made of, and what becomes of them."""
 
 import importlib.util
+import io
 
 import numpy as np
 import pytest
 
 from flsec._contracts.server import Reply, npy_bytes
 from flsec.errors import ConfigError
-from flsec.strategies import Krum, Median, MultiKrum, NormClipping, TrimmedMean
+from flsec.strategies import Krum, Median, MultiKrum, NormClipping, RobustStrategy, TrimmedMean
 from tests.support.boundary import assert_moved, both_apis, fedavg, nan, play, quarantined, report, sends, why_kept
 
 N = 9
@@ -158,6 +159,45 @@ def test_hostile_values_are_seen_in_every_type(api, kind, name):
     got = KINDS[kind].read(played.arrays[0])
     assert (got >= low - KINDS[kind].precision).all()
     assert (got <= high + KINDS[kind].precision).all()
+
+
+FLOATS = [kind for kind in KINDS if "complex" not in kind]
+BATCH_NORM = {
+    "bn.weight": START[0] / 2,
+    "bn.running_mean": START[0] / 4,
+    "bn.running_var": START[0] + 2,
+    "bn.num_batches_tracked": np.array(7),
+}
+
+
+def batch_norm_in(kind, counter, scale=1.0):
+    """Return BatchNorm's arrays in one kind of floats, its counter in a dtype of its own."""
+    *floats, steps = BATCH_NORM.values()
+    return [*(KINDS[kind].make(array * scale) for array in floats), steps.astype(counter)]
+
+
+@both_apis
+@every_defense
+@pytest.mark.parametrize("sent", FLOATS)
+@pytest.mark.parametrize("kind", FLOATS)
+def test_replies_in_another_floating_type_are_computed_with(kind, sent, name, api):
+    """Flower cannot add up raw bytes: no client ends a run by answering a float32 model in bfloat16."""
+
+    def answer(round, client_id, arrays):
+        in_theirs = batch_norm_in(sent if client_id in HOSTILE else kind, np.int8, 1 + client_id / 100)
+        in_ours = batch_norm_in(kind, np.int64, 1 + client_id / 100)
+        return [Reply(tuple(map(npy_bytes, in_theirs if client_id in HOSTILE else in_ours)))]
+
+    model = dict(zip(BATCH_NORM, batch_norm_in(kind, np.int64), strict=True))
+    strategy = RobustStrategy(DEFENSES[name](fedavg(api, N)), state_arrays=[1, 2])
+    played = play(api, strategy, N, [1], answer, model)
+    assert quarantined(played) == {}
+    assert why_kept(played) is None
+    for new, start, array in zip(played.arrays, BATCH_NORM.values(), model.values(), strict=True):
+        assert new.dtype == np.load(io.BytesIO(npy_bytes(array))).dtype
+        got, most = (new, start) if start.dtype.kind == "i" else (KINDS[kind].read(new), start * (1 + N / 100))
+        assert (got >= np.minimum(start, most) - 0.02).all()
+        assert (got <= np.maximum(start, most) + 0.02).all()
 
 
 NOT_FINITE = {
