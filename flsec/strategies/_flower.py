@@ -140,7 +140,7 @@ class FlowerServer:
         ]
 
     def _deliveries(self, handed_on: HandedOn) -> list[Delivery]:
-        cohort, layout = handed_on.cohort, self._model.layout
+        cohort = handed_on.cohort
         reports = averageable([metrics for _, metrics in handed_on.metrics]).rows
         if handed_on.aggregated:
             reports = [mean_of(reports, [weight for weight, _ in handed_on.metrics])]
@@ -153,7 +153,6 @@ class FlowerServer:
                 state = handed_on.state if handed_on.aggregated else cohort.buffers[row]
                 arrays = self._arrays(cohort, cohort.updates[row], state)
             deliveries.append(Delivery(self._replies[source], arrays, weight, report))
-        assert layout is cohort.layout
         return deliveries
 
     def _arrays(self, cohort: Cohort, update: Tensor, state: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
