@@ -21,6 +21,7 @@ from flsec.simulations.config import (
     split_overrides,
 )
 from flsec.simulations.resources import Resources
+from flsec.simulations.server_strategies import STRATEGIES
 from flsec.simulations.yaml_lines import dump, parse_value
 from flsec.strategies import DEFENSES, Krum, NormClipping, OracleSGD
 
@@ -277,8 +278,7 @@ EXACT = [
         "{name: fedavg}",
         "{name: fedavgg}",
         14,
-        "strategy.name: no strategy 'fedavgg'. Did you mean 'fedavg'? "
-        "Known: fedadagrad, fedadam, fedavg, fedavgm, fedprox, fedyogi.",
+        f"strategy.name: no strategy 'fedavgg'. Did you mean 'fedavg'? Known: {', '.join(STRATEGIES.names())}.",
     ),
     # something missing
     ("    num_byzantine: 4\n", "", 17, "defenses[1]: num_byzantine is missing. For example: num_byzantine: 2"),
