@@ -414,10 +414,10 @@ def page() -> str:
     return f"""# Which Flower strategy works inside what
 
 Every strategy that Flower {flwr.__version__} exports, and one derived from `Strategy` itself, inside a rule that drops
-clients (`MultiKrum`), one that makes an aggregate (`Median`) and one that changes updates (`NormClipping`): three rounds,
-ten clients, one of whom sends NaN and one an update of 1e4. *Works*: the model is finite, and the server's step is the
-one that the strategy takes on what the defense hands on. *Refused*: a `ConfigError` before anybody trains, with the
-sentence below.
+clients (`MultiKrum`), one that makes an aggregate (`Median`) and one that changes updates (`NormClipping`): three
+rounds, ten clients, one of whom sends NaN and one an update of 1e4. *Works*: the model is finite, and the server's step
+is the one that the strategy takes on what the defense hands on. *Refused*: a `ConfigError` before anybody trains, with
+the sentence below.
 
 Made by `python -m flsec._contracts.compatibility > docs/compatibility.md`; a test compares.
 
