@@ -24,7 +24,7 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from flsec.simulations.grid import InProcessGrid
+from flsec.simulations.engines.grid import InProcessGrid
 
 __all__ = ["accuracy_of", "apps_of", "compare", "quiet", "run_config_of"]
 
