@@ -199,13 +199,24 @@ def sizes_among_strangers(strategy, rounds):
     return np.array([len(pickle.dumps(strategy.state_dict())), len(pickle.dumps(strategy))])
 
 
-@named(DEFENSES.names())
-def test_memory_stays_bounded_however_many_clients_come_and_go(name):
-    """500 rounds of at least 8 new clients each; 50 where a defense says that it has no state."""
+def check_memory(name, rounds):
+    """Rounds of at least 8 new clients each, of which 20 are to be remembered."""
     strategy = remembering(name, max_clients=20)
     early = sizes_among_strangers(strategy, range(1, 11))
-    late = sizes_among_strangers(strategy, range(11, 501 if strategy.state_names else 51))
+    late = sizes_among_strangers(strategy, range(11, rounds + 1))
     assert (late <= 1.1 * early + 500).all(), f"bytes of (state_dict, all): {early} after 10 rounds, {late} at the end"
+
+
+@named(DEFENSES.names())
+def test_memory_stays_bounded_however_many_clients_come_and_go(name):
+    check_memory(name, rounds=80 if DEFENSES.get(name).state_names else 30)
+
+
+@pytest.mark.slow
+@named(DEFENSES.names())
+def test_memory_stays_bounded_for_500_rounds(name):
+    """Sees also what grows by a number a round."""
+    check_memory(name, rounds=500)
 
 
 @named(name for name in DEFENSES.names() if "max_clients" in parameters_of(DEFENSES.get(name)))
