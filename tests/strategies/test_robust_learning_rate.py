@@ -43,5 +43,5 @@ def test_needs_as_many_replies_as_votes():
 
 
 def test_the_threshold_is_required():
-    with pytest.raises(TypeError, match="threshold"):
+    with pytest.raises(ConfigError, match="needs threshold"):
         RobustLearningRate(FedAvg())

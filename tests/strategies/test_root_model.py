@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from flsec.errors import ConfigError
+from flsec.state_arrays import state_by_name
 from flsec.strategies._root_model import RootModel, check_examples
 from flsec.training import Training
 from tests.support.tiny_rounds import CLASSES, FEATURES, Network, cohort, descend, errors_at, examples, loss_at, start
@@ -93,18 +94,24 @@ def normalised():
     return Network(normalise=True)
 
 
-def test_buffers_are_part_of_the_update_and_counters_are_not():
-    names = list(start(normalised))
-    floats = [name for name in names if "num_batches" not in name]
-    d = sum(start(normalised)[name].size for name in floats)
+def num_weights(model):
+    arrays = start(model)
+    state = state_by_name(arrays)
+    return sum(a.size for i, a in enumerate(arrays.values()) if a.dtype.kind == "f" and i not in state)
+
+
+def test_statistics_and_counters_are_no_part_of_the_update_and_are_those_that_clients_started_from():
+    d = num_weights(normalised)
     c = cohort(torch.zeros(1, d), model=normalised)
     assert c.layout.size == d
     root, (x, y) = RootModel(normalised, training=TRAINING), examples(3)
     first = root.train(c, (x, y), purpose="test", steps=1, batch_size=len(x))
-    slots = {slot.name: slot for slot in c.layout.slots}
-    mean = first[slots["normalise.running_mean"].start : slots["normalise.running_mean"].stop]
-    torch.testing.assert_close(mean, 0.1 * x.mean(dim=0))  # torch's momentum, from zeros
+    assert first.shape == (d,)
     assert torch.equal(first, root.train(c, (x, y), purpose="test", steps=1, batch_size=len(x)))  # nothing is left over
+    usual = root.evaluate(c, torch.zeros(d), (x, y)).loss
+    state = [np.full(a.shape, 100, a.dtype) for a in c.global_state]  # means of 100: all inputs look alike
+    moved = root.evaluate(c.replace(global_state=tuple(state)), torch.zeros(d), (x, y)).loss
+    assert abs(moved - usual) > 0.1
 
 
 @pytest.mark.parametrize("value", [1e30, -3e38, torch.inf, torch.nan])
@@ -113,7 +120,7 @@ def test_an_overflowing_update_evaluates_to_something_without_a_fuss(value):
         return Network().half()
 
     for model in (Network, normalised, half):
-        d = sum(array.size for array in start(model).values() if array.dtype.kind == "f")
+        d = num_weights(model)
         c = cohort(torch.zeros(1, d), model=model)
         x, y = examples(3)
         with warnings.catch_warnings():
