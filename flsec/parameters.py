@@ -4,6 +4,7 @@ A signature such as ``num_byzantine: Count`` is read by the constructor's check,
 ``flsec describe``, so that the three cannot disagree.
 """
 
+import difflib
 import functools
 import importlib
 import inspect
@@ -124,6 +125,7 @@ def checked(cls: Class, after: Callable[[Any], None] = lambda self: None) -> Cla
             given.update(given.pop("options", {}))
             given.pop("self")
             check_parameters(cls, given, name=name)
+            _check_nothing_is_missing(cls, signature, given, name)
         original(self, *args, **kwargs)
         if outermost:
             after(self)
@@ -132,8 +134,28 @@ def checked(cls: Class, after: Callable[[Any], None] = lambda self: None) -> Cla
     return cls
 
 
+def _check_nothing_is_missing(cls: type, signature: inspect.Signature, given: Mapping[str, Any], name: str) -> None:
+    known = parameters_of(cls)
+    needed = [key for key in known if key in signature.parameters and known[key][1].default is inspect.Parameter.empty]
+    missing = [key for key in needed if key not in given]
+    if missing:
+        form = ", ".join(key if _is_positional(known[key][1]) else f"{key}=..." for key in needed)
+        what = " and ".join(f"{key} ({describe_type(known[key][0])})" for key in missing)
+        raise ConfigError(f"{name} needs {what}. For example: {name}({form}).", parameter=missing[0])
+
+
+def _is_positional(parameter: inspect.Parameter) -> bool:
+    return parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+
+
 def _wrong_call(cls: type, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ConfigError:
-    """Return the error about a call that the signature of a constructor does not allow, with one that it does."""
+    """Return the error about a call that the signature of a constructor does not allow, with one that it does.
+
+    A class may know better what is meant, and say so in a class method ``_misused(args)``.
+    """
+    misused: ConfigError | None = getattr(cls, "_misused", lambda args: None)(args)
+    if misused is not None:
+        return misused
     parameters = [(key, parameter.kind) for key, (_, parameter) in parameters_of(cls).items()]
     first = [key for key, kind in parameters if kind is not inspect.Parameter.KEYWORD_ONLY]
     others = [key for key, kind in parameters if kind is inspect.Parameter.KEYWORD_ONLY and key not in kwargs]
@@ -176,12 +198,16 @@ def check_parameters(target: Callable[..., Any], values: Mapping[str, Any], *, n
     known = parameters_of(target)
     for key, value in values.items():
         if key not in known:
-            raise ConfigError(f"{name}: unknown parameter {key!r}; it takes {', '.join(sorted(known))}.", parameter=key)
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            takes = ", ".join(sorted(known))
+            raise ConfigError(f"{name}: unknown parameter {key!r}; it takes {takes}.{hint}", parameter=key)
         error = _first_error(target, key, value)
         if error is not None:
             inner = "".join(f"[{part!r}]" for part in error["loc"] if isinstance(part, int))
             allowed = describe_type(known[key][0])
-            instance = f" Is it an instance that is meant, {value.__name__}(...)?" if isinstance(value, type) else ""
+            wrong = error["input"]
+            instance = f" Is it an instance that is meant, {wrong.__name__}(...)?" if isinstance(wrong, type) else ""
             raise ConfigError(
                 f"{name}: {key}{inner} {_requirement(error)}; got {value!r}. Allowed: {allowed}.{instance}",
                 parameter=key,
@@ -210,6 +236,8 @@ def describe_type(hint: Any) -> str:
         origin = typing.get_origin(hint)
         parts = [describe_type(part) for part in typing.get_args(hint) if part is not Ellipsis]
         if origin in (typing.Union, types.UnionType):
+            if len(set(parts)) < len(parts):  # Flower's two classes called Strategy
+                parts = [f"{part.__module__}.{part.__qualname__}" for part in typing.get_args(hint)]
             return " or ".join(parts)
         return f"{getattr(origin, '__name__', str(origin)).lower()} of {', '.join(parts)}"
     if hint is type(None):

@@ -8,15 +8,17 @@ import functools
 import importlib
 import inspect
 import logging
+import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flsec.errors import ConfigError
 from flsec.parameters import check_parameters, parameters_of
 
-__all__ = ["Registry", "yaml_name"]
+__all__ = ["Registry", "find_spelling", "say_usual_name", "yaml_name"]
 
 logger = logging.getLogger("flsec")
 
@@ -46,8 +48,32 @@ def _exported(package: str) -> Iterator[Any]:
             yield getattr(module, name)
 
 
+def _look_in_current_directory() -> None:
+    """Let modules of the current directory be imported, as ``python -m`` does and a console script does not.
+
+    After all others, so that no file there hides an installed package. Done wherever a name is looked up, so that
+    worker processes do as well.
+    """
+    here = os.getcwd()
+    if not {"", here} & set(sys.path):
+        sys.path.append(here)
+        importlib.invalidate_caches()
+
+
+def find_spelling(written: str, names: Iterable[str]) -> str | None:
+    """Return the one of ``names`` that differs from what was written in underscores and upper case alone, if any.
+
+    Example:
+        >>> find_spelling("fools_gold", ["foolsgold", "krum"])
+        'foolsgold'
+    """
+    wanted = written.replace("_", "").lower()
+    return next((name for name in names if name.replace("_", "").lower() == wanted), None)
+
+
 @functools.cache  # once for each spelling, however often the name is looked up
-def _say_usual_name(kind: str, written: str, usual: str) -> None:
+def say_usual_name(kind: str, written: str, usual: str) -> None:
+    """Log that a name is spelt in another way, unless it differs in what has never mattered."""
     if written not in (usual, usual.replace("_", "")) and written.islower():
         logger.warning("%s %r is now spelt %r; the old name goes on working.", kind, written, usual)
 
@@ -60,12 +86,16 @@ class Registry:
         package: dotted name of a package whose public modules are looked through, or of one module; imported at first
             use, and nothing beside it.
         is_member: which of the objects that an ``__all__`` names count.
+        rule: what a member must be, for messages.
     """
 
-    def __init__(self, kind: str, package: str, is_member: Callable[[Any], bool] = callable):
+    def __init__(
+        self, kind: str, package: str, is_member: Callable[[Any], bool] = callable, rule: str = "a class or a function"
+    ):
         self.kind = kind
         self.package = package
         self._is_member = is_member
+        self._rule = rule
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Yield (YAML name, object), sorted by name."""
@@ -79,32 +109,41 @@ class Registry:
     def get(self, name: str) -> Any:
         """Return the member called ``name``.
 
-        ``multi_krum``, ``MultiKrum`` and ``multikrum`` are the same; ``package.module:Name`` is imported. Another
-        spelling than the usual one works, and the log says once which that is.
+        ``multi_krum``, ``MultiKrum`` and ``multikrum`` are the same; ``package.module:Name`` is imported, also
+        from the current directory. Another spelling than the usual one works, and the log says once which that is.
 
         Raises:
             ConfigError: there is none; the message gives the nearest names.
         """
         if ":" in name:
             return self._import(name)
-        plain = {key.replace("_", ""): member for key, member in self.items()}
-        wanted = name.replace("_", "").lower()
-        if wanted in plain:
-            _say_usual_name(self.kind, name, yaml_name(plain[wanted]))
-            return plain[wanted]
-        names = self.names()
+        members = dict(self.items())
+        if usual := find_spelling(name, members):
+            say_usual_name(self.kind, name, usual)
+            return members[usual]
+        names = list(members)
         near = difflib.get_close_matches(snake_case(name), names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"no {self.kind} {name!r}.{hint} Known: {', '.join(names)}.")
 
     def _import(self, path: str) -> Any:
         module_name, _, attribute = path.partition(":")
+        _look_in_current_directory()
         try:
             member = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{self.kind} {path!r} cannot be imported: {error}.") from error
+        except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: ".a:B" and ":B"
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            where = ""
+            if missing == module_name.partition(".")[0]:
+                where = (
+                    f" It is looked for among installed packages, then in the current directory, {os.getcwd()}. Go to "
+                    f"the folder that holds {missing}, or put that into PYTHONPATH."
+                )
+            reason = str(error).rstrip(".")
+            raise ConfigError(f"{self.kind} {path!r} cannot be imported: {reason}.{where}") from error
         if not self._is_member(member):
-            raise ConfigError(f"{path!r} is no {self.kind}; see CONTRIBUTING for what one looks like.")
+            got = f"the {type(member).__name__} {getattr(member, '__name__', member)!r:.80}"
+            raise ConfigError(f"{path!r} is no {self.kind}, which must be {self._rule}; got {got}.")
         return member
 
     def check(self, name: str, params: dict[str, Any], supplied: tuple[str, ...] = ()) -> Any:

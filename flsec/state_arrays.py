@@ -9,7 +9,17 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["STATE_NAMES", "HasStateDict", "is_state_name", "state_by_name", "state_by_pattern", "state_of_module"]
+from flsec._numbers import is_weight
+
+__all__ = [
+    "STATE_NAMES",
+    "HasStateDict",
+    "holds",
+    "is_state_name",
+    "state_by_name",
+    "state_by_pattern",
+    "state_of_module",
+]
 
 STATE_NAMES = frozenset({"running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance"})
 
@@ -92,6 +102,22 @@ def state_of_module(module: HasStateDict) -> frozenset[int]:
     return state_by_name(name for name, _ in entries) | whole
 
 
+def holds(module: HasStateDict, arrays: Iterable[Any]) -> bool:
+    """Return whether a module's state dict has arrays of these shapes, in this order.
+
+    Args:
+        module: a ``torch.nn.Module``.
+        arrays: a model's arrays.
+
+    Example:
+        >>> import torch
+        >>> holds(torch.nn.Linear(2, 3), [np.zeros((3, 2)), np.zeros(3)])
+        True
+    """
+    shapes = [tuple(value.shape) for value in module.state_dict().values() if hasattr(value, "shape")]
+    return shapes == [np.shape(array) for array in arrays]
+
+
 def _shape_and_dtype(array: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     shape, dtype = array if isinstance(array, tuple) else (array.shape, array.dtype)
     return tuple(shape), np.dtype(dtype)
@@ -99,4 +125,4 @@ def _shape_and_dtype(array: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _is_pair_of_vectors(known: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> bool:
     (shape, dtype), second = known
-    return (shape, dtype) == second and len(shape) == 1 and dtype.kind in "fcV"  # V: bfloat16
+    return (shape, dtype) == second and len(shape) == 1 and is_weight(dtype)

@@ -254,22 +254,8 @@ class DefenseBattery:
         trusting = self._probe.weighting == "examples"
         if trusting and self._probe.max_weight_ratio is not None:
             return
-        sent: dict[int, Reply] = {}
-
-        def answer(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
-            replies = only_honest(round, client_id, arrays)
-            for reply in replies:
-                sent[client_id] = reply
-            return replies
-
         for api in APIS:
-            sent.clear()
-            loss = self._server(api).evaluate(1, answer)
-            losses = [reply.loss for reply in sent.values()]
-            counts = [float(reply.num_examples) if trusting else 1.0 for reply in sent.values()]
-            expected = float(np.average(losses, weights=counts))
-            assert loss is not None, f"{api} API: no loss"
-            assert np.isclose(loss, expected, rtol=1e-6), f"{api} API: the mean loss is {loss} instead of {expected}"
+            _assert_weighs_evaluations(self._server(api), trusting, f"{api} API")
             server = self._server(api)
             for _, what, _, odd in in_turn(odd_metrics(api)):
                 loss = server.evaluate(1, odd)
@@ -286,23 +272,7 @@ class DefenseBattery:
     def resumes_from_its_state(self) -> None:
         for flower in ("FedAdam", "FedAvgM"):
             for api in APIS:
-                what = f"{flower}, {api} API"
-                server = self._server(api, flower).play([1, 2])
-                state = server.strategy.state_dict()
-                _assert_plain(state)
-                kept = copy.deepcopy(state)
-                fresh, used = self._server(api, flower), self._server(api, flower).play([5, 6, 7])
-                for resumed in (fresh, used):
-                    resumed.tensors = list(server.tensors)
-                server.play([3, 4])
-                for resumed in (fresh, used):
-                    resumed.strategy.load_state_dict(pickled(state))
-                    _assert_same(server, resumed.play([3, 4]), f"{what}, resumed after round 2")
-                assert equal(state, kept), f"{what}: later rounds change a state that was taken before"
-                early = self._server(api, flower).strategy.state_dict()
-                used.strategy.load_state_dict(early)
-                used.tensors = [npy_bytes(array) for array in MODEL.values()]
-                _assert_same(self._server(api, flower).play([1, 2]), used.play([1, 2]), f"{what}, back at the start")
+                _assert_resumes(partial(self._server, api, flower), f"{flower}, {api} API")
 
 
 def _sends_nan(reply: Reply) -> Reply:
@@ -340,6 +310,42 @@ def _assert_quarantined(server: Server, client_id: int, what: str) -> None:
     reasons = {entry.client_id: entry.reason for entry in report.quarantined}
     assert reasons.get(client_id), f"{what}: the report names {reasons or 'nobody'}, not client {client_id}"
     assert set(reasons) <= {*HOSTILE, STRANGER}, f"{what}: an honest client is quarantined: {reasons}"
+
+
+def _assert_weighs_evaluations(server: Server, trusting: bool, what: str) -> None:
+    sent: dict[int, Reply] = {}
+
+    def answer(round: int, client_id: int, arrays: NDArrays) -> list[Reply]:
+        replies = only_honest(round, client_id, arrays)
+        for reply in replies:
+            sent[client_id] = reply
+        return replies
+
+    loss = server.evaluate(1, answer)
+    losses = [reply.loss for reply in sent.values()]
+    counts = [float(reply.num_examples) if trusting else 1.0 for reply in sent.values()]
+    expected = float(np.average(losses, weights=counts))
+    assert loss is not None, f"{what}: no loss"
+    assert np.isclose(loss, expected, rtol=1e-6), f"{what}: the mean loss is {loss} instead of {expected}"
+
+
+def _assert_resumes(make: Callable[[], Server], what: str) -> None:
+    server = make().play([1, 2])
+    state = server.strategy.state_dict()
+    _assert_plain(state)
+    kept = copy.deepcopy(state)
+    fresh, used = make(), make().play([5, 6, 7])
+    for resumed in (fresh, used):
+        resumed.tensors = list(server.tensors)
+    server.play([3, 4])
+    for resumed in (fresh, used):
+        resumed.strategy.load_state_dict(pickled(state))
+        _assert_same(server, resumed.play([3, 4]), f"{what}, resumed after round 2")
+    assert equal(state, kept), f"{what}: later rounds change a state that was taken before"
+    early = make().strategy.state_dict()
+    used.strategy.load_state_dict(early)
+    used.tensors = [npy_bytes(array) for array in MODEL.values()]
+    _assert_same(make().play([1, 2]), used.play([1, 2]), f"{what}, back at the start")
 
 
 def _assert_plain(value: Any, path: str = "state") -> None:

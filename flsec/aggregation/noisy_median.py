@@ -1,13 +1,14 @@
 """The noisy median's client half: noise on what is uploaded, so that a median of different clients is a mean."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flsec._numbers import floats_of, in_dtype, is_weight
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative
 
@@ -17,9 +18,9 @@ STD = "noisy-median-std"  # what the server calls the setting that it sends
 
 
 def noisy_upload(
-    parameters: Sequence[NDArray[Any]], std: NonNegative, generator: torch.Generator
+    parameters: Sequence[NDArray[Any]], std: NonNegative, generator: torch.Generator, state: Collection[int] = ()
 ) -> list[NDArray[Any]]:
-    """Return the arrays with independent Gaussian noise on every floating point entry.
+    """Return the arrays with independent Gaussian noise on every weight.
 
     The server then takes ``flsec.aggregation.median``. On heterogeneous clients the plain median sticks to the values
     of whoever is in the middle; with noise that is larger than the clients differ, it is close to their mean.
@@ -28,9 +29,11 @@ def noisy_upload(
         parameters: the arrays that the client would upload. Not modified.
         std: sigma >= 0, in parameter units.
         generator: of the noise, a torch generator on the CPU; advanced.
+        state: positions of floating arrays that are no weights, such as BatchNorm's: noise can make a variance
+            negative.
 
     Returns:
-        Arrays of the same shapes and dtypes; those that hold no floats as they are.
+        Arrays of the same shapes and dtypes; those that hold no weights as they are.
 
     Raises:
         ConfigError: std is negative or not finite.
@@ -44,11 +47,15 @@ def noisy_upload(
     """
     if not 0 <= std < math.inf:
         raise ConfigError(f"noisy_upload needs 0 <= std < inf; got {std}.")
-    return [_noisy(array, std, generator) for array in map(np.asarray, parameters)]
+    return [
+        np.asarray(array) if place in state else _noisy(np.asarray(array), std, generator)
+        for place, array in enumerate(parameters)
+    ]
 
 
 def _noisy(array: NDArray[Any], std: float, generator: torch.Generator) -> NDArray[Any]:
-    if array.dtype.kind != "f":
+    if not is_weight(array.dtype):
         return array
-    noise = torch.randn(array.shape, generator=generator, dtype=torch.float64).numpy()
-    return np.asarray(array + std * noise, array.dtype)
+    floats = floats_of(array)
+    noise = torch.randn(floats.shape, generator=generator, dtype=torch.float64).numpy()
+    return in_dtype(floats + std * noise, array.shape, array.dtype)

@@ -11,6 +11,7 @@ import numpy as np
 from flsec.randomness import numpy_generator
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = ["CohortView", "Rehearsal"]
@@ -49,6 +50,8 @@ class CohortView:
             changed in place.
         rehearse: maps (m, d) uploads of the attackers to what the deployed defense would make of them; None for
             attackers who do not know the defense. The defense does not notice.
+        global_state: what the clients started from besides, in the model's order: BatchNorm's statistics and counters,
+            which have no place in the vectors.
         notes: what the attack wants on record about this round, such as the factor that it chose; filled by the attack.
     """
 
@@ -60,6 +63,7 @@ class CohortView:
     seed: int = 0
     others: Tensor | None = None
     rehearse: Callable[[Tensor], Rehearsal] | None = None
+    global_state: tuple[NDArray[Any], ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -9,6 +9,7 @@ from flsec.aggregation.sparsefed import Coordinates, num_coordinates
 from flsec.attacks._upload import Array
 from flsec.errors import ConfigError
 from flsec.parameters import Positive, PositiveCount, check_parameters
+from flsec.state_arrays import state_by_name
 from flsec.training import Training, get_weights, train
 
 __all__ = ["projected_gradient", "wrong_labels"]
@@ -74,9 +75,9 @@ def projected_gradient(
         epochs: e; one minibatch and one projection each, as the algorithm is printed.
         batch_size: samples of a minibatch: a number, or a share of n.
         boost: factor of the loss. The paper tries 1 to 20; with 20 the update reaches the edge of the ball.
-        coordinates: (m,) int64, the only places that may change, as indices into the model's floating arrays, flat
-            and joined in the order of ``flsec.training.get_weights``; None: all. With the server's next top-k this is
-            Algorithm 12.
+        coordinates: (m,) int64, the only places that may change, as indices into the model's weights (its floating
+            arrays without BatchNorm's statistics), flat and joined in the order of ``flsec.training.get_weights``;
+            None: all. With the server's next top-k this is Algorithm 12.
 
     Returns:
         New arrays in the order of ``flsec.training.get_weights``. Buffers keep the global values, so that they take
@@ -98,7 +99,7 @@ def projected_gradient(
     free = _trainable(local, floats)
     if coordinates is not None:
         listed = torch.zeros_like(free)
-        listed[coordinates.to(free.device)] = True
+        listed[_weights(local, floats).nonzero()[coordinates.to(free.device), 0]] = True
         free &= listed
     one_step = Training(learning_rate=learning_rate * boost, steps=1, batch_size=1.0)
     size = min(num_coordinates(batch_size, len(y)) if isinstance(batch_size, float) else batch_size, len(y))
@@ -124,6 +125,16 @@ def _trainable(model: nn.Module, floats: dict[str, Tensor]) -> Tensor:
     """Return (d,) whether each place belongs to a parameter that requires a gradient."""
     parameters = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
     flags = [torch.full((value.numel(),), name in parameters, device=value.device) for name, value in floats.items()]
+    return torch.cat(flags)
+
+
+def _weights(model: nn.Module, floats: dict[str, Tensor]) -> Tensor:
+    """Return (d,) whether each place belongs to the weights, which servers see as one vector, and not to state."""
+    state = state_by_name(floats)
+    flags = [
+        torch.full((value.numel(),), place not in state, device=value.device)
+        for place, value in enumerate(floats.values())
+    ]
     return torch.cat(flags)
 
 

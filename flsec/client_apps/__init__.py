@@ -16,7 +16,7 @@ def _is_attack(member: Any) -> bool:
     return isinstance(member, type) and issubclass(member, Attack) and member is not Attack
 
 
-ATTACKS = Registry("attack", __name__, _is_attack)
+ATTACKS = Registry("attack", __name__, _is_attack, "a subclass of flsec.client_apps.Attack")
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:

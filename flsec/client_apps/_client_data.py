@@ -102,8 +102,9 @@ class DataChange:
         return ConfigError(
             f"{self._name} replaces the client's attribute {attribute!r} while it trains, but fit read nothing from "
             "it, so that it has no effect: fit trained on data made from it earlier, such as a DataLoader of __init__, "
-            "or loaded anew. Make the DataLoader in fit, name the attribute that fit reads with data_attribute=, or "
-            f"have fit pass its data through flsec.client_apps.poisoned(...).{hint}"
+            "loaded them anew, or gave the attribute another value. Make the DataLoader in fit, name the attribute "
+            "that fit reads with data_attribute=, or have fit pass its data through flsec.client_apps.poisoned(...)."
+            f"{hint}"
         )
 
 

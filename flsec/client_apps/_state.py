@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from flsec._tensors import is_module
 from flsec.errors import ConfigError
-from flsec.state_arrays import HasStateDict, state_by_name, state_by_pattern, state_of_module
+from flsec.state_arrays import HasStateDict, holds, state_by_name, state_by_pattern, state_of_module
 
-__all__ = ["given_positions", "state_positions"]
+__all__ = ["given_positions", "state_of_client"]
 
 
 def given_positions(state_arrays: Sequence[int] | HasStateDict | None) -> frozenset[int] | None:
@@ -20,7 +19,7 @@ def given_positions(state_arrays: Sequence[int] | HasStateDict | None) -> frozen
     return state_of_module(state_arrays) if hasattr(state_arrays, "state_dict") else frozenset(state_arrays)
 
 
-def state_positions(
+def state_of_client(
     given: frozenset[int] | None, arrays: Sequence[NDArray[Any]], names: Sequence[str], client: Any, attack: str
 ) -> frozenset[int]:
     """Return the positions of the arrays that are state: as a user named them, or by the best sign that there is.
@@ -42,12 +41,7 @@ def state_positions(
                 f"{len(arrays) - 1}; got {max(given)}."
             )
         return given
-    shapes = [np.shape(array) for array in arrays]
     for value in vars(client).values() if client is not None else ():
-        if is_module(value) and _shapes_of(value) == shapes:
+        if is_module(value) and holds(value, arrays):
             return state_of_module(value)
     return state_by_name(names) | state_by_pattern(arrays)
-
-
-def _shapes_of(module: Any) -> list[tuple[int, ...]]:
-    return [tuple(value.shape) for value in module.state_dict().values() if hasattr(value, "shape")]

@@ -16,6 +16,7 @@ from flsec.client_apps._around import NDArrays
 from flsec.client_apps.base import AttackContext
 from flsec.client_apps.projected_gradient import ProjectedGradient
 from flsec.errors import ConfigError
+from flsec.state_arrays import state_of_module
 from flsec.training import get_weights
 
 __all__ = ["AdaptiveTopK"]
@@ -25,9 +26,10 @@ class AdaptiveTopK(ProjectedGradient):
     """Colluding projected gradient descent that changes only coordinates which SparseFed is going to let through.
 
     Args:
-        k: coordinates to change: a number, or a share of all floating parameters. The defense's k, or more.
+        k: coordinates to change: a number, or a share of all weights. The defense's k, or more.
         coordinates: maps the round to the (m,) indices that the server will let through, for attackers who know them
-            from elsewhere. The places count the model's floating arrays, flat and joined.
+            from elsewhere. The places count the model's weights, flat and joined, as the server's vectors do: all
+            floating arrays but BatchNorm's statistics.
         knowledge: ``"own"``: each attacker acts alone, knows nobody's update, and guesses the coordinates: the k
             largest entries of the gradient of the honest loss, at the global model, on the auxiliary samples with their
             true labels. ``"all"``: as in the paper, the attackers know everybody's updates, and besides what the
@@ -92,13 +94,14 @@ class AdaptiveTopK(ProjectedGradient):
             known = copy.copy(self)
             known.coordinates = lambda round: places
         view.notes["num_coordinates"] = len(places)
-        given = _arrays(self.model_factory(), view.global_parameters)
+        model = self.model_factory()
+        given = _arrays(model, view)
         uploaded = known.poison_update(given, given, AttackContext(view.round, view.own_ids[0], seed=view.seed))
-        update = _joined(uploaded) - view.global_parameters.double().cpu()
+        update = _joined(uploaded, state_of_module(model)) - view.global_parameters.double().cpu()
         return update.to(view.own).repeat(len(view.own), 1)
 
     def _honest_gradient(self, model: nn.Module) -> Tensor:
-        """Return (d,) float64 over all floating arrays; zero for buffers and for parameters that are not trained."""
+        """Return (d,) float64 over all weights; zero for parameters that are not trained, and for constants."""
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         model.eval()
         with torch.enable_grad():
@@ -107,29 +110,35 @@ class AdaptiveTopK(ProjectedGradient):
         model.train()
         known = dict(zip(parameters, gradients, strict=True))
         parts = []
-        for name, value in model.state_dict().items():
-            if isinstance(value, Tensor) and value.is_floating_point():
+        values = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+        state = state_of_module(model)
+        for place, (name, value) in enumerate(values.items()):
+            if place not in state:
                 gradient = known.get(name)
                 parts.append((torch.zeros_like(value) if gradient is None else gradient).reshape(-1).double())
         return torch.cat(parts)
 
 
-def _arrays(model: nn.Module, parameters: Tensor) -> NDArrays:
-    """Return the model's arrays with the (d,) ``parameters`` in its floating ones, one after the other."""
-    arrays = get_weights(model)
-    floats = [array for array in arrays if array.dtype.kind == "f"]
-    total = sum(array.size for array in floats)
-    if total != len(parameters):
+def _arrays(model: nn.Module, view: CohortView) -> NDArrays:
+    """Return the model that the clients of a round started from."""
+    arrays, state = get_weights(model), state_of_module(model)
+    weights = [place for place in range(len(arrays)) if place not in state]
+    sizes = [arrays[place].size for place in weights]
+    if sum(sizes) != len(view.global_parameters) or (view.global_state and len(view.global_state) != len(state)):
         raise ConfigError(
-            f"AdaptiveTopK: the clients' model has {len(parameters)} floating numbers; model_factory builds one with "
-            f"{total}. Do server and client build the same model?"
+            f"AdaptiveTopK: the clients' model has {len(view.global_parameters)} floating numbers; model_factory "
+            f"builds one with {sum(sizes)}, and {len(state)} arrays of state beside them. Do server and client build "
+            "the same model?"
         )
-    values = parameters.detach().cpu().numpy()
-    for array, part in zip(floats, np.split(values, np.cumsum([array.size for array in floats])[:-1]), strict=True):
-        array[...] = part.reshape(array.shape)
+    values = view.global_parameters.detach().cpu().numpy()
+    for place, part in zip(weights, np.split(values, np.cumsum(sizes)[:-1]), strict=True):
+        arrays[place][...] = part.reshape(arrays[place].shape)
+    for place, array in zip(sorted(state), view.global_state, strict=False):  # no state given: the model's own
+        arrays[place] = array
     return arrays
 
 
-def _joined(arrays: NDArrays) -> Tensor:
-    """Return the floating arrays as one (d,) float64 vector."""
-    return torch.from_numpy(np.concatenate([array.ravel() for array in arrays if array.dtype.kind == "f"])).double()
+def _joined(arrays: NDArrays, state: frozenset[int]) -> Tensor:
+    """Return the weights among the arrays as one (d,) float64 vector."""
+    weights = [array.ravel() for place, array in enumerate(arrays) if place not in state]
+    return torch.from_numpy(np.concatenate(weights)).double()

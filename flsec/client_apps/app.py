@@ -37,8 +37,9 @@ def numpy_client_app(client_fn: Callable[[Context], Any], mods: list[Any] | None
             something else than Flower's (parameters, num_examples, metrics).
     """
     for mod in mods or ():
-        if isinstance(mod, ClientDecorator):
-            raise no_mod(mod)
+        kind = mod if isinstance(mod, type) else type(mod)
+        if issubclass(kind, ClientDecorator):
+            raise no_mod(kind.__name__)
     app = ClientApp(mods=mods)
 
     def build(context: Context) -> NumPyClient:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from flwr.app import Message
 from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from flsec._bfloat16 import from_float32, is_bfloat16, widened
+from flsec import _numbers
 from flsec.attacks.adversaries import Adversaries
 from flsec.attacks.cohort_view import ADVERSARY
 from flsec.client_apps._around import FitResult as FitResult
@@ -30,7 +32,7 @@ from flsec.client_apps._hooks import AttackContext as AttackContext
 from flsec.client_apps._hooks import AttackHooks
 from flsec.client_apps._hooks import Predict as Predict
 from flsec.client_apps._mod import Mod, run_mod
-from flsec.client_apps._state import given_positions, state_positions
+from flsec.client_apps._state import given_positions, state_of_client
 from flsec.errors import ConfigError
 from flsec.parameters import Count, checked, parameters_of
 from flsec.state_arrays import HasStateDict
@@ -89,7 +91,7 @@ class ClientDecorator:
         """Return the decorated version of a NumPyClient class, a client, or a ``client_fn``."""
         name = type(self).__name__
         if more:  # as Flower calls a mod
-            raise no_mod(self)
+            raise no_mod(name)
         if isinstance(target, type) and issubclass(target, NumPyClient):
             return decorated_class(self, target)
         if isinstance(target, NumPyClient):
@@ -97,15 +99,49 @@ class ClientDecorator:
         if isinstance(target, Client) and hasattr(target, "numpy_client"):
             return self(target.numpy_client).to_client()
         if callable(target) and not isinstance(target, type | Client | ClientApp | ClientDecorator):
+            if _takes_messages(target):
+                raise ConfigError(
+                    f"{name} goes around a client_fn, which takes a context; this function takes a message as well. "
+                    f"Give it as a mod: @app.train(mods=[{name}(...).mod])."
+                )
             return decorated_client_fn(self, target)
+        app = (
+            f" An app takes it as a mod: ClientApp(..., mods=[{name}(...).mod])."
+            if isinstance(target, ClientApp)
+            else ""
+        )
         raise ConfigError(
-            f"{name} {self._verb} a NumPyClient (class, instance, or its to_client()) or a client_fn; got {target!r}."
+            f"{name} {self._verb} a NumPyClient (class, instance, or its to_client()) or a client_fn; got "
+            f"{target!r:.200}.{app}"
         )
 
+    @classmethod
+    def _misused(cls, args: tuple[Any, ...]) -> ConfigError | None:
+        """Return what is wrong with a constructor's arguments if they are what an instance is called with."""
+        if len(args) == 3 and isinstance(args[0], Message):
+            return no_mod(cls.__name__)
+        if len(args) == 1 and (callable(args[0]) or isinstance(args[0], NumPyClient | Client)):
+            target = getattr(args[0], "__name__", "client")
+            return ConfigError(
+                f"{cls.__name__} takes its settings first, by name, and then what it {cls._verb}. For example: "
+                f"{cls.__name__}(...)({target if target.isidentifier() else 'client_fn'}), or "
+                f"@{cls.__name__}(...) above a class."
+            )
+        return None
 
-def no_mod(decorator: ClientDecorator) -> ConfigError:
+
+def _takes_messages(function: Callable[..., Any]) -> bool:
+    """Whether a function looks like one that ``@app.train()`` takes: with two arguments that must be given."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in ones have no signature
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters) == 2
+
+
+def no_mod(name: str) -> ConfigError:
     """Return the error that says what goes into a ClientApp's mods."""
-    name = type(decorator).__name__
     return ConfigError(f"{name} is no mod itself, its property mod is: mods=[{name}(...).mod].")
 
 
@@ -326,16 +362,16 @@ class Attack(AttackHooks, ClientDecorator):
             names: the arrays' names, where they have any.
             client: the client, where it can be reached.
         """
-        wide = widened(local)
+        wide = _numbers.widened(local)
         if not any(array.dtype.kind in "fc" for array in wide):
             kinds = ", ".join(sorted({str(array.dtype) for array in local})) or "none at all"
             raise ConfigError(
                 f"{type(self).__name__} attacks a model's floating parameters, and this client's has none: its arrays "
                 f"are {kinds}. Use an attack on the training data."
             )
-        uploaded = self.poison_update(widened(global_), wide, context)
+        uploaded = self.poison_update(_numbers.widened(global_), wide, context)
         typed = [
-            from_float32(array, own.dtype) if is_bfloat16(own.dtype) else array
+            _numbers.in_dtype(array, np.shape(array), own.dtype) if _numbers.is_bfloat16(own.dtype) else array
             for array, own in zip(uploaded, local, strict=True)
         ]
         return self.with_honest_state(typed, global_, local, names=names, client=client)
@@ -346,7 +382,7 @@ class Attack(AttackHooks, ClientDecorator):
         """Return an upload in which the arrays that are state are honest ones, unless ``attack_state`` is set."""
         if self.attack_state:
             return uploaded
-        state = state_positions(self.state_arrays, local, names, client, type(self).__name__)
+        state = state_of_client(self.state_arrays, local, names, client, type(self).__name__)
         return [self.honest_state(global_[i], local[i]) if i in state else a for i, a in enumerate(uploaded)]
 
     def honest_state(self, global_: NDArray[Any], local: NDArray[Any]) -> NDArray[Any]:
@@ -354,15 +390,25 @@ class Attack(AttackHooks, ClientDecorator):
         return local
 
 
-def forms_of(attack: type[Attack]) -> tuple[str, ...]:
-    """Return how a class of attacks can be put on clients, with its default parameters; see ``Attack.forms``.
+def forms_of(attack: type[Attack], **settings: Any) -> tuple[str, ...]:
+    """Return how a class of attacks can be put on clients; see ``Attack.forms``.
+
+    Args:
+        attack: the class; it is not constructed, since some need a data set or a model for that.
+        **settings: parameters that are not to have their defaults.
 
     Example:
         >>> from flsec.client_apps import MinMax, SignFlipping
         >>> forms_of(SignFlipping), forms_of(MinMax)
         (('decorator', 'mod', 'Message API'), ('simulation only',))
     """
-    blank = object.__new__(attack)  # not constructed: some need a data set or a model for that
+    return unbuilt(attack, **settings).forms
+
+
+def unbuilt(attack: type[Attack], **settings: Any) -> Attack:
+    """Return an attack that has its parameters and has not been constructed, to ask what it does."""
+    blank = object.__new__(attack)
     made_by: Callable[..., Attack] = attack
     vars(blank).update({name: parameter.default for name, (_, parameter) in parameters_of(made_by).items()})
-    return blank.forms
+    vars(blank).update(settings)
+    return blank

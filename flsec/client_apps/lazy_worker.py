@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flsec._bfloat16 import widened
+from flsec._numbers import widened
 from flsec.attacks.lazy_worker import lazy_worker
 from flsec.client_apps._around import NDArrays, client_id_of, round_of
 from flsec.client_apps.base import Attack, AttackContext

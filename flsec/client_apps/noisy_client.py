@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
+from flsec.client_apps._state import state_of_client
 from flsec.client_apps.client_half import ClientHalf
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative
@@ -11,7 +14,7 @@ __all__ = ["NoisyClient", "noisy_client"]
 
 
 class NoisyClient(ClientHalf):
-    """Add Gaussian noise to all floating point arrays that the client uploads.
+    """Add Gaussian noise to all weights that the client uploads; BatchNorm's statistics are none.
 
     The noise depends on seed, round and client alone. The client's partition id and the round must be known.
 
@@ -41,7 +44,8 @@ class NoisyClient(ClientHalf):
             )
         noise = round_generator(client, config, self.seed, "noisy median")
         local, num_examples, metrics = checked_result(honest_fit(parameters, config), "fit")
-        return noisy_upload(local, float(std), noise), num_examples, metrics
+        state = state_of_client(None, [np.asarray(array) for array in local], (), client, type(self).__name__)
+        return noisy_upload(local, float(std), noise, state), num_examples, metrics
 
 
 noisy_client = NoisyClient  # reads better above a class

@@ -13,6 +13,7 @@ from flsec.errors import ConfigError
 from flsec.metrics._labels import Labels, matching
 from flsec.parameters import Fraction, NonNegative, OpenFraction, Positive, PositiveCount, check_parameters
 from flsec.randomness import generator as _generator
+from flsec.state_arrays import is_state_name
 
 __all__ = [
     "Certificate",
@@ -66,9 +67,9 @@ def smoothed_votes(
 ) -> Tensor:
     """Return how many noisy copies of a model vote for each class.
 
-    Each copy has independent N(0, std^2) noise on every floating point parameter and persistent buffer, which is what
-    CRFL's server clips and perturbs. A running variance that noise makes negative gives no usable copy: smooth models
-    without BatchNorm.
+    Each copy has independent N(0, std^2) noise on every weight, which is what CRFL's server clips and perturbs: all
+    floating point parameters and persistent buffers but BatchNorm's statistics. Those stay as they are, and clients
+    have moved them: what follows from the votes holds for models without BatchNorm.
 
     Args:
         model: the clipped model, used in eval mode on the device it is on; it is not changed.
@@ -353,9 +354,13 @@ def certify_model(
 
 
 def _floats(model: nn.Module) -> list[Tensor]:
-    """Return the floating point tensors of the model's state, tied ones once."""
-    state = {id(value): value for value in model.state_dict(keep_vars=True).values() if isinstance(value, Tensor)}
-    return [tensor for tensor in state.values() if tensor.is_floating_point()]
+    """Return the floating point tensors that are weights, tied ones once."""
+    weights = {
+        id(value): value
+        for name, value in model.state_dict(keep_vars=True).items()
+        if isinstance(value, Tensor) and value.is_floating_point() and not is_state_name(name)
+    }
+    return list(weights.values())
 
 
 def _device(model: nn.Module) -> torch.device:

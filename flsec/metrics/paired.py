@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flsec.errors import ConfigError
+from flsec.state_arrays import is_state_name
 
 __all__ = ["cost_of_defense", "damage", "l1_distance"]
 
@@ -63,6 +64,6 @@ def l1_distance(weights: Weights, others: Weights) -> float:
         sum(
             np.abs(array.astype(np.float64) - others[name].astype(np.float64)).sum()
             for name, array in weights.items()
-            if array.dtype.kind == "f"
+            if array.dtype.kind == "f" and not is_state_name(name)
         )
     )

@@ -16,7 +16,7 @@ def _is_model(member: Any) -> bool:
     return isinstance(member, type) and issubclass(member, nn.Module)
 
 
-MODELS = Registry("model", __name__, _is_model)
+MODELS = Registry("model", __name__, _is_model, "a subclass of torch.nn.Module")
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from flsec.errors import ConfigError
+from flsec.registry import find_spelling, say_usual_name
 from flsec.simulations.checks import check_settings
-from flsec.simulations.problems import Origin, as_yaml_text, nearest, say_where
+from flsec.simulations.problems import Origin, as_yaml_text, nearest, override_label, say_where
 from flsec.simulations.schema import Config
 from flsec.simulations.signatures import validate
 from flsec.simulations.yaml_lines import KeyPath, parse_value, read
@@ -17,6 +18,7 @@ __all__ = [
     "load_config",
     "make_config",
     "packaged_experiments",
+    "read_with_overrides",
     "resolve_experiment",
     "split_overrides",
 ]
@@ -32,11 +34,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: a setting cannot work: the file and line, the key, the rule, what was got and what would do.
     """
+    data, origin = read_with_overrides(path, overrides)
+    return make_config({"name": Path(path).stem, **data}, origin)
+
+
+def read_with_overrides(path: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
+    """Return a YAML file's plain data with ``key.sub=value`` applied, and where each of them comes from."""
     data, lines = read(Path(path))
     origin = Origin(str(path), lines)
     for override in overrides:
         apply_override(data, override, origin)
-    return make_config({"name": Path(path).stem, **data}, origin)
+    return data, origin
 
 
 def make_config(data: Mapping[str, Any], origin: Origin | None = None) -> Config:
@@ -71,7 +79,7 @@ def resolve_experiment(name_or_path: str | Path, kind: str = "") -> Path:
     """Return the file of a packaged experiment, such as ``"quickstart"``, or the path that was given.
 
     Args:
-        name_or_path: as the user wrote it.
+        name_or_path: as the user wrote it; a packaged name also in another spelling, as ``Registry.get`` has it.
         kind: see ``packaged_experiments``.
 
     Raises:
@@ -83,6 +91,9 @@ def resolve_experiment(name_or_path: str | Path, kind: str = "") -> Path:
         return packaged[name]
     if path.suffix in (".yaml", ".yml") or path.exists():
         return path
+    if usual := find_spelling(name, packaged):
+        say_usual_name("experiment", name, usual)
+        return packaged[usual]
     raise ConfigError(
         f"{name}: no packaged experiment has this name.{nearest(name, packaged)} Packaged: "
         f"{', '.join(packaged) or 'none'}. Or give the path of a file that ends in .yaml."
@@ -91,7 +102,7 @@ def resolve_experiment(name_or_path: str | Path, kind: str = "") -> Path:
 
 def apply_override(data: dict[str, Any], text: str, origin: Origin) -> None:
     """Apply one ``key.sub=value`` to ``data`` and note where it came from."""
-    label = f"--set {text}"
+    label = override_label(text)
     key, equals, value = text.partition("=")
     path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
     if not equals or "" in path:

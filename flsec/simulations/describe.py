@@ -18,6 +18,7 @@ from flsec.attacks.adversaries import Adversaries
 from flsec.errors import ConfigError
 from flsec.parameters import describe_type, parameters_of
 from flsec.registry import snake_case
+from flsec.simulations.attack_forms import forms_in_words
 from flsec.simulations.config import make_config, packaged_experiments
 from flsec.simulations.problems import nearest
 from flsec.simulations.schema import (
@@ -151,9 +152,9 @@ def _description(kind: str, name: str, member: Any) -> RenderableType:
     if model.model_fields:
         parts += [Text(), _parameters(model, member)]
     if kind == "attacks":
-        parts += [Text(), Text(_knowledge(member))]
+        parts += [Text(), Text(_knowledge(member)), Text("\n".join(["Goes on clients", *_as_list(member)]))]
     if kind == "defenses":
-        parts += [Text(), Text(_needs(member))]
+        parts += [Text(), Text(_wrapping(member)), Text(_needs(member))]
     if document["Source"]:
         parts += [Text(), _code(document["Source"])]
     written = {name: example_of(Config, name)} if kind == "sections" else snippet(kind, name)
@@ -172,6 +173,21 @@ def _knowledge(attack: Any) -> str:
     parameter = parameters_of(attack).get("knowledge")
     sees = attack.knowledge if parameter is None else parameter[1].default
     return f"Knows: {_SEES[sees]}{', and the defense' if attack.knows_defense else ''}."
+
+
+def _as_list(attack: Any) -> list[str]:
+    return [f"- {sentence}" for sentence in forms_in_words(attack)]
+
+
+def _wrapping(defense: Any) -> str:
+    name, (_, _, half) = defense.__name__, (defense.client_half or "").partition(":")
+    server = f"Goes around a strategy of flwr.server.strategy or of flwr.serverapp.strategy: {name}(strategy, ...)."
+    if not half:
+        return server
+    return (
+        f"{server}\nIts other half goes on clients: as a decorator, {half}(...)(client) or @{half}(...) above a class, "
+        f"or as a mod, numpy_client_app(client_fn, mods=[{half}(...).mod])."
+    )
 
 
 def _needs(defense: Any) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "blame_parameter",
     "has_yaml_notation",
     "nearest",
+    "override_label",
     "say_where",
 ]
 
@@ -49,10 +50,19 @@ class Origin:
         """Return ``FILE:LINE`` or ``--set ...`` of a key, or of the nearest section around it that is written."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.overrides:
-                return f"--set {self.overrides[path[:length]]}"
+                return override_label(self.overrides[path[:length]])
             if path[:length] in self.lines:
                 return f"{self.file}:{self.lines[path[:length]]}"
         return f"{self.file}:1"
+
+
+def override_label(text: str) -> str:
+    """Return ``--set key=value`` as messages show it: in one printable line of bounded length."""
+    plain = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return f"--set {plain if len(plain) <= _LONGEST_LABEL else f'{plain[:_LONGEST_LABEL]} ...'}"
+
+
+_LONGEST_LABEL = 100  # characters; a whole list of defenses is longer
 
 
 @contextlib.contextmanager

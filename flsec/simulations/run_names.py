@@ -7,25 +7,49 @@ from flsec.errors import ConfigError
 __all__ = ["check_folder_name"]
 
 _LONGEST = 200  # bytes; file systems take 255, and "-2" and the like are added
+# What Windows keeps for itself; a device with any extension, and folders lose a dot or a space at the end.
+_CHARACTERS = '<>:"|?*'
+_DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    "conin$",
+    "conout$",
+    *(f"{port}{i}" for port in ("com", "lpt") for i in "123456789¹²³"),
+}
 
 
 def check_folder_name(name: str) -> str:
     """Return a name that is one folder on every system, inside the folder it is put in.
 
     Raises:
-        ConfigError: it leads elsewhere, as ``../x`` and ``/x`` do, holds what cannot be printed, or is empty or long.
+        ConfigError: it leads elsewhere, as ``../x`` and ``/x`` do, holds what cannot be printed, is empty or long, or
+            is none on Windows, as ``a:b``, ``nul.txt`` and ``a.`` are.
 
     Example:
         >>> check_folder_name("krum, seed 3")
         'krum, seed 3'
     """
-    printable = bool(name) and name.isprintable()
-    one_part = name not in (".", "..") and PurePosixPath(name).name == PureWindowsPath(name).name == name
-    if printable and one_part and len(name.encode()) <= _LONGEST:
-        return name
     got = repr(name) if len(name) <= 60 else f"{name[:40]!r} ... ({len(name)} characters)"
-    raise ConfigError(
-        f"must be the name of one folder: printable, without / or \\, not . or .., at most {_LONGEST} bytes; got "
-        f"{got}. For example: name: krum_seed_3",
-        parameter="name",
-    )
+    if broken := _broken_rule(name):
+        raise ConfigError(
+            f"must be the name of one folder: {broken}; got {got}. For example: name: krum_seed_3", parameter="name"
+        )
+    return name
+
+
+def _broken_rule(name: str) -> str | None:
+    if not name or not name.isprintable():
+        return "printable, and not empty"
+    if name in (".", "..") or not PurePosixPath(name).name == PureWindowsPath(name).name == name:
+        return "without / or \\, not . or .., and no drive"
+    if len(name.encode()) > _LONGEST:
+        return f"at most {_LONGEST} bytes"
+    if set(name) & set(_CHARACTERS):
+        return f"without any of {_CHARACTERS}, which Windows does not take"
+    if name[-1] in ". ":
+        return "without a dot or a space at its end, which Windows drops"
+    if name.partition(".")[0].rstrip().lower() in _DEVICES:
+        return "none that Windows keeps for devices, such as CON and NUL"
+    return None

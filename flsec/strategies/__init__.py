@@ -16,7 +16,7 @@ def _is_defense(member: Any) -> bool:
     return isinstance(member, type) and issubclass(member, RobustStrategy) and member not in (RobustStrategy, Adversary)
 
 
-DEFENSES = Registry("defense", __name__, _is_defense)
+DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strategies.RobustStrategy")
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
 """The classic Flower API (``flwr.server.strategy``): its replies and its results, in flsec's terms."""
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flwr.common import Code, EvaluateRes, FitIns, FitRes, Parameters
@@ -13,7 +13,7 @@ from flwr.server.strategy import FaultTolerantFedAvg, FedAvgM, Strategy
 from flsec import _npy
 from flsec.errors import ConfigError
 from flsec.strategies._evaluation import EvaluationReply, Screening
-from flsec.strategies._flower import Collected, Delivery
+from flsec.strategies._flower import Collected, Delivery, function_replaced
 from flsec.strategies._metrics import Metrics, with_metrics_of
 from flsec.strategies._server_state import with_inner
 from flsec.strategies.replies import Reply
@@ -108,7 +108,7 @@ class ClassicRound:
                 # FedAvgM stops the run if round 1 gave no model; from zero momentum it takes the step it would have.
                 inner.momentum_vector = [0.0] * len(results[0][1].parameters.tensors)  # type: ignore[list-item]
         pairs = [(count_of(weight), values) for weight, values in metrics]
-        with averaging(self.base, "fit_metrics_aggregation_fn", pairs):
+        with function_replaced(self.base, "fit_metrics_aggregation_fn", partial(_average_of, pairs)):
             parameters, values = self.base.aggregate_fit(
                 self._round, results, self._failures_to_tell(len(metrics), len(results))
             )
@@ -142,29 +142,11 @@ def count_of(weight: float) -> int:
     return max(1, round(weight))
 
 
-@contextlib.contextmanager
-def averaging(base: Strategy, name: str, pairs: Sequence[tuple[int, Metrics]]) -> Iterator[None]:
-    """Have a strategy's function for metrics see the clients' own, and lose only metrics if it fails on them.
+def _average_of(
+    pairs: Sequence[tuple[int, Metrics]], function: Callable[[Any], Any]
+) -> Callable[[Any], dict[str, Any]]:
+    """Return a function for metrics that sees the clients' own, cleaned, and loses only metrics if it fails on them."""
 
-    Args:
-        base: the strategy; those inside it are seen to as well.
-        name: the attribute with the function.
-        pairs: (weight, metrics) of each client, cleaned.
-    """
-    changed: list[tuple[Any, Callable[[Any], Any]]] = []
-    for inner in with_inner(base):
-        function = getattr(inner, name, None)
-        if function is not None:
-            changed.append((inner, function))
-            setattr(inner, name, _protected(function, pairs))
-    try:
-        yield
-    finally:
-        for inner, function in changed:
-            setattr(inner, name, function)
-
-
-def _protected(function: Callable[[Any], Any], pairs: Sequence[tuple[float, Metrics]]) -> Callable[[Any], Any]:
     def average(_: Any) -> dict[str, Any]:
         copies = [(weight, dict(values)) for weight, values in pairs]
         return with_metrics_of(copies, lambda given: dict(function(given)), as_sent=True) or {}
@@ -194,6 +176,6 @@ def aggregate_evaluation(
         for row in rows
     ]
     pairs = [(count_of(weight), metrics) for weight, metrics in screening.pairs]
-    with averaging(base, "evaluate_metrics_aggregation_fn", pairs):
+    with function_replaced(base, "evaluate_metrics_aggregation_fn", partial(_average_of, pairs)):
         loss, values = base.aggregate_evaluate(server_round, handed_on, failures)
     return loss, dict(values or {})

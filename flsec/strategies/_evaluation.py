@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flsec.strategies import _numbers
+from flsec import _numbers
 from flsec.strategies._metrics import LARGEST, MOST_KEYS, Metrics, averageable, cleaned, middle_of
 from flsec.strategies.replies import Malformed, check_num_examples
 from flsec.strategies.report import Quarantined

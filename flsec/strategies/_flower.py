@@ -1,8 +1,9 @@
 """What a round needs of Flower, whichever of its two APIs: replies, the wrapped strategy's step, results."""
 
+import contextlib
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,9 +14,8 @@ from flwr.common import Parameters
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flsec import _npy
+from flsec import _npy, _numbers
 from flsec.errors import ConfigError
-from flsec.strategies import _numbers
 from flsec.strategies._metrics import Metrics, averageable
 from flsec.strategies._round import HandedOn
 from flsec.strategies._server_state import put_back, take, tell_changed_model, with_inner
@@ -23,7 +23,15 @@ from flsec.strategies.cohort import Cohort
 from flsec.strategies.replies import GlobalModel, Reply
 from flsec.strategies.report import KeepPreviousModel, Quarantined
 
-__all__ = ["Collected", "Delivery", "FlowerRound", "FlowerServer", "check_can_be_wrapped", "only_flowers_own"]
+__all__ = [
+    "Collected",
+    "Delivery",
+    "FlowerRound",
+    "FlowerServer",
+    "check_can_be_wrapped",
+    "function_replaced",
+    "only_flowers_own",
+]
 
 logger = logging.getLogger("flsec")
 
@@ -132,7 +140,7 @@ class FlowerServer:
         ]
 
     def _deliveries(self, handed_on: HandedOn) -> list[Delivery]:
-        cohort, layout = handed_on.cohort, self._model.layout
+        cohort = handed_on.cohort
         reports = averageable([metrics for _, metrics in handed_on.metrics]).rows
         if handed_on.aggregated:
             reports = [mean_of(reports, [weight for weight, _ in handed_on.metrics])]
@@ -145,19 +153,16 @@ class FlowerServer:
                 state = handed_on.state if handed_on.aggregated else cohort.buffers[row]
                 arrays = self._arrays(cohort, cohort.updates[row], state)
             deliveries.append(Delivery(self._replies[source], arrays, weight, report))
-        assert layout is cohort.layout
         return deliveries
 
     def _arrays(self, cohort: Cohort, update: Tensor, state: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the model that an update leads to; float32 for bfloat16 where Flower's own code computes with it."""
-        flat, moved = update.numpy(), (cohort.global_parameters + update).numpy()
-        beside = iter(state)
+        flat, moved = (v.detach().cpu().numpy() for v in (update, cohort.global_parameters + update))
+        beside = iter(_numbers.widened(state) if self._in_float32 else state)
         arrays: list[NDArray[Any]] = []
         for slot, start in zip(self._model.layout.slots, self._model.arrays, strict=True):
             if slot.start is None:
-                state_array = next(beside)
-                raw = self._in_float32 and _numbers.is_bfloat16(state_array.dtype)
-                arrays.append(_numbers.as_dtype(state_array, np.dtype(np.float32)) if raw else state_array)
+                arrays.append(next(beside))
             elif self._in_float32 and _numbers.is_bfloat16(slot.dtype):
                 arrays.append(moved[slot.start : slot.stop].reshape(slot.shape))
             elif slot.dtype.itemsize > 4 * (1 + (slot.dtype.kind == "c")):  # the vector would round the global model
@@ -188,10 +193,7 @@ class FlowerServer:
             return self._model.tensors
         slots = self._model.layout.slots
         with np.errstate(over="ignore"):
-            cast = [
-                array if array.dtype == slot.dtype else _numbers.as_dtype(array, slot.dtype)
-                for array, slot in zip(model, slots, strict=True)
-            ]
+            cast = [_numbers.cast(array, slot.dtype) for array, slot in zip(model, slots, strict=True)]
         if not all(map(_numbers.is_finite, cast)):
             if self._before is not None:
                 put_back(base, self._before)
@@ -221,6 +223,28 @@ def mean_of(reports: Sequence[Metrics], weights: Sequence[float]) -> dict[str, A
         return sum(weight * float(value) for weight, value in zip(weights, values, strict=True)) / total
 
     return {key: mean([report[key] for report in reports]) for key in reports[0]} if reports else {}
+
+
+@contextlib.contextmanager
+def function_replaced(base: Strategy, name: str, wrap: Callable[[Callable[..., Any]], Any]) -> Iterator[None]:
+    """Replace a function that a strategy was given, such as the one for its metrics, while it works.
+
+    Args:
+        base: the strategy; those inside it are seen to as well.
+        name: the attribute with the function.
+        wrap: makes of the function what takes its place.
+    """
+    changed: list[tuple[Any, Callable[..., Any]]] = []
+    for inner in with_inner(base):
+        function = getattr(inner, name, None)
+        if function is not None:
+            changed.append((inner, function))
+            setattr(inner, name, wrap(function))
+    try:
+        yield
+    finally:
+        for inner, function in reversed(changed):  # a wrapper among them passes its attribute through
+            setattr(inner, name, function)
 
 
 _TREES_AND_BYTES = (

@@ -1,18 +1,18 @@
 """Flower's Message API (``flwr.serverapp.strategy``): its replies and its results, in flsec's terms."""
 
-import contextlib
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
-from flsec import _npy
+from flsec import _npy, _numbers
 from flsec.strategies._evaluation import EvaluationReply, Screening, not_finite_among
-from flsec.strategies._flower import Collected, Delivery
+from flsec.strategies._flower import Collected, Delivery, function_replaced
 from flsec.strategies._metrics import Metrics, with_metrics_of
 from flsec.strategies._server_state import with_inner
 from flsec.strategies.replies import Malformed, Reply
@@ -139,7 +139,7 @@ class MessageRound:
     ) -> tuple[list[bytes] | None, Mapping[str, Any]]:
         """Let the wrapped strategy aggregate; see ``FlowerRound``."""
         messages = [self._reply(delivery) for delivery in deliveries]
-        with averaging(self.base, "train_metrics_aggr_fn", metrics, self._weight_key):
+        with function_replaced(self.base, "train_metrics_aggr_fn", partial(_average_of, metrics, self._weight_key)):
             arrays, values = self._step(self._round, [*messages, *self._errors])
         return (None if arrays is None else self._tensors(arrays)), dict(values or {})
 
@@ -172,32 +172,17 @@ def _record_names(message: Message) -> tuple[str, str]:
     return by_kind[ArrayRecord], by_kind[MetricRecord]
 
 
-@contextlib.contextmanager
-def averaging(base: Strategy, name: str, pairs: Sequence[tuple[float, Metrics]], key: str) -> Iterator[None]:
-    """Have a strategy's function for metrics see the clients' own, and lose only metrics if it fails on them.
+def _average_of(
+    pairs: Sequence[tuple[float, Metrics]], key: str, function: Callable[[Any, str], Any]
+) -> Callable[[Any, str], MetricRecord]:
+    """Return a function for metrics that sees the clients' own, cleaned, and loses only metrics if it fails on them.
 
     Args:
-        base: the strategy; those inside it are seen to as well.
-        name: the attribute with the function.
-        pairs: (weight, metrics) of each client, cleaned.
+        pairs: (weight, metrics) of each client.
         key: under which a weight stands.
+        function: the strategy's.
     """
-    changed: list[tuple[Any, Callable[[Any, str], Any]]] = []
-    for inner in with_inner(base):
-        function = getattr(inner, name, None)
-        if function is not None:
-            changed.append((inner, function))
-            setattr(inner, name, _protected(function, pairs, key))
-    try:
-        yield
-    finally:
-        for inner, function in changed:
-            setattr(inner, name, function)
 
-
-def _protected(
-    function: Callable[[Any, str], Any], pairs: Sequence[tuple[float, Metrics]], key: str
-) -> Callable[[Any, str], MetricRecord]:
     def average(_: Any, weight_key: str) -> MetricRecord:
         def of(given: Sequence[tuple[float, Metrics]]) -> MetricRecord:
             contents = [RecordDict({"metrics": MetricRecord({**values, key: weight})}) for weight, values in given]
@@ -220,7 +205,7 @@ def array_record(names: Sequence[str], tensors: Sequence[bytes], like: ArrayReco
     record = {}
     for name, data in zip(names, tensors, strict=True):
         view = _npy.read(data)
-        known = like[name].dtype if like is not None and view.dtype.kind == "V" else str(view.dtype)
+        known = like[name].dtype if like is not None and _numbers.is_bfloat16(view.dtype) else str(view.dtype)
         record[name] = Array(dtype=known, shape=view.shape, stype="numpy.ndarray", data=data)
     return ArrayRecord(record)
 
@@ -255,5 +240,5 @@ def aggregate_evaluation(
             {**row.origin.content.config_records, "metrics": MetricRecord({**row.metrics, key: row.weight})}
         )
         handed_on.append(reply)
-    with averaging(base, "evaluate_metrics_aggr_fn", screening.pairs, key):
+    with function_replaced(base, "evaluate_metrics_aggr_fn", partial(_average_of, screening.pairs, key)):
         return step(server_round, [*errors, *handed_on])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from flsec.strategies import _numbers
+from flsec import _numbers
 from flsec.strategies.report import brief
 
 __all__ = ["Averageable", "averageable", "cleaned", "middle_of", "with_metrics_of"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from flsec.strategies import _numbers
+from flsec import _numbers
 from flsec.strategies.cohort import Cohort
 from flsec.strategies.report import KeepPreviousModel, Verdict
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,9 @@ class Rounds(Stages, Forwarding):
         model = self._start_round(parameters, parameters.tensors)
         wide = model.has_bfloat16 and only_flowers_own(base)
         given = Parameters(model.in_float32(), parameters.tensor_type) if wide else parameters
-        instructions = base.configure_fit(server_round=server_round, parameters=given, client_manager=client_manager)
-        chosen = list(instructions or [])
+        chosen = self._chosen(
+            lambda: base.configure_fit(server_round=server_round, parameters=given, client_manager=client_manager)
+        )
         if not self._ask(server_round, [_classic.node_id(proxy) for proxy, _ in chosen], "min_fit_clients"):
             return []
         return _classic.configured(chosen, parameters, given, self._client_config(server_round))
@@ -107,7 +108,8 @@ class Rounds(Stages, Forwarding):
         model = self._start_round(arrays, [array.data for array in arrays.values()], names)
         wide = model.has_bfloat16 and only_flowers_own(base)
         given = _message.array_record(names, model.in_float32()) if wide else arrays
-        messages = list(self.inner_method("configure_train")(server_round, given, config, grid) or [])
+        choose = self.inner_method("configure_train")
+        messages = self._chosen(lambda: choose(server_round, given, config, grid))
         self._progress.messages = [message.metadata for message in messages]
         if not self._ask(server_round, [message.metadata.dst_node_id for message in messages], "min_train_nodes"):
             return []
@@ -175,6 +177,17 @@ class Rounds(Stages, Forwarding):
         model = GlobalModel(tensors, names, lambda arrays: state_positions(given, names, arrays))
         self._progress.sent, self._progress.model = sent, model
         return model
+
+    def _chosen(self, choose: Callable[[], Iterable[Any] | None]) -> list[Any]:
+        """Return whom the wrapped strategy chooses; in the beginning let it choose again if those are too few.
+
+        Flower's strategies take their share of the clients that are there, and only then wait for the others to come:
+        in the first round of a run they may choose two where they would choose all a moment later.
+        """
+        chosen = list(choose() or [])
+        if self._progress.had_enough or self._too_few(len(chosen)) is None:
+            return chosen
+        return list(choose() or [])
 
     def _ask(self, server_round: int, clients: Sequence[int], setting: str) -> bool:
         """Note who is asked to train; return False if that is fewer than the rules can ever use.

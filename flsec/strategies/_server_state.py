@@ -57,6 +57,11 @@ def put_back(strategy: Any, state: State) -> None:
     Raises:
         ConfigError: the state is of something else.
     """
+    if "kind" not in state:
+        raise ConfigError(
+            f"the saved state of {type(strategy).__name__} is of another version of flsec. Start the run anew, or go "
+            "on with the version that it was begun with."
+        )
     _put_into(strategy, state, type(strategy).__name__)
 
 

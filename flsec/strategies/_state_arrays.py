@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from flsec.errors import ConfigError
-from flsec.state_arrays import state_by_name, state_by_pattern, state_of_module
+from flsec.state_arrays import holds, state_by_name, state_by_pattern, state_of_module
 
 __all__ = ["StateArrays", "state_positions"]
 
@@ -16,11 +16,12 @@ StateArrays = Sequence[int | str] | nn.Module | None
 def state_positions(given: StateArrays, names: Sequence[str] | None, arrays: Sequence[Any]) -> Collection[int]:
     """Return the positions of the arrays that are state: as the user says, by name, or as torch orders them."""
     if isinstance(given, nn.Module):
-        shapes = [tuple(value.shape) for value in given.state_dict().values() if hasattr(value, "shape")]
-        if shapes != [array.shape for array in arrays]:
+        if not holds(given, arrays):
             raise ConfigError(
-                f"state_arrays: the module has {len(shapes)} arrays in its state dict, and the model that is exchanged "
-                f"{len(arrays)}, or their shapes differ. Give the module whose state dict is sent, or positions."
+                f"state_arrays: the module has {len(given.state_dict())} arrays in its state dict, and the model that "
+                f"is exchanged {len(arrays)}, or their shapes differ. Give the module whose state dict is sent, or "
+                "positions.",
+                parameter="state_arrays",
             )
         return state_of_module(given)
     if given is None:
@@ -29,15 +30,21 @@ def state_positions(given: StateArrays, names: Sequence[str] | None, arrays: Seq
     for entry in given:
         if isinstance(entry, int):
             if not 0 <= entry < len(arrays):
-                raise ConfigError(f"state_arrays: the model has arrays 0 to {len(arrays) - 1}; got {entry}.")
+                raise ConfigError(
+                    f"state_arrays: the model has arrays 0 to {len(arrays) - 1}; got {entry}.", parameter="state_arrays"
+                )
             found.add(entry)
         elif names is None:
             raise ConfigError(
                 f"state_arrays: the classic API sends arrays without names; got {entry!r}. Give positions, such as "
-                "[2, 3], or the torch module whose state dict is sent."
+                "[2, 3], or the torch module whose state dict is sent.",
+                parameter="state_arrays",
             )
         elif entry not in names:
-            raise ConfigError(f"state_arrays: the model has no array {entry!r}; it has {', '.join(names):.200}.")
+            raise ConfigError(
+                f"state_arrays: the model has no array {entry!r}; it has {', '.join(names):.200}.",
+                parameter="state_arrays",
+            )
         else:
             found.add(list(names).index(entry))
     return found

@@ -92,6 +92,7 @@ class Adversary(RobustStrategy):
             round=cohort.round,
             seed=attack.seed,
             others=cohort.updates[others] if attack.knowledge == "all" else None,
+            global_state=cohort.global_state,
             rehearse=_Rehearse(self._defenses(), cohort, rows) if attack.knows_defense else None,
         )
         uploads = attack.poison_cohort(view)

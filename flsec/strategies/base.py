@@ -151,7 +151,7 @@ class RobustStrategy(Rounds):
             raise ConfigError(f"this state is of {state['defense']}; it cannot continue {type(self).__name__}.")
         for name in self.state_names:
             setattr(self, name, copied(state["state"][name]))
-        self._progress.without_model = state["without_model"]
+        self._progress.without_model = state.get("without_model", 0)
         if isinstance(self.strategy, RobustStrategy):
             self.strategy.load_state_dict(state["strategy"])
         else:

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flsec import _numbers
 from flsec.aggregation import _gram
-from flsec.strategies import _numbers
 
 __all__ = ["Cohort", "Layout"]
 

@@ -30,8 +30,9 @@ class CRFL(RobustStrategy):
 
     What it buys is a certificate, for the final model: ``flsec.metrics.certify_model`` lets noisy copies of it vote on
     each test sample and says how large a backdoor may have been that does not change the outcome;
-    ``flsec.metrics.certified_accuracy`` gives the curve. Without that it is a weak defense. All floating point entries
-    are clipped and perturbed, so use networks without BatchNorm. O(d) time and extra memory, nothing kept between
+    ``flsec.metrics.certified_accuracy`` gives the curve. Without that it is a weak defense. BatchNorm's
+    statistics are neither clipped nor perturbed, and no certificate covers what clients do to them: use networks
+    without. O(d) time and extra memory, nothing kept between
     rounds, nothing on the client.
 
     Source: Xie et al., CRFL, ICML 2021, Algorithm 1.

@@ -17,7 +17,7 @@ from flsec.reconstruction.invert_update import InvertedUpdates, invert_update
 from flsec.strategies._root_model import ModelFactory
 from flsec.strategies.base import FlowerStrategy, RobustStrategy, Weighting
 from flsec.strategies.cohort import Cohort
-from flsec.training import Training, get_weights, set_weights, weight_names
+from flsec.training import Training, set_weights, weight_names
 
 __all__ = ["FedInv"]
 
@@ -147,8 +147,7 @@ class FedInv(RobustStrategy):
         """Return the dummies of this round's clients, which before_aggregation compares."""
         with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced
             model = self.model_factory().to(computing_device())
-        own = [array for array in get_weights(model) if array.dtype.kind != "f"]
-        set_weights(model, cohort.layout.unflatten(cohort.global_parameters, own))
+        set_weights(model, cohort.layout.unflatten(cohort.global_parameters, cohort.global_state))
         found = invert_update(
             model,
             self._equivalent_gradients(cohort, model),

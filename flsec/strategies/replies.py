@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flsec import _npy
+from flsec import _npy, _numbers
 from flsec.errors import ConfigError
-from flsec.strategies import _numbers
 from flsec.strategies._metrics import cleaned
-from flsec.strategies.cohort import Cohort, Layout
-from flsec.strategies.report import Quarantined, shown
+from flsec.strategies.cohort import Cohort, Layout, Slot
+from flsec.strategies.report import Quarantined, name_in_message
 
 __all__ = ["GlobalModel", "Malformed", "Reply", "check_num_examples"]
 
@@ -107,9 +106,10 @@ class GlobalModel:
 
     def in_float32(self) -> list[bytes]:
         """Return the arrays as ``.npy`` bytes with float32 in the place of bfloat16."""
+        wide = _numbers.widened(self.arrays)
         return [
-            _npy.write(_numbers.floats_of(array).reshape(array.shape)) if _numbers.is_bfloat16(array.dtype) else data
-            for array, data in zip(self.arrays, self.tensors, strict=True)
+            data if same is array else _npy.write(same)
+            for array, data, same in zip(self.arrays, self.tensors, wide, strict=True)
         ]
 
     def start_from(self, vector: Tensor, state: Sequence[NDArray[Any]]) -> None:
@@ -186,12 +186,11 @@ class GlobalModel:
                 if slot.start is not None:
                     _subtract(array, expected, row[slot.start : slot.stop])
                     continue
-                if not _numbers.can_stand_for(array.dtype, expected.dtype):
-                    array = _numbers.as_dtype(array, expected.dtype)
+                array = _in_the_models_type(array, slot)
                 if not _numbers.is_finite(array):
-                    raise Malformed(f"NaN or infinity in array {shown(slot.name)}")
+                    raise Malformed(f"NaN or infinity in array {name_in_message(slot.name)}")
                 if variance and array.size and _numbers.floats_of(array).min() < 0:
-                    raise Malformed(f"a negative variance in array {shown(slot.name)}")
+                    raise Malformed(f"a negative variance in array {name_in_message(slot.name)}")
                 buffers.append(array)
             if not np.isfinite(row.sum()) and not np.isfinite(row).all():
                 raise Malformed("NaN or infinity in the update")
@@ -214,7 +213,7 @@ class GlobalModel:
             return None
         with np.errstate(over="ignore"):
             return [
-                array if _numbers.can_stand_for(array.dtype, dtype) else _numbers.as_dtype(array, dtype)
+                array if _numbers.can_stand_for(array.dtype, dtype) else _numbers.cast(array, dtype)
                 for array, dtype in zip(arrays, dtypes, strict=True)
             ]
 
@@ -227,7 +226,7 @@ class GlobalModel:
         strange = set(by_name) ^ set(self.names)
         if strange:
             example = min(strange, key=lambda name: (len(name), name))  # the same in every process
-            raise Malformed(f"array names differ from the model's, such as {shown(example)}")
+            raise Malformed(f"array names differ from the model's, such as {name_in_message(example)}")
         return [by_name[name] for name in self.names]
 
 
@@ -237,7 +236,8 @@ def _variances(layout: Layout) -> list[bool]:
     after = [*slots[1:], None]
     return [
         slot.start is None
-        and slot.dtype.kind == "f"
+        and _numbers.is_weight(slot.dtype)
+        and slot.dtype.kind != "c"
         and (
             slot.name.endswith(("running_var", "moving_variance"))
             or (follower is not None and follower.shape == () and follower.dtype.kind == "i" and len(slot.shape) == 1)
@@ -260,6 +260,18 @@ def _nothing_to_defend(arrays: Sequence[NDArray[Any]]) -> str:
     )
 
 
+def _in_the_models_type(array: NDArray[Any], slot: Slot) -> NDArray[Any]:
+    """Return an array that is carried beside the matrix, where it is combined with others' of the same type."""
+    if array.dtype == slot.dtype:
+        return array
+    if _numbers.is_weight(slot.dtype):
+        return _numbers.in_dtype(_numbers.floats_of(array), slot.shape, slot.dtype)
+    limits = np.iinfo(slot.dtype) if slot.dtype.kind in "iu" else None
+    if limits is not None and array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise Malformed(f"a number too large for {slot.dtype} in array {name_in_message(slot.name)}")
+    return array.astype(slot.dtype)
+
+
 def _subtract(array: NDArray[Any], expected: NDArray[Any], out: NDArray[np.float32]) -> None:
     local, start = _numbers.floats_of(array), _numbers.floats_of(expected)
     wide = np.result_type(local, start, np.float32)  # float16 would round the difference
@@ -274,11 +286,11 @@ def _read_as(expected: NDArray[Any], header: bytes, data: bytes, name: str) -> N
     try:
         array = _npy.read(data)
     except Exception as error:
-        raise Malformed(f"array {shown(name)} cannot be read: {error}") from None
+        raise Malformed(f"array {name_in_message(name)} cannot be read: {error}") from None
     if array.shape != expected.shape:
-        raise Malformed(f"array {shown(name)} has shape {array.shape} where the model has {expected.shape}")
+        raise Malformed(f"array {name_in_message(name)} has shape {array.shape} where the model has {expected.shape}")
     if not _numbers.same_kind(array.dtype, expected.dtype):
-        raise Malformed(f"array {shown(name)} has dtype {array.dtype} where the model has {expected.dtype}")
+        raise Malformed(f"array {name_in_message(name)} has dtype {array.dtype} where the model has {expected.dtype}")
     return array
 
 
@@ -286,6 +298,6 @@ def check_num_examples(value: Any, largest: int) -> None:
     """Raise ``Malformed`` unless ``value`` is a number of examples that a client can have."""
     count = _numbers.real(value)
     if count is None or count != count:
-        raise Malformed(f"num_examples is no number: {shown(value)}")
+        raise Malformed(f"num_examples is no number: {name_in_message(value)}")
     if not 0 < count <= largest:
         raise Malformed(f"num_examples = {count:g} is not in 1..{largest:g}")

@@ -100,7 +100,7 @@ def text_of(value: object) -> str:
         return f"a {type(value).__name__}"
 
 
-def shown(name: object) -> str:
+def name_in_message(name: object) -> str:
     """Return the beginning of a name that a client chose, printable and short, as it may stand in a message."""
     text = "".join(c if c.isprintable() else "?" for c in text_of(name)[:41])
     return repr(text[:40] + ("..." if len(text) > 40 else ""))

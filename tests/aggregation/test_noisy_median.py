@@ -27,6 +27,22 @@ def test_every_float_is_perturbed_and_nothing_else():
     assert all(np.array_equal(a, b) for a, b in zip(noisy_upload(sent, 0.0, random()), sent, strict=True))
 
 
+def test_what_is_named_as_state_is_spared():
+    sent = arrays()
+    uploaded = noisy_upload(sent, 0.3, random(), state={1})
+    assert [np.array_equal(a, b) for a, b in zip(sent, uploaded, strict=True)] == [False, True, True, False]
+
+
+def test_bfloat16_and_complex_weights_are_perturbed_as_well():
+    """bfloat16 in numpy are two raw bytes, as ``np.save`` writes it."""
+    raw = torch.ones(2000).bfloat16().view(torch.int16).numpy().view("V2")
+    uploaded = noisy_upload([raw, np.ones(2000, np.complex64)], 0.5, random())
+    assert [array.dtype for array in uploaded] == [raw.dtype, np.complex64]
+    half = torch.from_numpy(uploaded[0].view(np.int16)).view(torch.bfloat16).float()
+    parts = (half.numpy(), uploaded[1].real, uploaded[1].imag + 1)
+    assert all(abs(part.std() - 0.5) < 0.05 and abs(part.mean() - 1) < 0.05 for part in parts)
+
+
 def test_noise_is_gaussian_of_the_asked_for_deviation():
     size, std = 40_000, 2.5
     noise = noisy_upload([np.ones(size)], std, random())[0] - 1

@@ -133,25 +133,62 @@ def test_it_starts_from_the_global_model_that_the_clients_got():
     assert not torch.allclose(sent, make().poison_cohort(view(lambda rows: change([30, 80, 84, 87]))))
 
 
-def test_integer_buffers_have_no_place():
-    def with_buffers():
+# --- BatchNorm, whose statistics the server keeps apart ---------------------------------------------------------------
+
+
+def with_buffers():
+    with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(9), nn.Linear(9, CLASSES))
 
-    start = flat(get_weights(with_buffers()))
-    weight = list(range(36, 36 + 36))  # behind BatchNorm's weight, bias, mean and variance
-    wanted = torch.zeros(len(start))
-    wanted[weight[5:9]] = 1.0
-    wanted[20] = 1.0  # a running mean, which no attacker changes
-    seen = CohortView(
-        own=torch.zeros(2, len(start)),
+
+def weights_of(arrays):
+    """Weight and bias of BatchNorm, weight and bias of the linear layer."""
+    return flat([array for place, array in enumerate(arrays) if place not in (2, 3, 4)])
+
+
+def view_of(given, wanted):
+    d = len(weights_of(given))
+    return CohortView(
+        own=torch.zeros(2, d),
         own_ids=(0, 1),
         clients_per_round=4,
         round=2,
+        seed=5,
         rehearse=lambda rows: Rehearsal(wanted, torch.ones(2, dtype=torch.bool)),
-        global_parameters=start,
+        global_parameters=weights_of(given),
+        global_state=tuple(given[2:5]),
     )
-    assert places(make(model_factory=with_buffers).poison_cohort(seen)[0]) == weight[5:9]
+
+
+def test_places_count_weights_and_no_statistics():
+    given = get_weights(with_buffers())
+    behind = range(9 + 9, 9 + 9 + 36)  # BatchNorm's weight and bias
+    wanted = torch.zeros(58)
+    wanted[list(behind[5:9])] = 1.0
+    assert places(make(model_factory=with_buffers).poison_cohort(view_of(given, wanted))[0]) == list(behind[5:9])
+    alone = make(model_factory=with_buffers, knowledge="own", coordinates=lambda round_: torch.tensor(behind[5:9]))
+    uploaded = alone.poison_update(given, given, AttackContext(round=2, client_id=0, seed=5))
+    assert places(weights_of(uploaded) - weights_of(given)) == list(behind[5:9])
+
+
+def test_the_guess_is_made_with_the_statistics_that_clients_started_from():
+    given = get_weights(with_buffers())
+    given[2][:] = np.linspace(-1, 1, 9)
+    given[3][:] = np.linspace(0.1, 2, 9)
+    sent = make(model_factory=with_buffers).poison_cohort(view_of(given, torch.zeros(58)))[0]
+    attack = make(model_factory=with_buffers, knowledge="own")
+    guess = attack.poison_update(given, given, AttackContext(round=2, client_id=0, seed=5))
+    torch.testing.assert_close(sent, weights_of(guess) - weights_of(given), rtol=1e-5, atol=1e-7)
+    fresh = get_weights(with_buffers())
+    other = attack.poison_update(fresh, fresh, AttackContext(round=2, client_id=0, seed=5))
+    assert not torch.allclose(sent, weights_of(other) - weights_of(fresh))
+
+
+def test_a_model_with_other_state_is_refused():
+    seen = view_of(get_weights(with_buffers()), torch.zeros(58))
+    with pytest.raises(ConfigError, match="3 arrays of state"):
+        make(model_factory=with_buffers).poison_cohort(replace(seen, global_state=seen.global_state[:2]))
 
 
 def test_who_knows_all_waits_for_the_server_and_who_does_not_acts_on_the_client():

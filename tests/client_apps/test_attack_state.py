@@ -8,7 +8,7 @@ from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from flsec._bfloat16 import from_float32, to_float32
+from flsec._numbers import in_dtype, widened
 from flsec.client_apps import ATTACKS, Attack, LazyWorker, SignFlipping, numpy_client_app
 from flsec.client_apps.base import forms_of
 from flsec.errors import ConfigError
@@ -34,6 +34,17 @@ def network():
 
 NAMES = weight_names(network())
 IS_STATE = [name.rpartition(".")[2] in STATE for name in NAMES]
+
+
+RAW = np.dtype("V2")  # bfloat16
+
+
+def from_float32(values):
+    return in_dtype(values, values.shape, RAW)
+
+
+def to_float32(array):
+    return widened([array])[0]
 
 
 class Client(NumPyClient):
@@ -105,11 +116,11 @@ def test_bfloat16_and_complex_models_are_attacked_too(name):
 
     class Half(Client):
         def fit(self, parameters, config):
-            return [from_float32(to_float32(p) + 1, p.dtype) for p in parameters], 8, {}
+            return [from_float32(to_float32(p) + 1) for p in parameters], 8, {}
 
-    (attacked,) = made(name)(Half)().fit([from_float32(w, np.dtype("V2"))], {"server-round": 2})[0]
-    assert attacked.dtype == np.dtype("V2")
-    assert not same([attacked], [from_float32(w + 1, np.dtype("V2"))])
+    (attacked,) = made(name)(Half)().fit([from_float32(w)], {"server-round": 2})[0]
+    assert attacked.dtype == RAW
+    assert not same([attacked], [from_float32(w + 1)])
     (attacked,) = made(name)(Client)().fit([w + 1j * w], {"server-round": 2})[0]
     assert attacked.dtype == np.complex64
     assert not same([attacked], [w + 1 + 1j * w])
@@ -120,9 +131,9 @@ def test_bfloat16_is_flipped_as_float32_is():
 
     class Half(Client):
         def fit(self, parameters, config):
-            return [from_float32(to_float32(p) + 1, p.dtype) for p in parameters], 8, {}
+            return [from_float32(to_float32(p) + 1) for p in parameters], 8, {}
 
-    (attacked,) = SignFlipping()(Half)().fit([from_float32(w, np.dtype("V2"))], {})[0]
+    (attacked,) = SignFlipping()(Half)().fit([from_float32(w)], {})[0]
     assert to_float32(attacked).tolist() == [0.0, 1.0]
 
 
@@ -133,7 +144,7 @@ def test_a_lazy_worker_remembers_a_bfloat16_model():
 
     client = LazyWorker(mode="delta")(Half())
     for round_, value, wanted in ((1, 1.0, 1.0), (2, 3.0, 5.0)):
-        sent_ = [from_float32(np.full(2, value, np.float32), np.dtype("V2"))]
+        sent_ = [from_float32(np.full(2, value, np.float32))]
         (uploaded,) = client.fit(sent_, {"server-round": round_})[0]
         assert to_float32(uploaded).tolist() == [wanted] * 2
 

@@ -37,6 +37,16 @@ def test_noise_is_on_top_of_what_was_trained():
     assert np.array_equal(quiet[1], toys.arrays()[1] + 1)
 
 
+def test_statistics_are_no_weights():
+    class Normalised(Client):
+        def fit(self, parameters, config):
+            return [*map(np.ones, (4, 3, 3, 3, 3)), np.array(7)], 12, {}
+
+    uploaded = NoisyClient(std=5.0)(Normalised()).fit(toys.arrays(), {"server-round": 3})[0]
+    assert [bool((array != 1).any()) for array in uploaded] == [True, True, True, False, False, True]
+    assert uploaded[5] == 7
+
+
 def test_noise_depends_on_seed_round_and_client_alone():
     first = upload()[0]
     np.random.seed(5)

@@ -69,6 +69,13 @@ def test_the_model_is_not_changed_and_the_noise_comes_from_the_generator():
     assert model.training
 
 
+def test_statistics_get_no_noise():
+    """The server perturbs weights alone; a variance of noise would be negative, and the logits NaN."""
+    model = nn.BatchNorm1d(2, affine=False)  # nothing but statistics
+    model.running_mean.copy_(torch.tensor([0.0, 0.1]))
+    assert smoothed_votes(model, torch.tensor([[0.2, 0.2]]), 5.0, 40, random()).tolist() == [[40, 0]]
+
+
 def test_without_noise_all_copies_agree_with_the_model():
     model, x = nn.Linear(3, 4), torch.randn(10, 3, generator=random(3))
     votes = smoothed_votes(model, x, 0.0, 7)

@@ -167,7 +167,13 @@ def test_its_parameters_are_checked_as_far_as_its_signature_goes() -> None:
             "needs strategy, which a file cannot say",
         ),
         ("mine:no_strategy", "mine:no_strategy must return a strategy of flwr.serverapp.strategy; got int."),
-        ("nobody.knows:It", "cannot be imported: No module named 'nobody'."),
+        (
+            "nobody.knows:It",
+            "cannot be imported: No module named 'nobody'. It is looked for among installed packages, ",
+        ),
+        ("mine:Nobody", "cannot be imported: module 'mine' has no attribute 'Nobody'"),
+        (":It", "cannot be imported: Empty module name"),
+        (".mine:It", "cannot be imported: "),
     ],
 )
 def test_what_is_no_strategy_of_the_message_api_is_refused(name: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """The command as a user types it: messages, exit codes, what is written."""
 
+import json
 import os
 import signal
 import subprocess
@@ -126,3 +127,26 @@ def test_list_and_describe_know_what_is_there() -> None:
     described = CliRunner().invoke(cli.app, ["describe", "multi_krum"])
     assert "num_byzantine" in described.output
     assert "Blanchard" in described.output
+
+
+def test_a_run_that_gets_nowhere_ends_with_one_sentence_and_exit_code_1(tmp_path, capsys, monkeypatch):
+    settings = {
+        "defenses": "[{name: fltrust, patience: 2}]",
+        "attacks": "[{name: sign_flipping, scale: 50.0}]",
+        "adversaries": "{fraction: 1.0}",
+        "simulation": "{engine: inprocess, num_clients: 4, num_rounds: 5}",
+        "output": f"{{folder: {tmp_path / 'out'}, plots: false}}",
+    }
+    file = tmp_path / "stuck.yaml"
+    base = "data: {name: digits}\nmodel: {name: softmax}\ntraining: {learning_rate: 0.1, epochs: 1}\n"
+    file.write_text(base + "".join(f"{key}: {value}\n" for key, value in settings.items()))
+    monkeypatch.setattr("sys.argv", ["flsec", "run", str(file)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "2 rounds in a row gave no new model; the last because FLTrust: accepted no client" in said
+    assert "Traceback" not in said
+    (folder,) = (tmp_path / "out").iterdir()
+    rounds = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    assert [record.get("kept_previous_model") for record in rounds][1:] == ["FLTrust: accepted no client"] * 2

@@ -1,10 +1,13 @@
 import io
+from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
 
+from flsec.client_apps import forms_of
 from flsec.errors import ConfigError
+from flsec.simulations.attack_forms import page
 from flsec.simulations.config import make_config, packaged_experiments
 from flsec.simulations.describe import KINDS, describe, list_kinds, snippet
 
@@ -140,6 +143,43 @@ def test_a_defense_says_what_it_needs_on_clients_and_server():
     needs = text_of(describe("siren"))
     assert "flsec.client_apps.siren_client around each" in needs
     assert "model_factory, root_data" in needs or "root_data, model_factory" in needs
+
+
+@pytest.mark.parametrize("name", KINDS["attacks"].registry.names())
+def test_an_attack_says_in_which_forms_it_goes_on_clients(name):
+    attack = KINDS["attacks"].registry.get(name)
+    text = text_of(describe(name), width=400).partition("Goes on clients\n")[2]
+    said = {
+        "decorator": f"- a decorator: @{attack.__name__}(...) above",
+        "mod": f"- a mod of a NumPyClient's app: numpy_client_app(client_fn, mods=[{attack.__name__}(...).mod])",
+        "Message API": f"- a mod of any app: @app.train(mods=[{attack.__name__}(...).mod])",
+        "simulation only": f"Adversary(strategy, attacks=[{attack.__name__}(...)])",
+    }
+    assert {form for form, words in said.items() if words in text} == set(forms_of(attack))
+
+
+def test_settings_that_change_the_forms_are_said():
+    assert "with alpha: 0.5, as decorator and as mod." in text_of(describe("model_replacement"))
+    assert "with knowledge: all, in simulations only." in text_of(describe("adaptive_top_k"))
+    assert "- with" not in text_of(describe("sign_flipping"))
+    assert "passes its data through flsec.client_apps.poisoned" in text_of(describe("label_flipping"), width=400)
+    assert "flsec.client_apps.poisoned" not in text_of(describe("sign_flipping"))
+
+
+def test_the_page_of_the_documentation_is_what_the_command_prints():
+    written = (Path(__file__).parents[2] / "docs" / "attacks.md").read_text()
+    assert written == page(), "run: python -m flsec.simulations.attack_forms > docs/attacks.md"
+    rows = [line for line in page().splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == KINDS["attacks"].registry.names()
+
+
+@pytest.mark.parametrize("name", KINDS["defenses"].registry.names())
+def test_a_defense_says_what_it_goes_around(name):
+    defense = KINDS["defenses"].registry.get(name)
+    text = text_of(describe(name))
+    assert f"flwr.server.strategy or of flwr.serverapp.strategy: {defense.__name__}(strategy, ...)." in text
+    half = (defense.client_half or "").partition(":")[2]
+    assert (f"mods=[{half}(...).mod]" in text) == bool(half)
 
 
 def test_an_attack_says_what_it_knows():

@@ -1,9 +1,11 @@
 """No name leads out of the output folder, and a refused run leaves nothing behind."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.studies.reconstruct import load_reconstruction
 from flsec.simulations.studies.sweep import load_sweep
+from flsec.simulations.yaml_lines import dump
 
 SMALL: dict[str, Any] = {
     "model": {"name": "softmax"},
@@ -23,7 +26,8 @@ SMALL: dict[str, Any] = {
     "output": {"plots": False},
 }
 HOSTILE = ["../evil", "/tmp/evil", "a/b", "a\\b", "..", ".", "C:evil", "C:\\evil", "a\nb", "a\x00b", "\x1b[2J",
-           "x" * 201, "é" * 101, "a\u202eb"]  # fmt: skip
+           "x" * 201, "x" * 300, "é" * 101, "a\u202eb", "a:b", "a*b", 'a"b', "what?", "CON", "nul.txt", "Com1.tar.gz",
+           "lpt¹", "con .x", "...", "end.", "end "]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +48,19 @@ def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_written(tmp_p
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_from_the_command_line_is_refused_in_one_short_printable_line(tmp_path: Path, name: str) -> None:
+    file = Path("small.yaml")
+    file.write_text("model: {name: softmax}\ntraining: {learning_rate: 0.1}\n")
+    bare = [f"name={name}"] if name == " ".join(name.split()) else []  # YAML folds spaces
+    for written in (*bare, f"name={json.dumps(name)}"):
+        with pytest.raises(ConfigError, match=r"^--set name=") as caught:
+            load_config(file, [written])
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 500
+    assert [path.name for path in tmp_path.rglob("*.yaml")] == ["small.yaml"]
+
+
 @given(st.text(max_size=20) | st.text(alphabet="./\\ab:", max_size=6))
 def test_an_accepted_name_is_one_folder_inside(name: str) -> None:
     try:
@@ -57,7 +74,18 @@ def test_an_accepted_name_is_one_folder_inside(name: str) -> None:
 
 
 def test_usual_names_are_accepted() -> None:
-    for name in ("quickstart", "krum, seed 3", "ε=0.1", "none-sign_flipping-1", "...", "a..b", "x" * 200):
+    for name in (
+        "quickstart",
+        "krum, seed 3",
+        "ε=0.1",
+        "none-sign_flipping-1",
+        "...a",
+        "a..b",
+        "x" * 200,
+        "console",
+        "com",
+        "-x",
+    ):
         assert check_folder_name(name) == name
     for name in ("", "\ud800"):  # which pydantic refuses as well
         with pytest.raises(ConfigError):
@@ -119,3 +147,33 @@ def test_a_long_file_name_says_what_to_do() -> None:
     with pytest.raises(ConfigError, match="For example: name: krum_seed_3"):
         load_config(file)
     assert load_config(file, ["name=short"]).name == "short"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("defenses=[{name: krum, num_byzantine: 9}]", "--set defenses=.*krum needs at least"),
+        ("data={name: mnist}", "data.name: data set 'mnist' not found"),
+        ("simulation.device=cuda", "--set simulation.device=cuda: simulation.device: .*torch sees no GPU"),
+    ],
+)
+def test_a_refused_run_says_where_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("FLSEC_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("small.yaml").write_text(dump(SMALL))
+    with pytest.raises(ConfigError, match=message):
+        engine.run(load_config("small.yaml", [override]))
+    assert [path.name for path in Path.cwd().iterdir()] == ["small.yaml"]
+
+
+def test_a_run_folder_goes_on_where_it_has_been_moved(tmp_path: Path) -> None:
+    rounds = {**SMALL["simulation"], "num_rounds": 2}
+    stayed = engine.run(make_config({**SMALL, "name": "stayed", "simulation": rounds}))
+    moved = stayed.path.rename(tmp_path / "elsewhere")
+    again = engine.resume(moved, from_round=1)
+    assert again.path == moved
+    assert [record["round"] for record in again.rounds()] == [0, 1, 2]
+    assert list(Path("runs").iterdir()) == []

@@ -156,11 +156,22 @@ def test_models_with_buffers_and_counters():
     shape = cohort(torch.zeros(1, 1), model=with_norm).layout.size
     c = cohort(0.1 * draw(3, 7, shape), model=with_norm)
     gradients = make(f=2, model=with_norm)._equivalent_gradients(c, with_norm())
-    names = [slot.name for slot in c.layout.slots]
-    assert names[2] == "normalise.running_mean"
-    assert gradients.shape == (7, shape - 12)  # not the running mean and variance
+    assert [slot.name for slot in c.layout.slots if slot.start is None][:2] == [
+        "normalise.running_mean",
+        "normalise.running_var",
+    ]
+    assert gradients.shape == (7, shape)
     kept = make(f=2, model=with_norm).before_aggregation(c)
     assert 0 < len(kept) <= 5
+
+
+def test_dummies_are_found_with_the_statistics_that_the_clients_started_from():
+    c = cohort(0.1 * draw(3, 7, D + 2 * FEATURES), model=with_norm)
+    mean, variance, counter = c.global_state
+    moved = c.replace(global_state=(mean + 3, variance * 4, counter))
+    defense = make(f=2, model=with_norm)
+    assert torch.equal(defense.invert(c).loss, defense.invert(c).loss)
+    assert not torch.equal(defense.invert(c).loss, defense.invert(moved).loss)
 
 
 def test_the_global_random_state_is_left_alone():

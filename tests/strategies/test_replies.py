@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flsec._contracts.server import npy_bytes
+from flsec._numbers import in_dtype
 from flsec.errors import ConfigError
 from flsec.strategies.replies import GlobalModel, Malformed, Reply, check_num_examples
 
@@ -55,6 +56,17 @@ def test_rows_are_local_minus_global_ordered_by_client():
         local = moved(seed)
         expected = [(local[i].astype(np.float64) - list(MODEL.values())[i]).ravel() for i in (0, 1)]
         np.testing.assert_allclose(row.numpy(), np.concatenate(expected), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "V2"])
+def test_a_negative_variance_is_quarantined_in_every_type(dtype):
+    def arrays(variance):
+        return [np.ones((2, 2), np.float32), in_dtype(np.full(2, variance), (2,), np.dtype(dtype))]
+
+    model = GlobalModel(list(map(npy_bytes, arrays(1.0))), ["weight", "running_var"], lambda _: {1})
+    cohort, quarantined = parse(model, [reply(1, arrays(0.5)), reply(2, arrays(-0.5))])
+    assert cohort.client_ids == (1,)
+    assert "a negative variance in array 'running_var'" in quarantined[0].reason
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from flsec._contracts.server import ClassicServer, Reply, flower_strategy, identify, npy_bytes
+from flsec.state_arrays import state_by_name
 from flsec.strategies.cohort import Cohort, Layout
 from flsec.training import get_weights, weight_names
 
@@ -43,7 +44,7 @@ def examples(seed, n=60, classes=tuple(range(CLASSES))):
 def cohort(updates, ids=None, round=1, model=Network, num_examples=None):
     """A cohort of these updates around ``start(model)``."""
     arrays = start(model)
-    layout = Layout(list(arrays.values()), list(arrays))
+    layout = Layout(list(arrays.values()), list(arrays), state_by_name(arrays))
     n = len(updates)
     return Cohort(
         updates=updates,

@@ -23,7 +23,7 @@ except ImportError as error:
 else:
     _missing = None
 
-__all__ = ["InProcessGrid", "Interrupted", "OwnGrid", "PartitionGrid", "check_own_grids"]
+__all__ = ["InProcessGrid", "Interrupted", "OwnGrid", "PartitionGrid", "check_own_grids", "reply_of"]
 
 CLIENT_FAILED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
@@ -89,6 +89,17 @@ class OwnGrid(Grid):
         return Context(1, node_id, node_config, RecordDict(), dict(self._run_config))
 
 
+def reply_of(app: ClientApp, message: Message, context: Context) -> Message:
+    """Return a client's reply; where it raises, or returns something else, one that says so."""
+    try:
+        reply = app(message, context)
+        if not isinstance(reply, Message):
+            raise TypeError(f"the client returned {type(reply).__name__} instead of a reply")
+    except (Exception, SystemExit) as error:
+        return Message(Error(CLIENT_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)
+    return reply
+
+
 class InProcessGrid(OwnGrid):
     """Run every client in this process, one after another; node ids are partition ids.
 
@@ -117,12 +128,7 @@ class InProcessGrid(OwnGrid):
         context = self._context(node_id)
         # Strategies put one RecordDict into all messages, and a client may empty the one it is given.
         message.content = RecordDict(dict(message.content))
-        try:
-            reply = self._app(message, context)
-            if not isinstance(reply, Message):
-                raise TypeError(f"the client returned {type(reply).__name__} instead of a reply")
-        except (Exception, SystemExit) as error:
-            reply = Message(Error(CLIENT_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)
+        reply = reply_of(self._app, message, context)
         if len(context.state):  # 35,000 clients without state leave nothing behind
             self._contexts[node_id] = context
         self._replies[message_id] = reply

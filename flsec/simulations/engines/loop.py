@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from flsec.client_apps.client_state import prune_states
 from flsec.client_apps.projected_gradient import ProjectedGradient
+from flsec.errors import NoProgressError
 from flsec.metrics.accuracy import per_class_accuracy
 from flsec.metrics.oif import outsized_impact_factor
 from flsec.randomness import numpy_generator
@@ -105,7 +106,13 @@ class ServerLoop:
         messages = strategy.configure_train(round_, arrays, ConfigRecord(), nodes)
         replies = nodes.send_and_receive(messages, timeout=self.config.simulation.client_timeout)
         trained = time.perf_counter()
-        result, metrics = strategy.aggregate_train(round_, replies)
+        try:
+            result, metrics = strategy.aggregate_train(round_, replies)
+        except NoProgressError:  # the round that is one too many is in the record as well
+            self._record(
+                {"round": round_, "sampled": list(nodes.selected), **self._defense_record(strategy.last_report)}
+            )
+            raise
         assert result is not None, "flsec's strategies always return a model"
         weights = [result[name].numpy() for name in self.names]
         aggregated = time.perf_counter()

@@ -6,7 +6,9 @@ import torch
 
 from flsec.errors import ConfigError
 from flsec.simulations.engines.grid import check_own_grids
+from flsec.simulations.problems import blame_parameter, say_where
 from flsec.simulations.schema import Config
+from flsec.training import pick_device
 
 __all__ = ["check_machine"]
 
@@ -21,6 +23,8 @@ def check_machine(config: Config) -> None:
     if simulation.engine != "flower":
         check_own_grids()
     if simulation.engine == "inprocess":
+        with say_where(config.origin):
+            blame_parameter(("simulation",), ("device",), pick_device, simulation.device)
         return
     gpus_wanted = simulation.num_gpus
     if simulation.device == "cuda" and not gpus_wanted:

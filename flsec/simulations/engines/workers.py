@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from flsec.simulations.engines.grid import CLIENT_FAILED
+from flsec.simulations.engines.grid import reply_of
 
 __all__ = [
     "Packed",
@@ -90,12 +90,7 @@ class Worker:
             }
         )
         message = _message(content, metadata)
-        try:
-            reply = self._app(message, context)
-            if not isinstance(reply, Message):
-                raise TypeError(f"the client returned {type(reply).__name__} instead of a reply")
-        except (Exception, SystemExit) as error:
-            reply = Message(Error(CLIENT_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)
+        reply = reply_of(self._app, message, context)
         state = context.state if len(context.state) else None
         if reply.has_error():
             return reply.metadata, reply.error, None, None, state

@@ -98,7 +98,7 @@ def _measured(bench: Bench, case: Case, folder: Path) -> Row:
     }
     observation = bench.observation(case)
     x, y = bench.examples(case)
-    row |= {"images": len(y), "update_norm": _update_norm(observation), "steps": observation.steps}
+    row |= {"images": len(y), "update_norm": _update_norm(bench, observation), "steps": observation.steps}
     images = len(bench.experiment.dataset.input_shape) == 3
     try:
         result = bench.invert(case, observation)
@@ -137,10 +137,10 @@ def _measured(bench: Bench, case: Case, folder: Path) -> Row:
     }
 
 
-def _update_norm(observation: Observation) -> float:
+def _update_norm(bench: Bench, observation: Observation) -> float:
     squares = (
         float(np.square(after.astype(np.float64) - before.astype(np.float64)).sum())
-        for before, after in zip(observation.sent, observation.received, strict=True)
-        if before.dtype.kind == "f"
+        for slot, before, after in zip(bench.layout.slots, observation.sent, observation.received, strict=True)
+        if slot.start is not None  # a weight
     )
     return math.sqrt(sum(squares))

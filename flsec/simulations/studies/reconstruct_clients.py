@@ -10,6 +10,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
+from flsec._numbers import is_weight, mean
 from flsec.client_apps.torch_client import TorchClient
 from flsec.randomness import numpy_generator, seed_for
 from flsec.reconstruction import Observation, Reconstruction, invert_observation
@@ -18,6 +19,7 @@ from flsec.simulations.resources import Resources, resources_of
 from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.studies.reconstruct_settings import ReconstructionStudy
 from flsec.simulations.studies.through import Through
+from flsec.state_arrays import state_of_module
 from flsec.strategies.cohort import Layout
 from flsec.training import get_weights, pick_device, weight_names
 
@@ -62,7 +64,7 @@ class Bench:
         self.model = self.experiment.new_model().to(self.device)
         done, self.sent = _attacked_weights(study, self.experiment)
         self.round = min(done + 1, study.config.simulation.num_rounds)  # in which the clients train
-        self.layout = Layout(self.sent, weight_names(self.model))
+        self.layout = Layout(self.sent, weight_names(self.model), state_of_module(self.model))
         self._check_images()
         rows = {
             row for case in cases_of(study) for member in self.members(case) for row in self.rows(member, case.batch)
@@ -105,13 +107,14 @@ class Bench:
         """Have the clients train, change their updates, and return what the server holds and assumes."""
         trained = [self._trained(client_id, case) for client_id in self.members(case)]
         start = self.layout.flatten(self.sent)
+        state = zip(*(self.layout.buffers(arrays) for arrays in trained), strict=True)
         updates = torch.stack([self.layout.flatten(arrays) - start for arrays in trained])
         seed = seed_for(self.study.seed, self.round, case.client, f"through {case.batch}")
         seen = case.change.seen(updates, case.strength, seed)
         training, images, mixed = self.experiment.training, self.study.images, len(trained)
         return Observation(
             sent=self.sent,
-            received=self.layout.unflatten(start + seen, self.layout.buffers(trained[0])),
+            received=self.layout.unflatten(start + seen, [_mixed(arrays) for arrays in state]),
             learning_rate=training.learning_rate_at(self.round, self.study.config.simulation.num_rounds),
             steps=training.num_steps(images),
             batch_size=training.batch_size_for(images) * mixed,
@@ -147,6 +150,11 @@ class Bench:
             unknown_labels="searched" if self.study.labels == "searched" else "revealed",
             seed=seed_for(self.study.seed, self.round, case.client, f"inversion {case.batch}"),
         )
+
+
+def _mixed(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return what the clients' statistics or counters come to: their mean, of whole numbers the first."""
+    return mean(list(arrays), [1.0] * len(arrays)) if is_weight(arrays[0].dtype) else arrays[0]
 
 
 def _attacked_weights(study: ReconstructionStudy, experiment: Resources) -> tuple[int, Arrays]:

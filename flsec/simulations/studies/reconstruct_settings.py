@@ -9,13 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from flsec.parameters import Count, PositiveCount
 from flsec.reconstruction import INVERSIONS
 from flsec.reconstruction.invert_observation import INVERSION_SUPPLIED
-from flsec.simulations.config import apply_override, load_config, make_config, resolve_experiment
+from flsec.simulations.config import load_config, make_config, read_with_overrides, resolve_experiment
 from flsec.simulations.problems import Origin, Problem, as_yaml_data, as_yaml_text, blame_parameter, say_where
 from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.schema import Component, Config, FolderName
 from flsec.simulations.signatures import validate
 from flsec.simulations.studies.through import THROUGH, Through
-from flsec.simulations.yaml_lines import read
 
 __all__ = ["ReconstructionStudy", "load_reconstruction"]
 
@@ -130,10 +129,7 @@ def load_reconstruction(path: str | Path, overrides: Sequence[str] = ()) -> Reco
     Raises:
         ConfigError: a setting cannot work: the file and line, the key, the rule, what was got and what would do.
     """
-    data, lines = read(Path(path))
-    origin = Origin(str(path), lines)
-    for override in overrides:
-        apply_override(data, override, origin)
+    data, origin = read_with_overrides(path, overrides)
     name = Path(path).name.removesuffix(".yaml").removesuffix(".reconstruct")
     written = {"name": name, **{key: value for key, value in data.items() if value is not None}}
     with say_where(origin):

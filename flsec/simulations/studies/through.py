@@ -182,4 +182,4 @@ def _is_through(member: Any) -> bool:
     return isinstance(member, type) and issubclass(member, Through) and member is not Through
 
 
-THROUGH = Registry("change of an update", __name__, _is_through)
+THROUGH = Registry("change of an update", __name__, _is_through, "a subclass of Through")

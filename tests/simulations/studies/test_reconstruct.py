@@ -14,6 +14,7 @@ from flsec.simulations.config import load_config, packaged_experiments, resolve_
 from flsec.simulations.resources import Resources
 from flsec.simulations.studies.reconstruct import (
     Bench,
+    Case,
     cases_of,
     leakage_table,
     load_reconstruction,
@@ -150,6 +151,23 @@ def test_sparsifying_keeps_the_largest_entries(write):
         torch.testing.assert_close(after[kept], before[kept], rtol=1e-3, atol=1e-7)
         if case.strength < 1:
             assert before[~kept].abs().max() <= before[kept].abs().min() + 1e-7
+
+
+def test_statistics_are_mixed_and_get_no_noise(write):
+    """BatchNorm's are no weights: what perturbs updates leaves them as clients have made them."""
+    model = ("{name: dlg_lenet}", "{name: tests.support.batch_norm:Model}")
+    through = "- {name: norm_clipping, max_norm: [0.5, 0.1]}"
+    changes = "- {name: weak_dp, std: [9.0]}\n  - {name: averaging, num_clients: [2]}"
+    study, cases = bench(write(model, (through, changes)))
+    place = list(study.model.state_dict()).index("normalise.running_var")
+    plain, noisy, mixed = ({} for _ in range(3))
+    by_name = {"unchanged": plain, "weak_dp": noisy, "averaging": mixed}
+    for case in cases:
+        by_name[case.through][case.client, case.batch] = study.observation(case).received[place]
+    assert all(np.array_equal(noisy[key], plain[key]) for key in plain)
+    next_door = Case("unchanged", cases[0].change, 0.0, 2, 0)
+    expected = (plain[1, 0] + study.observation(next_door).received[place]) / 2
+    np.testing.assert_allclose(mixed[1, 0], expected, rtol=1e-6)
 
 
 def test_noise_has_its_deviation_and_differs_between_clients(write):

@@ -187,6 +187,8 @@ def test_paired_measures() -> None:
     assert l1_distance(a, b) == pytest.approx(sum(abs(x - y) for x, y in zip(a["w"].flat, b["w"].flat, strict=True)))
     with pytest.raises(ConfigError, match="same arrays"):
         l1_distance(a, {"w": b["w"]})
+    ones, twos = ({"w": np.full(2, x), "bn.running_var": np.full(2, x)} for x in (1.0, 2.0))
+    assert l1_distance(ones, twos) == 2.0  # statistics are no weights
 
 
 def test_one_axis_of_numbers_is_drawn_with_its_marks(

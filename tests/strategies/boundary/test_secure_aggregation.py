@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from flwr.app import ArrayRecord
+from flwr.common import Code, FitRes, Parameters, Status
 
-from flsec._contracts.server import MODEL, Reply, honest, npy_bytes
-from flsec.errors import NoProgressError
-from flsec.strategies import Krum, Median, MultiKrum, NormClipping
+from flsec._contracts.server import MODEL, Reply, flower_array, honest, npy_bytes
+from flsec.errors import ConfigError, NoProgressError
+from flsec.strategies import Krum, Median, MultiKrum, NormClipping, RobustStrategy
 from tests.support.boundary import assert_kept, assert_moved, both_apis, fedavg, nan, play, sends, server, silence
 
 N = 7
@@ -108,3 +110,45 @@ def test_it_counts_for_patience(api):
 def test_the_model_is_kept_to_the_bit(api):
     played = play(api, Median(fedavg(api, N)), N, [1, 2, 3], same_sum)
     assert played.tensors == [npy_bytes(a) for a in MODEL.values()]
+
+
+# --- Flower's own workflow -------------------------------------------------------------------------------------------
+
+
+def workflow_round(strategy):
+    """What Flower's SecAgg+ does first in a round: ask the strategy whom to send the model."""
+    from flwr.app import ConfigRecord, RecordDict
+    from flwr.server import LegacyContext
+    from flwr.server.workflow import SecAggPlusWorkflow
+    from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD, MAIN_PARAMS_RECORD, Key
+
+    played = server("classic", strategy, N)
+    context = LegacyContext.__new__(LegacyContext)
+    context.strategy, context.client_manager = strategy, played.manager
+    arrays = ArrayRecord({str(i): flower_array(data) for i, data in enumerate(played.tensors)})
+    context.state = RecordDict({MAIN_CONFIGS_RECORD: ConfigRecord({Key.CURRENT_ROUND: 1}), MAIN_PARAMS_RECORD: arrays})
+    return SecAggPlusWorkflow(num_shares=3, reconstruction_threshold=2).setup_stage(None, context, None)
+
+
+@every_defense
+def test_flowers_workflow_is_refused_before_clients_train(make):
+    with pytest.raises(ConfigError, match="secure aggregation"):
+        workflow_round(make(fedavg("classic", N)))
+
+
+def test_the_workflow_of_the_test_is_the_one_that_asks_the_strategy():
+    """Without a defense it gets past the strategy, and fails for lack of a grid only."""
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute"):
+        workflow_round(fedavg("classic", N))
+
+
+@pytest.mark.parametrize("make", [RobustStrategy, lambda s: NormClipping(s, max_norm=1.0)])
+def test_one_object_in_the_place_of_all_replies_is_refused_by_every_wrapper(make):
+    """As SecAgg+ leaves them: each FitRes holds the very same Parameters."""
+    strategy = make(fedavg("classic", N))
+    played = server("classic", strategy, N)
+    instructions = strategy.configure_fit(1, Parameters(list(played.tensors), "numpy.ndarray"), played.manager)
+    one = Parameters([npy_bytes(a + 1 if a.dtype.kind == "f" else a) for a in MODEL.values()], "numpy.ndarray")
+    results = [(proxy, FitRes(Status(Code.OK, ""), one, 10, {})) for proxy, _ in instructions]
+    strategy.aggregate_fit(1, results, [])
+    assert "secure aggregation" in strategy.last_report.kept_previous_model

@@ -437,3 +437,25 @@ def test_a_hostile_first_client_of_a_run_without_initial_model_is_no_riddle(api)
 
 def test_the_model_here_is_the_one_that_the_helpers_send():
     assert [npy_bytes(a) for a in MODEL.values()] == play("classic", fedavg("classic", 2), 2, []).tensors
+
+
+@both_apis
+def test_a_first_choice_made_before_the_clients_came_is_made_again(api):
+    """Flower counts the clients that are there, waits for the rest, and asks as many as it had counted: two."""
+    asked = []
+
+    class Early(type(fedavg(api, 9))):
+        def num_fit_clients(self, num_available):
+            asked.append(num_available)
+            return (2 if len(asked) == 1 else 9), 9
+
+        def configure_train(self, *args):
+            asked.append(None)
+            self.min_train_nodes = 2 if len(asked) == 1 else 9
+            self.fraction_train = 0.01
+            return super().configure_train(*args)
+
+    played = play(api, Krum(Early(**counts(api, 9)), num_byzantine=3), 9, [1, 2], honest)
+    assert_moved(played)
+    assert len(asked) == 3
+    assert len(report(played).verdicts[0].participants) == 9

@@ -256,6 +256,33 @@ def test_another_float_of_the_same_values_counts(api, other):
     np.testing.assert_allclose(played.arrays[0], expected, rtol=1e-5, atol=1e-6)
 
 
+STATE = {"bn.running_mean": np.zeros(3), "bn.running_var": np.ones(3), "bn.num_batches_tracked": np.array(3)}
+
+
+@both_apis
+@every_defense
+@pytest.mark.parametrize("other", ["float32", "bfloat16 as raw bytes"])
+def test_one_client_of_another_float_stops_nobody(api, name, other):
+    """Raw bfloat16 has no sum with other floats: neither weights nor statistics may reach numpy side by side."""
+    usual = KINDS["float32" if other != "float32" else "bfloat16 as raw bytes"]
+    model = {"w": START, **STATE}
+
+    def encoded(kind, arrays):
+        return [kind.make(a) if np.asarray(a).dtype.kind == "f" else a for a in arrays]
+
+    def answer(round, client_id, arrays):
+        new = [values(round, client_id), *(a + 0.5 for a in list(STATE.values())[:2]), np.array(4)]
+        return [Reply(tuple(map(npy_bytes, encoded(KINDS[other] if client_id == 3 else usual, new))))]
+
+    first = dict(zip(model, encoded(usual, model.values()), strict=True))
+    played = play(api, DEFENSES[name](fedavg(api, N)), N, [1, 2], answer, first)
+    assert quarantined(played) == {}
+    assert why_kept(played) is None
+    assert [a.dtype for a in played.arrays] == [a.dtype for a in first.values()]
+    assert usual.read(played.arrays[2]).tolist() == [1.5] * 3
+    assert (usual.read(played.arrays[0]) != START).any()
+
+
 @both_apis
 def test_a_complex_reply_to_a_real_model_is_quarantined_and_the_other_way(api):
     for model, hostile in (("float32", "complex64"), ("complex64", "float32")):

@@ -1,9 +1,10 @@
-"""Which numbers are weights, and how floats of any type go into a float32 vector and come back.
+"""Which numbers are weights, and how floats of any type become numbers that numpy can compute with, and come back.
 
 numpy has no bfloat16. What ``np.save`` makes of one (from ml_dtypes or torch) are raw 2-byte values of dtype ``|V2``.
 """
 
 import math
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "as_dtype",
     "can_stand_for",
+    "cast",
     "floats_of",
     "in_dtype",
     "is_bfloat16",
@@ -24,11 +25,12 @@ __all__ = [
     "num_floats",
     "real",
     "same_kind",
+    "widened",
 ]
 
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
-    """Whether arrays of this dtype hold bfloat16 numbers as raw bytes."""
+    """Whether arrays of this dtype hold bfloat16 numbers: as raw bytes, or as ml_dtypes has them."""
     return dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None
 
 
@@ -56,11 +58,6 @@ def can_stand_for(dtype: np.dtype[Any], expected: np.dtype[Any]) -> bool:
     return dtype == expected or (not is_bfloat16(dtype) and np.can_cast(expected, dtype))
 
 
-def as_dtype(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return numbers of the same kind in another dtype."""
-    return in_dtype(floats_of(array), array.shape, dtype) if is_weight(dtype) else array.astype(dtype)
-
-
 def num_floats(array: NDArray[Any]) -> int:
     """Return how many real numbers an array holds."""
     return array.size * (2 if array.dtype.kind == "c" else 1)
@@ -83,13 +80,24 @@ def in_dtype(floats: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any])
         pairs = floats.astype(np.dtype(f"f{dtype.itemsize // 2}"))
         return pairs.view(np.dtype(f"c{dtype.itemsize}")).reshape(shape).astype(dtype, copy=False)
     if is_bfloat16(dtype):
-        bits = np.ascontiguousarray(floats, np.float32).view(np.uint32)
+        bits = np.ascontiguousarray(floats, np.float32).reshape(-1).view(np.uint32)
         rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-        nan = np.isnan(floats)
-        rounded[nan] = 0x7FC0  # the sum above carries some NaNs over into -0
+        rounded[np.isnan(bits.view(np.float32))] = 0x7FC0  # the sum above carries some NaNs over into -0
         return rounded.view(dtype).reshape(shape)
     converted: NDArray[Any] = floats.reshape(shape).astype(dtype, copy=False)
     return converted
+
+
+def cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array in another dtype; weights stay weights of the same kind, real or complex."""
+    if array.dtype == dtype:
+        return array
+    return in_dtype(floats_of(array), array.shape, dtype) if is_weight(dtype) else array.astype(dtype)
+
+
+def widened(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return arrays with those of bfloat16 as float32, with which numpy can compute; the others as they are."""
+    return [floats_of(a).reshape(a.shape) if is_bfloat16(a.dtype) else a for a in arrays]
 
 
 def real(value: Any) -> float | None:
