@@ -25,6 +25,7 @@ from examples._run import run_config_of
 
 EXAMPLES = Path(__file__).resolve().parent
 START = 60.0  # seconds that the SuperLink may take to start
+QUESTION = 60.0  # seconds that it may take to answer
 PAUSE = 0.5  # seconds between two looks at the status
 
 
@@ -99,17 +100,17 @@ def flower_run(example: str, *, patience: float = 300.0, **switches: bool) -> tu
     settings = " ".join(f"{name}={str(value).lower()}" for name, value in switches.items())
     with superlink() as env:
 
-        def flwr(*arguments: str) -> str:
+        def flwr(*arguments: str, timeout: float) -> str:
             command = ["flwr", *arguments]
             done = subprocess.run(
-                command, env=env, cwd=env["FLWR_HOME"], capture_output=True, text=True, timeout=patience
+                command, env=env, cwd=env["FLWR_HOME"], capture_output=True, text=True, timeout=timeout
             )
             if done.returncode:
                 raise RuntimeError(f"flwr {arguments[0]} failed: {done.stdout} {done.stderr}")
             return done.stdout
 
-        log = flwr("run", str(folder), "--federation-config", nodes, "-c", settings, "--stream")
-        listed: dict[str, Any] = json.loads(flwr("ls", "--format", "json"))
+        log = flwr("run", str(folder), "--federation-config", nodes, "-c", settings, "--stream", timeout=patience)
+        listed: dict[str, Any] = json.loads(flwr("ls", "--format", "json", timeout=QUESTION))
         return listed["runs"][0]["status"], log
 
 
@@ -122,6 +123,7 @@ def main() -> int:
     parser.add_argument("--at-least", type=float, default=0.0, metavar="ACCURACY", help="fail below this")
     parser.add_argument("--verbose", action="store_true", help="show what Flower logs")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # who is told to stop stops the SuperLink as well
     switches = {name: getattr(given, name) for name in ("defense", "attack")}
     known = run_config_of(EXAMPLES / given.example)
     status, log = flower_run(given.example, **{name: value for name, value in switches.items() if name in known})

@@ -1,11 +1,13 @@
 """Run every example, and one through ``flwr run``: ``python -m examples.run_all``. Exit code 1 if one fails."""
 
+import contextlib
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parent
+LONGEST = 600.0  # seconds for one; what Flower's own command may take is limited in flower_run, and less
 
 
 def commands() -> list[list[str]]:
@@ -15,12 +17,26 @@ def commands() -> list[list[str]]:
     return [["examples.fedavg_under_attack"], *([f"examples.{app}"] for app in apps), real]
 
 
+def _exit_code(command: list[str]) -> int:
+    """Run a command; end it where it takes too long, and let it end what it has started."""
+    with subprocess.Popen(command, cwd=EXAMPLES.parent) as process:
+        try:
+            return process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            print(f"{' '.join(command)}: stopped after {LONGEST:.0f} s", flush=True)
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(60) or 1
+            process.kill()
+            return 1
+
+
 def main() -> int:
     """Run them one after another, and say which failed."""
     failed = []
     for command in commands():
         started = time.perf_counter()
-        code = subprocess.run([sys.executable, "-m", *command], cwd=EXAMPLES.parent, check=False).returncode
+        code = _exit_code([sys.executable, "-m", *command])
         print(
             f"{' '.join(command)}: {'ok' if code == 0 else 'FAILED'}, {time.perf_counter() - started:.0f} s", flush=True
         )

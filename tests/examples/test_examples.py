@@ -112,3 +112,9 @@ def test_an_example_can_check_more_after_each_run(app_that_reaches, capsys):
     assert compare(app_that_reaches(AS_CLAIMED), after=after) == 1
     assert seen == [("bare", 0.95), ("defended", 0.93), ("attacked", 0.1), ("attacked, defended", 0.92)]
     assert "attacked: nothing was saved" in capsys.readouterr().out
+
+
+def test_an_example_that_hangs_is_ended_and_has_failed(monkeypatch, capsys):
+    monkeypatch.setattr(run_all, "LONGEST", 0.5)
+    assert run_all._exit_code([sys.executable, "-c", "import time; time.sleep(60)"]) != 0
+    assert "stopped after" in capsys.readouterr().out
