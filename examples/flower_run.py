@@ -62,14 +62,26 @@ def superlink() -> Iterator[dict[str, str]]:
                 _wait_for(f"http://127.0.0.1:{http}/health", process)
                 yield env
             finally:
+                started = _descendants(process.pid)
                 process.terminate()
                 try:
                     process.wait(timeout=30)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-                with contextlib.suppress(ProcessLookupError):  # a run that was not waited for
-                    os.killpg(process.pid, signal.SIGKILL)
+                for pid in _descendants(*started):  # a run that was not waited for goes on by itself
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(*ancestors: int) -> set[int]:
+    """Return those of the processes that live, and all that they and their children have started."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in map(str.split, listed.splitlines())}
+    found = {pid for pid in ancestors if pid in parents}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
 
 
 def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
