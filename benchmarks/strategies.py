@@ -88,8 +88,6 @@ def prepared(make: Callable[[], Any], model: Parameters, results: Any) -> Callab
     for proxy, _ in results:
         manager.register(proxy)
     strategy.configure_fit(server_round=1, parameters=model, client_manager=manager)
-    if hasattr(strategy, "_selected"):
-        strategy._selected = frozenset(proxy.node_id for proxy, _ in results)  # a full round
     return lambda: strategy.aggregate_fit(1, results, [])
 
 
