@@ -158,7 +158,7 @@ def test_a_malformed_evaluation_is_dropped_and_logged(api, what, caplog):
         expected.append(pytest.approx(1 - mean(LOSSES.values()) / 2))
     assert metrics["accuracy"] in expected
     assert "client 5" in caplog.text
-    assert all(line.isprintable() for line in caplog.text.splitlines())
+    assert all(message.isprintable() for message in caplog.messages)
 
 
 METRICS = {
