@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from flwr.serverapp.strategy import FedAvg
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -84,7 +85,7 @@ def test_a_bad_value_is_blamed_on_its_parameter(kind: str, name: str, member: An
     ],
 )
 def test_a_rule_of_a_constructor_is_blamed_on_its_parameter(section: str, settings: Any, key: str) -> None:
-    if key == "device" and __import__("torch").cuda.is_available():
+    if key == "device" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(ConfigError, match=rf"{section}(\[0\])?\.{key}: ") as caught:
         make_config({**BASE, section: settings})

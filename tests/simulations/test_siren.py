@@ -13,6 +13,7 @@ from flsec.simulations.config import load_config
 from flsec.simulations.resources import Resources
 from flsec.simulations.run_folder import RunFolder
 from flsec.strategies import Median, RobustStrategy, Siren
+from tests.support.figures import figures
 
 EXPERIMENT = """
 name: siren
@@ -38,17 +39,6 @@ def run(tmp_path: Path) -> Any:
         return engine.run(load_config(file, [f"output.folder={tmp_path / 'runs'}", *settings]))
 
     return start
-
-
-def figures(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return the records without what depends on the clock."""
-    records = folder.rounds()
-    for record in records:
-        record.pop("seconds", None)
-        record.pop("stages", None)
-        for defense in record.get("defenses", []):
-            defense.pop("seconds")
-    return records
 
 
 def accuracies(folder: RunFolder) -> list[float]:

@@ -19,6 +19,7 @@ from flsec.simulations.engines import grid
 from flsec.simulations.engines.machine import check_machine
 from flsec.simulations.resources import Resources
 from flsec.simulations.run_folder import RunFolder
+from tests.support.figures import figures
 
 EXPERIMENT = """
 name: trial
@@ -46,17 +47,6 @@ def config(tmp_path: Path) -> Any:
         return load_config(file, [f"output.folder={tmp_path / 'runs'}", *settings])
 
     return load
-
-
-def figures(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return the records without what depends on the clock."""
-    records = folder.rounds()
-    for record in records:
-        record.pop("seconds", None)
-        record.pop("stages", None)
-        for defense in record.get("defenses", []):
-            defense.pop("seconds")
-    return records
 
 
 def test_a_run_leaves_everything_needed_to_trust_and_repeat_it(config: Any) -> None:
