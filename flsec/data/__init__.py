@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from flsec.data.root import carve_root as carve_root
     from flsec.data.source import ArrayDataset as ArrayDataset
     from flsec.data.source import DataSource as DataSource
+    from flsec.data.training_data import TrainingData as TrainingData
+    from flsec.data.training_data import training_data as training_data
     from flsec.data.vocabulary import Vocabulary as Vocabulary
 
 __all__ = [
@@ -24,10 +26,12 @@ __all__ = [
     "ArrayDataset",
     "DataSource",
     "Partition",
+    "TrainingData",
     "Vocabulary",
     "carve_root",
     "load_dataset",
     "make_partition",
+    "training_data",
 ]
 
 export_lazily(
@@ -36,10 +40,12 @@ export_lazily(
         "ArrayDataset": "source",
         "DataSource": "source",
         "Partition": "partition",
+        "TrainingData": "training_data",
         "Vocabulary": "vocabulary",
         "carve_root": "root",
         "load_dataset": "build",
         "make_partition": "build",
+        "training_data": "training_data",
     },
 )
 # End of exports.
