@@ -44,7 +44,7 @@ class HuggingFace(MapStyle):
         if poison.labels is not None and label in self.data.column_names:
             new = changed(self._entries(label), poison.labels, poison.rows(np.arange(len(self))))
             relabelled = _with_column(self.data, label, new)
-            if poison.inputs is None:
+            if poison.inputs is None and transform_of(self.data) is None:
                 return _watched(relabelled)
         without = [] if poison.inputs is None else [self.keys.of_inputs(example)]
         return _seen_through(super().poisoned(poison), relabelled, without)
@@ -67,23 +67,25 @@ class Seen:
 
     Args:
         view: a view of the clean data set.
+        position: the column with the positions.
     """
 
-    def __init__(self, view: Any) -> None:
+    def __init__(self, view: Any, position: str) -> None:
         self.view = view
+        self.position = position
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the examples at the positions in a batch of the table."""
-        if POSITION not in batch:
+        if self.position not in batch:
             raise ConfigError(
-                f"an attack changes these data where rows are read, by their column {POSITION!r}, which was removed. "
-                "Keep it (remove_unused_columns=False), or have fit pass the data to flsec.client_apps.poisoned(...) "
-                "after its last change of columns."
+                f"an attack changes these data where rows are read, by their column {self.position!r}, which was "
+                "removed. Keep it (remove_unused_columns=False), or have fit pass the data to "
+                "flsec.client_apps.poisoned(...) after its last change of columns."
             )
-        examples = self.view.__getitems__(batch[POSITION])
+        examples = self.view.__getitems__(batch[self.position])
         seen = {key: _column([example[key] for example in examples]) for key in examples[0]} if examples else {}
         clean = self.view.dataset.column_names
-        return {**{name: column for name, column in batch.items() if name not in (POSITION, *clean)}, **seen}
+        return {**{name: column for name, column in batch.items() if name not in (self.position, *clean)}, **seen}
 
 
 def _column(values: list[Any]) -> Any:
@@ -104,15 +106,24 @@ def transform_of(data: Any) -> Any:
 
 
 def _seen_through(view: Any, table: Any, without: list[Any]) -> Any:
-    numbered = table.with_format(None).add_column(POSITION, np.arange(len(table)))
+    position = _free_name(table)  # another attack may have numbered them
+    numbered = table.with_format(None).add_column(position, np.arange(len(table)))
     left = numbered.remove_columns([name for name in without if name in table.column_names])
-    return left.with_transform(Seen(view))
+    return left.with_transform(Seen(view, position))
+
+
+def _free_name(table: Any) -> str:
+    name = POSITION
+    while name in table.column_names:
+        name += "_"
+    return name
 
 
 def _with_column(data: Any, name: Any, values: list[Any]) -> Any:
     """Return a data set with other values in a column, of the same type, and in the same format."""
-    both = data.with_format(None).add_column(POSITION, values, feature=data.features[name])
-    new = both.remove_columns([name]).rename_column(POSITION, name).select_columns(data.column_names)
+    free = _free_name(data)
+    both = data.with_format(None).add_column(free, values, feature=data.features[name])
+    new = both.remove_columns([name]).rename_column(free, name).select_columns(data.column_names)
     new.set_format(**data.format)
     return new
 

@@ -339,7 +339,7 @@ def _refused(data: Any) -> ConfigError:
         kind = f"{kind} of {type(data[0]).__name__}"
         if len(data) == 2 and all(map(is_column, data)):
             advice = f" Its parts must have the same length; they have {len(data[0])} and {len(data[1])}."
-    elif hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+    elif hasattr(data, "__iter__") and not isinstance(data, Mapping | str | bytes) and not hasattr(data, "dtype"):
         advice = " A stream has no positions, by which examples are chosen: hold its examples in a list."
     elif isinstance(data, Mapping) and data:
         kind = f"{kind} of {', '.join(f'{key!r}: {described(value)}' for key, value in data.items())}"
@@ -360,4 +360,4 @@ def _as_tensor(values: Any) -> "Tensor":
         return stacked(values)
     if str(getattr(values, "dtype", "")) == "object":
         raise ConfigError(f"training data must be numbers to be read as tensors; got {described(values)}.")
-    return torch.as_tensor(values)
+    return torch.as_tensor(values if is_tensor(values) else np.array(values))
