@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flsec.data.root import carve_root as carve_root
     from flsec.data.source import ArrayDataset as ArrayDataset
     from flsec.data.source import DataSource as DataSource
+    from flsec.data.vocabulary import Vocabulary as Vocabulary
 
 __all__ = [
     "DATASETS",
@@ -23,6 +24,7 @@ __all__ = [
     "ArrayDataset",
     "DataSource",
     "Partition",
+    "Vocabulary",
     "carve_root",
     "load_dataset",
     "make_partition",
@@ -34,6 +36,7 @@ export_lazily(
         "ArrayDataset": "source",
         "DataSource": "source",
         "Partition": "partition",
+        "Vocabulary": "vocabulary",
         "carve_root": "root",
         "load_dataset": "build",
         "make_partition": "build",
