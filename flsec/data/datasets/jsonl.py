@@ -87,8 +87,8 @@ def _load(
         rows, test_rows = ([rows[i] for i in part] for part in split_by_class(classes, "jsonl"))
         if not test_rows:
             raise ConfigError(
-                f"data set 'jsonl': {len(classes)} texts are too few to set a fifth of each class aside; name a file as "
-                "test.",
+                f"data set 'jsonl': {len(classes)} texts are too few to set a fifth of each class aside; name a file "
+                "as test.",
                 parameter="test",
             )
     return text_source(
