@@ -72,7 +72,7 @@ def test_a_label_that_only_the_test_has_is_named(tmp_path):
 
 @pytest.mark.parametrize("rows", [[], ROWS[:1]])
 def test_too_few_lines_are_named(tmp_path, rows):
-    with pytest.raises(ConfigError, match="too few to set a fifth .* aside; name a file as test"):
+    with pytest.raises(ConfigError, match=r"too few to set a fifth .* aside; name a file as test"):
         jsonl(put(tmp_path, rows=rows))
 
 
