@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flsec.data.root import carve_root as carve_root
     from flsec.data.source import ArrayDataset as ArrayDataset
     from flsec.data.source import DataSource as DataSource
+    from flsec.data.subset import take_subset as take_subset
 
 __all__ = [
     "DATASETS",
@@ -26,6 +27,7 @@ __all__ = [
     "carve_root",
     "load_dataset",
     "make_partition",
+    "take_subset",
 ]
 
 export_lazily(
@@ -37,6 +39,7 @@ export_lazily(
         "carve_root": "root",
         "load_dataset": "build",
         "make_partition": "build",
+        "take_subset": "subset",
     },
 )
 # End of exports.

@@ -6,28 +6,46 @@ from flsec._lazy import export_lazily
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.data.datasets.chars74k import chars74k as chars74k
     from flsec.data.datasets.cifar10 import cifar10 as cifar10
+    from flsec.data.datasets.cifar100 import cifar100 as cifar100
+    from flsec.data.datasets.csv import csv as csv
     from flsec.data.datasets.digits import digits as digits
     from flsec.data.datasets.fashion_mnist import fashion_mnist as fashion_mnist
+    from flsec.data.datasets.femnist import femnist as femnist
     from flsec.data.datasets.har import har as har
     from flsec.data.datasets.mnist import mnist as mnist
+    from flsec.data.datasets.mnist_writers import mnist_writers as mnist_writers
+    from flsec.data.datasets.npz import npz as npz
 
 __all__ = [
+    "chars74k",
     "cifar10",
+    "cifar100",
+    "csv",
     "digits",
     "fashion_mnist",
+    "femnist",
     "har",
     "mnist",
+    "mnist_writers",
+    "npz",
 ]
 
 export_lazily(
     __name__,
     {
+        "chars74k": "chars74k",
         "cifar10": "cifar10",
+        "cifar100": "cifar100",
+        "csv": "csv",
         "digits": "digits",
         "fashion_mnist": "fashion_mnist",
+        "femnist": "femnist",
         "har": "har",
         "mnist": "mnist",
+        "mnist_writers": "mnist_writers",
+        "npz": "npz",
     },
 )
 # End of exports.
