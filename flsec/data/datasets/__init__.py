@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from flsec.data.datasets.fashion_mnist import fashion_mnist as fashion_mnist
     from flsec.data.datasets.femnist import femnist as femnist
     from flsec.data.datasets.har import har as har
+    from flsec.data.datasets.huggingface import huggingface as huggingface
+    from flsec.data.datasets.image_folder import image_folder as image_folder
     from flsec.data.datasets.mnist import mnist as mnist
     from flsec.data.datasets.mnist_writers import mnist_writers as mnist_writers
     from flsec.data.datasets.npz import npz as npz
@@ -27,6 +29,8 @@ __all__ = [
     "fashion_mnist",
     "femnist",
     "har",
+    "huggingface",
+    "image_folder",
     "mnist",
     "mnist_writers",
     "npz",
@@ -43,6 +47,8 @@ export_lazily(
         "fashion_mnist": "fashion_mnist",
         "femnist": "femnist",
         "har": "har",
+        "huggingface": "huggingface",
+        "image_folder": "image_folder",
         "mnist": "mnist",
         "mnist_writers": "mnist_writers",
         "npz": "npz",

@@ -26,6 +26,7 @@ class Samples(NamedTuple):
     x: Any  # (n, ...) an array, or what an array of row numbers indexes, with a shape and a dtype
     y: npt.NDArray[Any]  # (n,) labels: whole numbers or texts
     client: npt.NDArray[Any] | None = None  # (n,) whose sample it is
+    names: tuple[str, ...] | None = None  # of all classes, if the labels number them already
 
 
 def find_path(name: str, root: str | None, path: str, parameter: str) -> Path:
@@ -90,6 +91,12 @@ def class_numbers(name: str, *parts: npt.NDArray[Any]) -> tuple[tuple[str, ...],
     return tuple(map(str, values)), np.split(numbers.astype(np.int64), cuts)
 
 
+def _classes(name: str, parts: list[Samples]) -> tuple[tuple[str, ...], list[npt.NDArray[np.int64]]]:
+    if parts[0].names is None:
+        return class_numbers(name, *(part.y for part in parts))
+    return parts[0].names, [part.y.astype(np.int64) for part in parts]
+
+
 def own_source(name: str, read: Callable[..., tuple[Samples, Samples | None]], *args: Hashable) -> DataSource:
     """Return the data set that ``read`` returns; what travels to another process is the call.
 
@@ -127,7 +134,7 @@ def _source(name: str, read: Callable[..., Any], args: tuple[Any, ...]) -> DataS
 def _split(name: str, read: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return for training and test: samples, class names, labels, and the rows that belong to the part."""
     train, test = read(*args)
-    names, labels = class_numbers(name, *(part.y for part in (train, test) if part is not None))
+    names, labels = _classes(name, [part for part in (train, test) if part is not None])
     if test is not None:
         if train.x.shape[1:] != test.x.shape[1:]:
             raise ConfigError(

@@ -13,7 +13,7 @@ __all__ = ["checked_groups", "checked_labels"]
 
 
 def checked_labels(
-    partitioner: Callable[..., Any], labels: npt.ArrayLike, num_clients: int, **parameters: Any
+    partitioner: Callable[..., Any], labels: npt.ArrayLike, num_clients: int, /, **parameters: Any
 ) -> npt.NDArray[np.int64]:
     """Return the labels as (n,) int64 after checking them and the partitioner's parameters.
 
