@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flsec.data.source import ArrayDataset as ArrayDataset
     from flsec.data.source import DataSource as DataSource
     from flsec.data.subset import take_subset as take_subset
+    from flsec.data.vocabulary import Vocabulary as Vocabulary
 
 __all__ = [
     "DATASETS",
@@ -24,6 +25,7 @@ __all__ = [
     "ArrayDataset",
     "DataSource",
     "Partition",
+    "Vocabulary",
     "carve_root",
     "load_dataset",
     "make_partition",
@@ -36,6 +38,7 @@ export_lazily(
         "ArrayDataset": "source",
         "DataSource": "source",
         "Partition": "partition",
+        "Vocabulary": "vocabulary",
         "carve_root": "root",
         "load_dataset": "build",
         "make_partition": "build",
