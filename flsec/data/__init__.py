@@ -10,6 +10,7 @@ PARTITIONERS = Registry("partitioner", "flsec.data.partitioners")
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.data.augmentation import Augmentation as Augmentation
     from flsec.data.build import load_dataset as load_dataset
     from flsec.data.build import make_partition as make_partition
     from flsec.data.partition import Partition as Partition
@@ -23,6 +24,7 @@ __all__ = [
     "DATASETS",
     "PARTITIONERS",
     "ArrayDataset",
+    "Augmentation",
     "DataSource",
     "Partition",
     "Vocabulary",
@@ -36,6 +38,7 @@ export_lazily(
     __name__,
     {
         "ArrayDataset": "source",
+        "Augmentation": "augmentation",
         "DataSource": "source",
         "Partition": "partition",
         "Vocabulary": "vocabulary",

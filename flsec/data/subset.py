@@ -53,8 +53,8 @@ def _rows(dataset: ArrayDataset, size: Size, name: str, part: str) -> npt.NDArra
     count = size if isinstance(size, int) else round(size * total)
     if not 1 <= count <= total:
         raise ConfigError(
-            f"a subset must leave 1 to {total} samples, which {name} has for its part {part!r}; got {size}, which is "
-            f"{count}. Use for instance {max(1, total // 10)}.",
+            f"a subset must be 1 to {total} samples, the {part} samples that {name} has; got {size}"
+            f"{'' if isinstance(size, int) else f', which is {count}'}. Use for instance {max(1, total // 10)}.",
             parameter=part,
         )
     rng = numpy_generator(0, purpose=f"subset of {part}")

@@ -59,10 +59,9 @@ def flwr_partitioner(
 
     Source: Flower Datasets, Flower Labs.
     """
-    labels = checked_labels(
-        flwr_partitioner, labels, num_clients, partitioner=partitioner, settings=settings, groups=groups
-    )
     build = _class(partitioner)
+    given = {"partitioner": partitioner, "settings": settings}
+    labels = checked_labels(flwr_partitioner, labels, num_clients, number_only=not _deals_by_label(build), **given)
     options = _options(build, num_clients, seed, dict(settings or {}))
     order = numpy_generator(seed, purpose="partition flwr_partitioner").permutation(len(labels))
     columns: dict[str, Any] = {"row": order, "label": labels[order]}
@@ -97,6 +96,10 @@ def _class(name: str) -> Any:
     return getattr(module, name)
 
 
+def _deals_by_label(build: Any) -> bool:
+    return "partition_by" in inspect.signature(build).parameters and "NaturalId" not in build.__name__
+
+
 def _options(build: Any, num_clients: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of the partitioner's constructor."""
     takes = inspect.signature(build).parameters
@@ -107,10 +110,9 @@ def _options(build: Any, num_clients: int, seed: int, settings: dict[str, Any]) 
             f"{_TITLE}: {build.__name__} has no setting {unknown[0]!r} to write. It takes: {', '.join(own) or 'none'}.",
             parameter="settings",
         )
-    by = "group" if "NaturalId" in build.__name__ else "label"
     supplied = {
         "num_partitions": num_clients,
         "seed": seed_for(seed, purpose="partition flwr_partitioner") % 2**32,
-        "partition_by": by,
+        "partition_by": "label" if _deals_by_label(build) else "group",
     }
     return {key: value for key, value in supplied.items() if key in takes} | settings
