@@ -18,34 +18,55 @@ if TYPE_CHECKING:
     from flsec.data.source import ArrayDataset as ArrayDataset
     from flsec.data.source import DataSource as DataSource
     from flsec.data.subset import take_subset as take_subset
+    from flsec.data.text import Texts as Texts
+    from flsec.data.text import text_source as text_source
+    from flsec.data.vocabulary import LEAF_ALPHABET as LEAF_ALPHABET
+    from flsec.data.vocabulary import CharacterVocabulary as CharacterVocabulary
+    from flsec.data.vocabulary import PretrainedVocabulary as PretrainedVocabulary
     from flsec.data.vocabulary import Vocabulary as Vocabulary
+    from flsec.data.vocabulary import WordVocabulary as WordVocabulary
+    from flsec.data.vocabulary import words_of as words_of
 
 __all__ = [
     "DATASETS",
+    "LEAF_ALPHABET",
     "PARTITIONERS",
     "ArrayDataset",
     "Augmentation",
+    "CharacterVocabulary",
     "DataSource",
     "Partition",
+    "PretrainedVocabulary",
+    "Texts",
     "Vocabulary",
+    "WordVocabulary",
     "carve_root",
     "load_dataset",
     "make_partition",
     "take_subset",
+    "text_source",
+    "words_of",
 ]
 
 export_lazily(
     __name__,
     {
+        "LEAF_ALPHABET": "vocabulary",
         "ArrayDataset": "source",
         "Augmentation": "augmentation",
+        "CharacterVocabulary": "vocabulary",
         "DataSource": "source",
         "Partition": "partition",
+        "PretrainedVocabulary": "vocabulary",
+        "Texts": "text",
         "Vocabulary": "vocabulary",
+        "WordVocabulary": "vocabulary",
         "carve_root": "root",
         "load_dataset": "build",
         "make_partition": "build",
         "take_subset": "subset",
+        "text_source": "text",
+        "words_of": "vocabulary",
     },
 )
 # End of exports.

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from flsec.data.datasets.image_folder import image_folder as image_folder
     from flsec.data.datasets.mnist import mnist as mnist
     from flsec.data.datasets.mnist_writers import mnist_writers as mnist_writers
+    from flsec.data.datasets.newsgroups import newsgroups as newsgroups
+    from flsec.data.datasets.newsgroups_mini import newsgroups_mini as newsgroups_mini
     from flsec.data.datasets.npz import npz as npz
+    from flsec.data.datasets.pubmedqa import pubmedqa as pubmedqa
+    from flsec.data.datasets.shakespeare import shakespeare as shakespeare
 
 __all__ = [
     "chars74k",
@@ -33,7 +37,11 @@ __all__ = [
     "image_folder",
     "mnist",
     "mnist_writers",
+    "newsgroups",
+    "newsgroups_mini",
     "npz",
+    "pubmedqa",
+    "shakespeare",
 ]
 
 export_lazily(
@@ -51,7 +59,11 @@ export_lazily(
         "image_folder": "image_folder",
         "mnist": "mnist",
         "mnist_writers": "mnist_writers",
+        "newsgroups": "newsgroups",
+        "newsgroups_mini": "newsgroups_mini",
         "npz": "npz",
+        "pubmedqa": "pubmedqa",
+        "shakespeare": "shakespeare",
     },
 )
 # End of exports.
