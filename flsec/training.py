@@ -1,7 +1,7 @@
 """Local training in plain torch: what an honest client does, and what a server does with data of its own."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -223,6 +223,7 @@ def train(
     task: Task = CLASSIFICATION,
     proximal_mu: NonNegative = 0.0,
     hooks: Sequence[StepHook] = (),
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> TrainResult:
     """Train ``model`` in place on (x, y) for one round.
 
@@ -243,6 +244,7 @@ def train(
         proximal_mu: mu of FedProx, which adds mu / 2 * |w - w_start|^2 to the objective and so mu (w - w_start) to the
             gradient; w_start are the parameters that the round starts from.
         hooks: what is done around each step, the first one first.
+        augment: changes the inputs of a batch, (b, ...) to (b, ...), before the model sees them.
 
     Returns:
         Mean loss (without the proximal term), number of examples, number of steps.
@@ -275,7 +277,8 @@ def train(
     with _mode(model, training=True), _reproducible(generator, device), torch.enable_grad():
         for batch in batches:
             index = batch.to(device)
-            batch_loss = task.batch_loss(model, x[index], y[index])
+            inputs = x[index] if augment is None else augment(x[index])
+            batch_loss = task.batch_loss(model, inputs, y[index])
             gradients: Sequence[Tensor | None] = torch.autograd.grad(batch_loss, parameters, allow_unused=True)
             if proximal_mu:
                 gradients = _proximal(gradients, parameters, start, proximal_mu)

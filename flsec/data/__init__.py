@@ -10,12 +10,14 @@ PARTITIONERS = Registry("partitioner", "flsec.data.partitioners")
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.data.augmentation import Augmentation as Augmentation
     from flsec.data.build import load_dataset as load_dataset
     from flsec.data.build import make_partition as make_partition
     from flsec.data.partition import Partition as Partition
     from flsec.data.root import carve_root as carve_root
     from flsec.data.source import ArrayDataset as ArrayDataset
     from flsec.data.source import DataSource as DataSource
+    from flsec.data.subset import take_subset as take_subset
     from flsec.data.text import Texts as Texts
     from flsec.data.text import text_source as text_source
     from flsec.data.vocabulary import LEAF_ALPHABET as LEAF_ALPHABET
@@ -30,6 +32,7 @@ __all__ = [
     "LEAF_ALPHABET",
     "PARTITIONERS",
     "ArrayDataset",
+    "Augmentation",
     "CharacterVocabulary",
     "DataSource",
     "Partition",
@@ -40,6 +43,7 @@ __all__ = [
     "carve_root",
     "load_dataset",
     "make_partition",
+    "take_subset",
     "text_source",
     "words_of",
 ]
@@ -49,6 +53,7 @@ export_lazily(
     {
         "LEAF_ALPHABET": "vocabulary",
         "ArrayDataset": "source",
+        "Augmentation": "augmentation",
         "CharacterVocabulary": "vocabulary",
         "DataSource": "source",
         "Partition": "partition",
@@ -59,6 +64,7 @@ export_lazily(
         "carve_root": "root",
         "load_dataset": "build",
         "make_partition": "build",
+        "take_subset": "subset",
         "text_source": "text",
         "words_of": "vocabulary",
     },

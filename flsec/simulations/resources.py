@@ -17,12 +17,14 @@ from flsec.client_apps.base import Attack
 from flsec.client_apps.client_half import ClientHalf
 from flsec.data import ArrayDataset, DataSource, Partition, Vocabulary, load_dataset, make_partition
 from flsec.data.root import carve_root
+from flsec.data.subset import take_subset
+from flsec.errors import ConfigError
 from flsec.models.build import build_model
 from flsec.parameters import parameters_of
 from flsec.randomness import numpy_generator
 from flsec.simulations.any_strategy import build_server_strategy
 from flsec.simulations.problems import Problem, blame_parameter
-from flsec.simulations.schema import AttackEntry, Config, DefenseEntry
+from flsec.simulations.schema import AttackEntry, Config, DataEntry, DefenseEntry
 from flsec.simulations.supplies import (
     SUPPLIED_TO_ATTACKS,
     SUPPLIED_TO_DEFENSES,
@@ -56,8 +58,7 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
 
     @functools.cached_property
     def _source_and_root(self) -> tuple[DataSource, ArrayDataset | None]:
-        entry = self.config.data
-        source = blame_parameter(("data", "name"), (), load_dataset, entry.name, **entry.params)
+        entry, source = self.config.data, _whole_source(self.config.data)
         if not self.config.asks_for("root_data"):
             return source, None
         root, rest = blame_parameter(
@@ -285,6 +286,22 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
     def clients_per_round(self) -> int:
         """How many clients a round asks."""
         return self.config.simulation.cohort_size
+
+
+def _whole_source(entry: DataEntry) -> DataSource:
+    """Return the data set as the file wants it: some of its samples, scaled."""
+    try:
+        source = load_dataset(entry.name, **entry.params)
+    except ConfigError as error:
+        key = error.parameter if error.parameter in entry.writable else "name"
+        raise Problem(("data", key), str(error)) from None
+    for key, part in (("subset", "train"), ("test_subset", "test")):
+        source = blame_parameter(("data", key), (), take_subset, source, **{part: getattr(entry, key)})
+    if entry.scale != 1:
+        source = blame_parameter(("data", "scale"), (), source.scaled, entry.scale)
+    if entry.augment is not None:
+        blame_parameter(("data", "augment"), ("crop",), entry.augment.check_shape, source.input_shape)
+    return source
 
 
 class StandIns(Resources):
