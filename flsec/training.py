@@ -13,6 +13,7 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
+from flsec._tensors import array_of, tensor_of
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative, OpenFraction, Positive, PositiveCount, check_parameters
 from flsec.tasks.base import Task
@@ -361,8 +362,11 @@ def weight_names(model: nn.Module) -> list[str]:
 
 
 def get_weights(model: nn.Module) -> list[npt.NDArray[Any]]:
-    """Return copies of all parameters and buffers as arrays; integer buffers stay integers, scalars stay 0-d."""
-    return [np.array(tensor.cpu().numpy()) for tensor in _state(model).values()]
+    """Return copies of all parameters and buffers as arrays; integer buffers stay integers, scalars stay 0-d.
+
+    bfloat16, which numpy does not know, becomes raw 2-byte values of dtype ``|V2``.
+    """
+    return [np.array(array_of(tensor)) for tensor in _state(model).values()]
 
 
 def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
@@ -370,7 +374,8 @@ def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
 
     Args:
         model: changed in place; keeps its dtypes and its device.
-        arrays: in the order of ``weight_names``. A fraction that arrives for an integer buffer is cut off.
+        arrays: in the order of ``weight_names``, of any floating type, bfloat16 as ``get_weights`` has it. A fraction
+            that arrives for an integer buffer is cut off.
 
     Raises:
         ConfigError: another number of arrays, or another shape; the message names the entry.
@@ -386,8 +391,7 @@ def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
             )
     with torch.no_grad():
         for tensor, array in zip(state.values(), arrays, strict=True):
-            # unlike ascontiguousarray, require leaves 0-d arrays 0-d; torch warns of arrays that are not writable
-            tensor.copy_(torch.from_numpy(np.require(array, requirements=["C", "W"])))
+            tensor.copy_(tensor_of(array))
 
 
 def pick_device(name: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
