@@ -295,7 +295,7 @@ class Evaluation(NamedTuple):
     """What a model does on a data set."""
 
     loss: float  # mean over the counted labels
-    accuracy: float  # share of right predictions; NaN where the task has no such measure
+    accuracy: float  # share of right predictions
     predictions: Tensor  # int64, of the labels' shape, on the model's device
     measures: dict[str, float]  # all of the task's, accuracy among them
 
@@ -335,7 +335,7 @@ def evaluate(
                 sums[name] = before[0] + value, before[1] + of
     loss = float(total) / max(counted, 1)
     measures = task.summary(loss, {name: float(value) / max(of, 1) for name, (value, of) in sums.items()})
-    return Evaluation(loss, measures.get("accuracy", math.nan), torch.cat(predictions), measures)
+    return Evaluation(loss, measures["accuracy"], torch.cat(predictions), measures)
 
 
 def logits_of(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:

@@ -88,6 +88,8 @@ class Task(abc.ABC):
     def tallies(self, outputs: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, int]]:
         """Return {measure: (sum, count)} of a batch; their quotient over a data set is the measure.
 
+        One of them is ``"accuracy"``.
+
         Args:
             outputs: logits, as for ``loss``.
             labels: as for ``loss``.

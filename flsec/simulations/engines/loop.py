@@ -172,8 +172,8 @@ class ServerLoop:
         model = model.to(self.device)
         x, y = (part.to(self.device) for part in self.resources.test_data)
         result = evaluate(model, x, y, task=self.resources.task)
-        record["loss"] = float(result.loss)
-        record.update({name: as_json(value) for name, value in result.measures.items()})
+        record["loss"], record["accuracy"] = float(result.loss), float(result.accuracy)
+        record["measures"] = {name: value for name, value in result.measures.items() if name != "accuracy"}
         classes = self.resources.dataset.num_classes
         if y.ndim == 1 and classes <= _MOST_CLASSES:
             record["per_class_accuracy"] = [as_json(v) for v in per_class_accuracy(result.predictions, y, classes)]
