@@ -301,7 +301,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1024, *, task: Task = CLASSIFICATION
+    model: nn.Module, x: Tensor, y: Tensor, batch_size: int | None = None, *, task: Task = CLASSIFICATION
 ) -> Evaluation:
     """Return loss, measures and predictions of ``model`` on (x, y); the model is not changed.
 
@@ -309,13 +309,15 @@ def evaluate(
         model: used in eval mode, on the device it is on.
         x: (n, ...) inputs.
         y: (n, ...) labels, as the task has them.
-        batch_size: examples at a time; bounds the memory and does not change the result.
+        batch_size: examples at a time; bounds the memory and does not change the result. Default 1024, of tokens fewer:
+            16,384 tokens, or 2,048 where there is an output for each.
         task: gives the loss, the predictions and what these are judged by.
 
     Raises:
         ConfigError: no data, x and y of different lengths, or batch_size < 1.
     """
     num_examples = _check_data(x, y)
+    batch_size = _rows_at_a_time(x, y) if batch_size is None else batch_size
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1; got {batch_size}.", parameter="batch_size")
     device = _device_of(model)
@@ -338,15 +340,24 @@ def evaluate(
     return Evaluation(loss, measures["accuracy"], torch.cat(predictions), measures)
 
 
-def logits_of(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
+def _rows_at_a_time(x: Tensor, y: Tensor | None = None) -> int:
+    """Return how many examples fit in memory: attention takes much for each token, and a vocabulary of logits more."""
+    if x.is_floating_point() or x.ndim != 2:
+        return 1024
+    tokens = 16_384 if y is None or y.ndim == 1 else 2_048
+    return min(1024, max(1, tokens // max(1, x.shape[1])))
+
+
+def logits_of(model: nn.Module, x: Tensor, batch_size: int | None = None) -> Tensor:
     """Return the logits (n, C) of ``model`` for x on the CPU; the model is not changed.
 
     Args:
         model: used in eval mode, on the device it is on.
         x: (n, ...) inputs.
-        batch_size: examples at a time; bounds the memory and does not change the result.
+        batch_size: examples at a time; bounds the memory and does not change the result. Default as for ``evaluate``.
     """
     device = _device_of(model)
+    batch_size = _rows_at_a_time(x) if batch_size is None else batch_size
     with _mode(model, training=False), torch.no_grad():
         batches = [x[start : start + batch_size] for start in range(0, len(x), batch_size)]
         return torch.cat([model(batch.to(device)).cpu() for batch in batches])
