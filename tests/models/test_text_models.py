@@ -38,6 +38,15 @@ def marks_of(name: str):
 each_model = pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in TEXT_MODELS])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Tiny matrices: starting threads costs more than the work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def writes(name: str) -> bool:
     """Whether it predicts tokens, and is told so by its labels."""
     return "text_classification" not in MODELS.get(name).tasks
