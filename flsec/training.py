@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from flsec._tensors import array_of, tensor_of
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative, OpenFraction, Positive, PositiveCount, check_parameters
-from flsec.tasks.base import Task
+from flsec.tasks.base import NOT_COUNTED, Task
 from flsec.tasks.classification import CLASSIFICATION
 
 __all__ = [
@@ -296,7 +296,7 @@ class Evaluation(NamedTuple):
 
     loss: float  # mean over the counted labels
     accuracy: float  # share of right predictions
-    predictions: Tensor  # int64, of the labels' shape, on the model's device
+    predictions: Tensor  # int64, of the labels' shape, on the model's device; -100 at places that were not asked for
     measures: dict[str, float]  # all of the task's, accuracy among them
 
 
@@ -327,11 +327,18 @@ def evaluate(
     with _mode(model, training=False), torch.no_grad():
         for start in range(0, num_examples, batch_size):
             rows = slice(start, start + batch_size)
-            outputs, labels = model(x[rows].to(device)), y[rows].to(device)
+            labels = y[rows].to(device)
+            outputs, places = task.outputs(model, x[rows].to(device), labels)
+            if places is not None:  # nothing is predicted elsewhere
+                predicted = torch.full_like(labels, NOT_COUNTED)
+                predicted[:, places] = task.predictions(outputs)
+                labels = labels[:, places]
+            else:
+                predicted = task.predictions(outputs)
+            predictions.append(predicted)
             count = task.num_counted(labels)
             total += task.loss(outputs, labels) * count
             counted += count
-            predictions.append(task.predictions(outputs))
             for name, (value, of) in task.tallies(outputs, labels).items():
                 before = sums.get(name, (0, 0))
                 sums[name] = before[0] + value, before[1] + of

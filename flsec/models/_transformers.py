@@ -108,9 +108,9 @@ class TransformerModel(nn.Module):
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
 
-    def _logits(self, tokens: Tensor) -> Tensor:
+    def _logits(self, tokens: Tensor, **options: Any) -> Tensor:
         mask = real_tokens(tokens, self.pad).long()
-        logits: Tensor = self.network(input_ids=tokens, attention_mask=mask).logits
+        logits: Tensor = self.network(input_ids=tokens, attention_mask=mask, **options).logits
         return logits.float()
 
     # --- the network ----------------------------------------------------------------------------------------------

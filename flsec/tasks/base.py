@@ -60,7 +60,27 @@ class Task(abc.ABC):
             x: the batch's inputs.
             y: its labels.
         """
-        return self.loss(model(x), y)
+        outputs, places = self.outputs(model, x, y)
+        return self.loss(outputs, y if places is None else y[:, places])
+
+    def outputs(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return a model's outputs for a batch, and the places of the sequence that they are for; None: all.
+
+        Logits over a large vocabulary cost more than the rest of a small network. A model with a method
+        ``logits_at(x, places)`` that returns (n, k, C) is asked only where some label of the batch is counted.
+
+        Args:
+            model: maps x to logits.
+            x: the batch's inputs.
+            y: its labels.
+        """
+        logits_at = getattr(model, "logits_at", None)
+        if self.labels != "sequence" or logits_at is None:
+            return model(x), None
+        places = (y != NOT_COUNTED).any(dim=0).nonzero().squeeze(1)
+        if len(places) in (0, y.shape[1]):
+            return model(x), None
+        return logits_at(x, places), places
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy over the counted labels; 0 where none is.

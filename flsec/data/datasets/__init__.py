@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from flsec.data.datasets.digits import digits as digits
     from flsec.data.datasets.fashion_mnist import fashion_mnist as fashion_mnist
     from flsec.data.datasets.har import har as har
+    from flsec.data.datasets.jsonl import jsonl as jsonl
     from flsec.data.datasets.mnist import mnist as mnist
     from flsec.data.datasets.newsgroups import newsgroups as newsgroups
     from flsec.data.datasets.newsgroups_mini import newsgroups_mini as newsgroups_mini
     from flsec.data.datasets.pubmedqa import pubmedqa as pubmedqa
+    from flsec.data.datasets.reddit import reddit as reddit
     from flsec.data.datasets.shakespeare import shakespeare as shakespeare
 
 __all__ = [
@@ -21,10 +23,12 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "har",
+    "jsonl",
     "mnist",
     "newsgroups",
     "newsgroups_mini",
     "pubmedqa",
+    "reddit",
     "shakespeare",
 ]
 
@@ -35,10 +39,12 @@ export_lazily(
         "digits": "digits",
         "fashion_mnist": "fashion_mnist",
         "har": "har",
+        "jsonl": "jsonl",
         "mnist": "mnist",
         "newsgroups": "newsgroups",
         "newsgroups_mini": "newsgroups_mini",
         "pubmedqa": "pubmedqa",
+        "reddit": "reddit",
         "shakespeare": "shakespeare",
     },
 )
