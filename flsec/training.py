@@ -13,6 +13,7 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
+from flsec._tensors import array_of, tensor_of
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative, OpenFraction, Positive, PositiveCount, check_parameters
 from flsec.tasks.base import NOT_COUNTED, Task
@@ -303,7 +304,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1024, *, task: Task = CLASSIFICATION
+    model: nn.Module, x: Tensor, y: Tensor, batch_size: int | None = None, *, task: Task = CLASSIFICATION
 ) -> Evaluation:
     """Return loss, measures and predictions of ``model`` on (x, y); the model is not changed.
 
@@ -311,13 +312,15 @@ def evaluate(
         model: used in eval mode, on the device it is on.
         x: (n, ...) inputs.
         y: (n, ...) labels, as the task has them.
-        batch_size: examples at a time; bounds the memory and does not change the result.
+        batch_size: examples at a time; bounds the memory and does not change the result. Default 1024, of tokens fewer:
+            16,384 tokens, or 2,048 where there is an output for each.
         task: gives the loss, the predictions and what these are judged by.
 
     Raises:
         ConfigError: no data, x and y of different lengths, or batch_size < 1.
     """
     num_examples = _check_data(x, y)
+    batch_size = _rows_at_a_time(x, y) if batch_size is None else batch_size
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1; got {batch_size}.", parameter="batch_size")
     device = _device_of(model)
@@ -347,15 +350,24 @@ def evaluate(
     return Evaluation(loss, measures["accuracy"], torch.cat(predictions), measures)
 
 
-def logits_of(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
+def _rows_at_a_time(x: Tensor, y: Tensor | None = None) -> int:
+    """Return how many examples fit in memory: attention takes much for each token, and a vocabulary of logits more."""
+    if x.is_floating_point() or x.ndim != 2:
+        return 1024
+    tokens = 16_384 if y is None or y.ndim == 1 else 2_048
+    return min(1024, max(1, tokens // max(1, x.shape[1])))
+
+
+def logits_of(model: nn.Module, x: Tensor, batch_size: int | None = None) -> Tensor:
     """Return the logits (n, C) of ``model`` for x on the CPU; the model is not changed.
 
     Args:
         model: used in eval mode, on the device it is on.
         x: (n, ...) inputs.
-        batch_size: examples at a time; bounds the memory and does not change the result.
+        batch_size: examples at a time; bounds the memory and does not change the result. Default as for ``evaluate``.
     """
     device = _device_of(model)
+    batch_size = _rows_at_a_time(x) if batch_size is None else batch_size
     with _mode(model, training=False), torch.no_grad():
         batches = [x[start : start + batch_size] for start in range(0, len(x), batch_size)]
         return torch.cat([model(batch.to(device)).cpu() for batch in batches])
@@ -371,8 +383,11 @@ def weight_names(model: nn.Module) -> list[str]:
 
 
 def get_weights(model: nn.Module) -> list[npt.NDArray[Any]]:
-    """Return copies of all parameters and buffers as arrays; integer buffers stay integers, scalars stay 0-d."""
-    return [np.array(tensor.cpu().numpy()) for tensor in _state(model).values()]
+    """Return copies of all parameters and buffers as arrays; integer buffers stay integers, scalars stay 0-d.
+
+    bfloat16, which numpy does not know, becomes raw 2-byte values of dtype ``|V2``.
+    """
+    return [np.array(array_of(tensor)) for tensor in _state(model).values()]
 
 
 def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
@@ -380,7 +395,8 @@ def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
 
     Args:
         model: changed in place; keeps its dtypes and its device.
-        arrays: in the order of ``weight_names``. A fraction that arrives for an integer buffer is cut off.
+        arrays: in the order of ``weight_names``, of any floating type, bfloat16 as ``get_weights`` has it. A fraction
+            that arrives for an integer buffer is cut off.
 
     Raises:
         ConfigError: another number of arrays, or another shape; the message names the entry.
@@ -396,8 +412,7 @@ def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
             )
     with torch.no_grad():
         for tensor, array in zip(state.values(), arrays, strict=True):
-            # unlike ascontiguousarray, require leaves 0-d arrays 0-d; torch warns of arrays that are not writable
-            tensor.copy_(torch.from_numpy(np.require(array, requirements=["C", "W"])))
+            tensor.copy_(tensor_of(array))
 
 
 def pick_device(name: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
