@@ -53,10 +53,11 @@ class FedNovaClient(ClientHalf):
 
     def _momentum(self, client: Any) -> float:
         training = getattr(client, "training", None)
-        if getattr(training, "optimizer", "sgd") != "sgd":
+        optimizer = getattr(training, "optimizer", "sgd")
+        if optimizer != "sgd":
             raise ConfigError(
-                f"{type(self).__name__} counts steps of SGD, and {type(client).__name__} trains with "
-                f"{training.optimizer}. Train it with optimizer='sgd'."
+                f"{type(self).__name__} counts steps of SGD, and {type(client).__name__} trains with {optimizer}. "
+                "Train it with optimizer='sgd'."
             )
         return float(getattr(training, "momentum", 0.0)) if self.momentum is None else self.momentum
 

@@ -24,8 +24,8 @@ __all__ = ["ScaffoldClient", "scaffold_client"]
 class ScaffoldClient(ClientHalf):
     """Train along gradient - c_i + c, and keep the mean gradient of the round as the new c_i.
 
-    c comes from the ``Scaffold`` wrapper with each round. c_i, zero at first, is kept as ``ClientState`` says: one model
-    a client. Nothing is uploaded but what the client uploads anyway.
+    c comes from the ``Scaffold`` wrapper with each round. c_i, zero at first, is kept as ``ClientState`` says: one
+    model a client. Nothing is uploaded but what the client uploads anyway.
 
     The client must call ``step_hooks`` in its training, as ``TorchClient`` does, and train with SGD without momentum.
 
@@ -87,8 +87,8 @@ def _arrays_of(data: bytes, like: NDArrays) -> list[NDArray[np.float32]]:
     vector = np.frombuffer(data, np.float32) if data else np.zeros(sum(sizes), np.float32)
     if vector.size != sum(sizes):
         raise ConfigError(
-            f"the server's {CONTROL!r} has {vector.size} numbers where the model has {sum(sizes)}. Do server and client "
-            "build the same model?"
+            f"the server's {CONTROL!r} has {vector.size} numbers where the model has {sum(sizes)}. Do server and "
+            "client build the same model?"
         )
     return np.split(vector, np.cumsum(sizes)[:-1])
 

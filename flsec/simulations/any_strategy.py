@@ -63,7 +63,7 @@ def build_server_strategy(name: str, member: Any, params: Mapping[str, Any], cli
     Raises:
         ConfigError: it refuses, or returns something else.
     """
-    sampling = {
+    sampling: dict[str, Any] = {
         "fraction_train": 1.0,
         "fraction_evaluate": 0.0,
         "min_train_nodes": clients_per_round,

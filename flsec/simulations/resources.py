@@ -212,7 +212,7 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks, SuppliedToStrategies):
 
     @functools.cached_property
     def halves(self) -> list[ClientHalf]:
-        """What the server's optimizer and the defenses have their clients do, the optimizer's and the innermost first."""
+        """What the server's optimizer and then the defenses have their clients do, the innermost defense's first."""
         halves = []
         for entry in (self.config.strategy, *reversed(self.config.defenses)):
             path = getattr(entry.member, "client_half", None)

@@ -1,4 +1,4 @@
-"""Server optimizers as an experiment's YAML file names them: Flower's with limits for their parameters, and flsec's own.
+"""Server optimizers as an experiment's YAML file names them: Flower's, with limits for their parameters, and flsec's.
 
 How clients are sampled is the simulation's affair; it comes as keyword arguments that a file cannot set. What else a
 function asks for by a name of ``supplies.SuppliedToStrategies`` it gets.

@@ -18,7 +18,7 @@ __all__ = ["FedNova"]
 
 
 class FedNova(ServerOptimizer):
-    """Make updates of clients that took different numbers of local steps count alike, before anything is done with them.
+    """Make updates of clients that took different numbers of local steps count alike, before any defense sees them.
 
     Each update is multiplied by tau_eff / tau_i: divided by the steps that the client took, so that who trains longer
     pulls no harder, and brought back to the length of tau_eff steps, the mean of all. Defenses inside judge the rows
@@ -42,8 +42,8 @@ class FedNova(ServerOptimizer):
     What is no number of steps (a text, NaN, zero) costs a client nothing: the median takes its place. Clients' SGD may
     have momentum, and FedProx may be inside; Adam's steps are worth no fixed number of anything, and are refused.
 
-    O(n d) time, one copy of the updates where steps differ, nothing kept between rounds. The notes say the median of the
-    steps, and of how many clients they are not known.
+    O(n d) time, one copy of the updates where steps differ, nothing kept between rounds. The notes say the median of
+    the steps, and of how many clients they are not known.
 
     Raises:
         ConfigError: clients train with Adam.

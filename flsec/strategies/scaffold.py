@@ -37,9 +37,9 @@ class Scaffold(ServerOptimizer):
     ``flsec.client_apps.scaffold_client`` around the clients.
 
     No client sends a control variate. The server computes the change of c from the update that the defenses around it
-    have accepted, with the steps and the learning rate that it knows; see ``flsec.aggregation.scaffold_control``. So c is as
-    robust as the model, and there is no second vector to screen. c counts as moved by all usable clients of a round,
-    also where a defense has chosen one of them to stand for all.
+    have accepted, with the steps and the learning rate that it knows; see ``flsec.aggregation.scaffold_control``. So c
+    is as robust as the model, and there is no second vector to screen. c counts as moved by all usable clients of a
+    round, also where a defense has chosen one of them to stand for all.
 
     2 d numbers go to each client in a round after the first and d come back (the paper: 2 d and 2 d). c travels as
     float32 bytes in the clients' configuration. Kept: d numbers on the server, d on each client.

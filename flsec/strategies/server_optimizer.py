@@ -10,13 +10,12 @@ __all__ = ["ServerOptimizer", "defended"]
 
 
 class ServerOptimizer(RobustStrategy):
-    """A server optimizer that a Flower strategy alone cannot be, since clients have a part in it or their updates mean
-    something of their own. It is no defense, and defenses go around it or inside, as its ``place`` says.
+    """A server optimizer that is more than a Flower strategy: clients have a part in it, or updates another meaning.
 
-    A subclass says in ``place`` where it stands: ``"outside"`` all defenses, where it makes of what clients sent what
-    the defenses are to judge; or ``"inside"`` all of them, next to the Flower strategy, where it sees only what they
-    have accepted. The other order is refused. Otherwise it is written as a defense is: stages, ``client_config``,
-    ``client_half``, ``state_names``.
+    It is no defense; defenses go around it or inside. A subclass says in ``place`` where it stands: ``"outside"`` all
+    defenses, where it makes of what clients sent what the defenses are to judge; or ``"inside"`` all of them, next to
+    the Flower strategy, where it sees only what they have accepted. The other order is refused. Otherwise it is written
+    as a defense is: stages, ``client_config``, ``client_half``, ``state_names``.
 
     Args:
         strategy: the strategy that takes the step, or for one outside also a defense.
