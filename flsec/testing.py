@@ -1,7 +1,7 @@
-"""What every rule, defense and attack must hold, as functions that third parties can run on their own classes.
+"""What rules, defenses, attacks and server optimizers must hold, as functions that third parties can run on their own.
 
-``check_rule``, ``check_strategy`` and ``check_attack`` run a battery of checks without pytest and raise
-``AssertionError`` with the name of the check that failed and what it saw.
+``check_rule``, ``check_strategy``, ``check_attack`` and ``check_server_optimizer`` run a battery of checks without
+pytest and raise ``AssertionError`` with the name of the check that failed and what it saw.
 """
 
 import copy
@@ -22,6 +22,7 @@ from flsec._contracts.network import (
     distance_to_median,
     guiding_updates,
 )
+from flsec._contracts.optimizers import CLIENTS, ONE_STEP, OptimizerBattery
 from flsec._contracts.rules import RuleBattery
 from flsec._contracts.server import flower_strategy
 from flsec.attacks.adversaries import Adversaries
@@ -30,7 +31,7 @@ from flsec.errors import ConfigError
 from flsec.parameters import parameters_of
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 
-__all__ = ["EXAMPLE_PARAMETERS", "check_attack", "check_rule", "check_strategy", "example"]
+__all__ = ["EXAMPLE_PARAMETERS", "check_attack", "check_rule", "check_server_optimizer", "check_strategy", "example"]
 
 # An example of every parameter that has no default, by its name, whoever takes it. A function is called with the
 # (n, d) updates. Of alternatives such as num_trimmed and beta, one is enough.
@@ -177,3 +178,40 @@ def check_attack(attack: Attack) -> None:
     attack = copy.copy(attack)
     attack.adversaries, attack.camp = Adversaries(num_clients=4, ids=[1], first_round=2, last_round=2), None
     run(type(attack).__name__, AttackBattery(attack))
+
+
+def check_server_optimizer(make: str | Callable[[], FlowerStrategy], **parameters: Any) -> None:
+    """Check what steps on the server: a strategy of Flower's Message API, or a ``ServerOptimizer`` around one.
+
+    Six clients train a small model for real, each with one step over its data, bare and with the median as a defense.
+
+    Args:
+        make: makes a fresh strategy that asks all clients there are, such as ``lambda: FedLion(eta=0.01)``; or a name
+            as in a file's ``strategy``: ``"fedadam"``, ``"my_package.my_module:FedLion"``.
+        parameters: of what is named, beside the name.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+        ConfigError: the name is none, or refuses its parameters.
+
+    Example:
+        >>> check_server_optimizer("fedadam", eta=0.01)
+    """
+    if isinstance(make, str):
+        run(make, OptimizerBattery(_named(make, parameters)))
+    elif parameters:
+        raise ConfigError("check_server_optimizer takes parameters with a name only; bind those of a callable to it.")
+    else:
+        run(getattr(make, "__name__", repr(make)), OptimizerBattery(make))
+
+
+def _named(name: str, parameters: dict[str, Any]) -> Callable[[], FlowerStrategy]:
+    """Return what makes a server strategy as a simulation makes it."""
+    from flsec.simulations.any_strategy import build_server_strategy, check_strategy
+    from flsec.simulations.server_strategies import STRATEGIES
+
+    member = STRATEGIES.get(name)
+    check_strategy(name, member)
+    known = {"training": ONE_STEP, "num_rounds": 10, "num_clients": len(CLIENTS)}
+    supplied = {key: value for key, value in known.items() if key in parameters_of(member)}
+    return lambda: build_server_strategy(name, member, {**supplied, **parameters}, len(CLIENTS))

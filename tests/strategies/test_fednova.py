@@ -126,7 +126,7 @@ def test_it_goes_outside_of_defenses():
 
 
 def test_refuses():
-    with pytest.raises(ConfigError, match="trains? with adam"):
+    with pytest.raises(ConfigError, match=r"trains? with adam"):
         FedNova(flower("classic"), training=Training(learning_rate=0.1, optimizer="adam"))
     with pytest.raises(ConfigError, match="max_ratio"):
         FedNova(flower("classic"), max_ratio=0.5)

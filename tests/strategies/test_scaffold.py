@@ -168,7 +168,7 @@ def test_it_goes_inside_of_defenses():
 @pytest.mark.parametrize("setting", [{"optimizer": "adam"}, {"momentum": 0.9}, {"steps": None, "epochs": 2}])
 def test_refuses_training_whose_control_variate_would_be_wrong(setting):
     training = Training(**{"learning_rate": 0.1, "steps": 3, **setting})
-    with pytest.raises(ConfigError, match="optimizer: sgd, momentum: 0.0, steps: 10"):
+    with pytest.raises(ConfigError, match=r"optimizer: sgd, momentum: 0.0, steps: 10"):
         scaffold("classic", training=training)
 
 
@@ -177,5 +177,5 @@ def test_halves_without_each_other_and_other_training_are_noticed():
     with pytest.raises(ConfigError, match=r"the server sent no 'scaffold-control'"):
         federation.play([1])
     other = scaffold("classic", training=Training(learning_rate=RATE, steps=STEPS + 1))
-    with pytest.raises(ConfigError, match="counts on 4 steps .* took 3"):
+    with pytest.raises(ConfigError, match=r"counts on 4 steps .* took 3"):
         Federation("classic", other, HALF).play([1])
