@@ -324,7 +324,7 @@ def evaluate(
     with _mode(model, training=False), torch.no_grad():
         for start in range(0, num_examples, batch_size):
             rows = slice(start, start + batch_size)
-            outputs, labels = model(x[rows].to(device)), y[rows].to(device)
+            outputs, labels = task.outputs(model, x[rows].to(device)), y[rows].to(device)
             count = task.num_counted(labels)
             total += task.loss(outputs, labels) * count
             counted += count
@@ -333,8 +333,12 @@ def evaluate(
                 before = sums.get(name, (0, 0))
                 sums[name] = before[0] + value, before[1] + of
     loss = float(total) / max(counted, 1)
-    measures = task.summary(loss, {name: float(value) / max(of, 1) for name, (value, of) in sums.items()})
+    measures = task.summary(loss, {name: _mean(value, of) for name, (value, of) in sums.items()})
     return Evaluation(loss, measures["accuracy"], torch.cat(predictions), measures)
+
+
+def _mean(value: Tensor, count: int) -> Any:
+    return value / max(count, 1) if value.ndim else float(value) / max(count, 1)
 
 
 def logits_of(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
