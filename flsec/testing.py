@@ -1,8 +1,7 @@
 """What everything that can be added to flsec must hold, as functions that third parties can run on their own.
 
-``check_rule``, ``check_strategy``, ``check_attack``, ``check_dataset``, ``check_partitioner`` and
-``check_server_optimizer`` run a battery of checks without pytest and raise ``AssertionError`` with the name of the check
-that failed and what it saw.
+Each runs a battery of checks without pytest and raises ``AssertionError`` with the name of the check that failed and
+what it saw.
 """
 
 import copy

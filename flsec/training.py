@@ -312,8 +312,8 @@ def evaluate(
         model: used in eval mode, on the device it is on.
         x: (n, ...) inputs.
         y: (n, ...) labels, as the task has them.
-        batch_size: examples at a time; bounds the memory and does not change the result. Default 1024, of tokens fewer:
-            16,384 tokens, or 2,048 where there is an output for each.
+        batch_size: examples at a time; bounds the memory and does not change the result. Default 1024, fewer of
+            images (65,536 pixels of a channel) and of tokens (16,384, or 2,048 where there is an output for each).
         task: gives the loss, the predictions and what these are judged by.
 
     Raises:
@@ -331,13 +331,13 @@ def evaluate(
         for start in range(0, num_examples, batch_size):
             rows = slice(start, start + batch_size)
             labels = y[rows].to(device)
-            outputs, places = task.outputs(model, x[rows].to(device), labels)
-            if places is not None:  # nothing is predicted elsewhere
-                predicted = torch.full_like(labels, NOT_COUNTED)
-                predicted[:, places] = task.predictions(outputs)
-                labels = labels[:, places]
-            else:
-                predicted = task.predictions(outputs)
+            places = task.places(model, labels)
+            outputs = task.outputs(model, x[rows].to(device), places)
+            predicted = task.predictions(outputs)
+            if places is not None:
+                everywhere = torch.full_like(labels, NOT_COUNTED)
+                everywhere[:, places] = predicted
+                predicted, labels = everywhere, labels[:, places]
             predictions.append(predicted)
             count = task.num_counted(labels)
             total += task.loss(outputs, labels) * count
@@ -346,16 +346,25 @@ def evaluate(
                 before = sums.get(name, (0, 0))
                 sums[name] = before[0] + value, before[1] + of
     loss = float(total) / max(counted, 1)
-    measures = task.summary(loss, {name: float(value) / max(of, 1) for name, (value, of) in sums.items()})
+    measures = task.summary(loss, {name: _mean(value, of) for name, (value, of) in sums.items()})
     return Evaluation(loss, measures["accuracy"], torch.cat(predictions), measures)
 
 
+def _mean(value: Tensor, count: int) -> Any:
+    return value / max(count, 1) if value.ndim else float(value) / max(count, 1)
+
+
 def _rows_at_a_time(x: Tensor, y: Tensor | None = None) -> int:
-    """Return how many examples fit in memory: attention takes much for each token, and a vocabulary of logits more."""
-    if x.is_floating_point() or x.ndim != 2:
-        return 1024
+    """Return how many examples to evaluate at once.
+
+    Beyond some megabytes a buffer, the system gives out and takes back every layer's memory anew, which took longer than
+    the convolutions of ResNet-20 in batches of 1024. Attention takes much for each token, a vocabulary of logits more.
+    """
+    if x.is_floating_point():
+        pixels = math.prod(x.shape[2:]) if x.ndim == 4 else 1
+        return min(1024, max(1, 65_536 // max(1, pixels)))
     tokens = 16_384 if y is None or y.ndim == 1 else 2_048
-    return min(1024, max(1, tokens // max(1, x.shape[1])))
+    return min(1024, max(1, tokens // max(1, math.prod(x.shape[1:]))))
 
 
 def logits_of(model: nn.Module, x: Tensor, batch_size: int | None = None) -> Tensor:
