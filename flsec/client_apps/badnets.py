@@ -12,6 +12,7 @@ from flsec.attacks.badnets import badnets_indices
 from flsec.attacks.triggers import FeatureTrigger, Trigger, triggered_test_set
 from flsec.client_apps.base import Attack, AttackContext, Predict
 from flsec.client_apps.poison import Poison
+from flsec.errors import ConfigError
 from flsec.metrics.attack_success import attack_success_rate
 from flsec.parameters import Count, Fraction, PositiveCount
 
@@ -70,6 +71,19 @@ class BadNets(Attack):
             self.trigger = Trigger(shape=shape, size=size, position=position, margin=margin, value=value)
         else:
             self.trigger = FeatureTrigger(features=features, value=value)
+
+    def check_scale(self, scale: float) -> None:
+        """Raise ``ConfigError`` if the trigger's value is still the white of images from 0 to 1.
+
+        Args:
+            scale: what white is in the data.
+        """
+        if self.trigger.value == 1.0:
+            raise ConfigError(
+                f"BadNets: value is in the units of the data, of which the largest is {scale:g} here; 1.0 would hardly "
+                f"be seen. For example: value: {scale}",
+                parameter="value",
+            )
 
     def poison(self, num_examples: int, context: AttackContext) -> Poison:
         """Stamp and relabel a random share of the samples."""

@@ -20,22 +20,36 @@ MODELS = Registry("model", __name__, _is_model, "a subclass of torch.nn.Module")
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.models.bi_lstm import BiLSTM as BiLSTM
     from flsec.models.build import build_model as build_model
+    from flsec.models.causal_model import CausalModel as CausalModel
+    from flsec.models.darts_cell import DARTSCell as DARTSCell
     from flsec.models.dlg_lenet import DLGLeNet as DLGLeNet
+    from flsec.models.embedding_classifier import EmbeddingClassifier as EmbeddingClassifier
     from flsec.models.fedinv_cnn import FedInvCNN as FedInvCNN
     from flsec.models.fedinv_fcn import FedInvFCN as FedInvFCN
+    from flsec.models.lstm import LSTM as LSTM
     from flsec.models.mlp import MLP as MLP
+    from flsec.models.mlp_gan import MLPGAN as MLPGAN
     from flsec.models.resnet_gn import ResNetGN as ResNetGN
+    from flsec.models.sequence_classifier import SequenceClassifier as SequenceClassifier
     from flsec.models.siren_cnn import SirenCNN as SirenCNN
     from flsec.models.softmax import Softmax as Softmax
 
 __all__ = [
+    "LSTM",
     "MLP",
+    "MLPGAN",
     "MODELS",
+    "BiLSTM",
+    "CausalModel",
+    "DARTSCell",
     "DLGLeNet",
+    "EmbeddingClassifier",
     "FedInvCNN",
     "FedInvFCN",
     "ResNetGN",
+    "SequenceClassifier",
     "SirenCNN",
     "Softmax",
     "build_model",
@@ -44,11 +58,18 @@ __all__ = [
 export_lazily(
     __name__,
     {
+        "LSTM": "lstm",
         "MLP": "mlp",
+        "MLPGAN": "mlp_gan",
+        "BiLSTM": "bi_lstm",
+        "CausalModel": "causal_model",
+        "DARTSCell": "darts_cell",
         "DLGLeNet": "dlg_lenet",
+        "EmbeddingClassifier": "embedding_classifier",
         "FedInvCNN": "fedinv_cnn",
         "FedInvFCN": "fedinv_fcn",
         "ResNetGN": "resnet_gn",
+        "SequenceClassifier": "sequence_classifier",
         "SirenCNN": "siren_cnn",
         "Softmax": "softmax",
         "build_model": "build",
