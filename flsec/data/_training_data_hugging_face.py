@@ -44,7 +44,7 @@ class HuggingFace(MapStyle):
         if poison.labels is not None and label in self.data.column_names:
             new = changed(self._entries(label), poison.labels, poison.rows(np.arange(len(self))))
             relabelled = _with_column(self.data, label, new)
-            if poison.inputs is None and behind(self.data) is None:
+            if poison.inputs is None and _view_behind(self.data) is None:
                 return _watched(relabelled)
         without = [] if poison.inputs is None else [self.keys.of_inputs(example)]
         return _seen_through(super().poisoned(poison), relabelled, without)
@@ -101,8 +101,13 @@ def _column(values: list[Any]) -> Any:
 
 def behind(data: Any) -> Any:
     """Return what tells a data set that an attack has changed, also with another format: a view; None for others."""
+    view = _view_behind(data)
+    return vars(data).get("_flsec_origin") if view is None else view
+
+
+def _view_behind(data: Any) -> Any:
     transform = (getattr(data, "_format_kwargs", None) or {}).get("transform")
-    return transform.view if isinstance(transform, Seen) else vars(data).get("_flsec_origin")
+    return transform.view if isinstance(transform, Seen) else None
 
 
 def _seen_through(view: Any, table: Any, without: list[Any]) -> Any:

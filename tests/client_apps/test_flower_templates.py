@@ -127,6 +127,13 @@ def test_a_data_set_of_hugging_face_is_flipped_where_it_is_held():
     assert list(data["label"]) == Y.tolist()
 
 
+def test_two_attacks_on_a_data_set_of_hugging_face():
+    client = HoldsThePartition()
+    attacked = ClassFlipping(num_classes=3)(LabelFlipping(**FLIP)(client))
+    attacked.fit(arrays(), {})
+    assert client.labels == [{0: 1, 1: 0, 2: 2}[2 - y] for y in Y.tolist()]
+
+
 def test_a_data_set_with_another_format_passes_through_poisoned_once():
     class Passes(HoldsThePartition):
         def fit(self, parameters, config):
