@@ -300,7 +300,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1024, *, task: Task = CLASSIFICATION
+    model: nn.Module, x: Tensor, y: Tensor, batch_size: int | None = None, *, task: Task = CLASSIFICATION
 ) -> Evaluation:
     """Return loss, measures and predictions of ``model`` on (x, y); the model is not changed.
 
@@ -308,13 +308,15 @@ def evaluate(
         model: used in eval mode, on the device it is on.
         x: (n, ...) inputs.
         y: (n, ...) labels, as the task has them.
-        batch_size: examples at a time; bounds the memory and does not change the result.
+        batch_size: examples at a time; bounds the memory and does not change the result. None: 1024; where labels are
+            sequences, as many as have 2048 places, since each has logits for the whole vocabulary.
         task: gives the loss, the predictions and what these are judged by.
 
     Raises:
         ConfigError: no data, x and y of different lengths, or batch_size < 1.
     """
     num_examples = _check_data(x, y)
+    batch_size = _at_a_time(x, task) if batch_size is None else batch_size
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1; got {batch_size}.", parameter="batch_size")
     device = _device_of(model)
@@ -337,8 +339,32 @@ def evaluate(
     return Evaluation(loss, measures["accuracy"], torch.cat(predictions), measures)
 
 
+def _at_a_time(x: Tensor, task: Task) -> int:
+    return max(1, 2048 // x.shape[1]) if task.labels == "sequence" else 1024
+
+
+def predictions_of(
+    model: nn.Module, x: Tensor, batch_size: int | None = None, *, task: Task = CLASSIFICATION
+) -> Tensor:
+    """Return the task's predictions of ``model`` for x, (n,) or (n, L), on the CPU; the model is not changed.
+
+    Logits are held for a batch at a time, never for all of x.
+
+    Args:
+        model: used in eval mode, on the device it is on.
+        x: (n, ...) inputs.
+        batch_size: see ``evaluate``.
+        task: makes predictions of logits.
+    """
+    device = _device_of(model)
+    batch_size = _at_a_time(x, task) if batch_size is None else batch_size
+    with _mode(model, training=False), torch.no_grad():
+        batches = [x[start : start + batch_size] for start in range(0, len(x), batch_size)]
+        return torch.cat([task.predictions(model(batch.to(device))).cpu() for batch in batches])
+
+
 def logits_of(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
-    """Return the logits (n, C) of ``model`` for x on the CPU; the model is not changed.
+    """Return the logits of ``model`` for x, (n, C) or (n, L, C), on the CPU; the model is not changed.
 
     Args:
         model: used in eval mode, on the device it is on.

@@ -4,7 +4,8 @@ import copy
 import functools
 import importlib
 import json
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -287,6 +288,22 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
         return self.config.simulation.cohort_size
 
 
+class _AnyText:
+    """A vocabulary in which every text is one token of its own: what words an attack can use, only the data tell."""
+
+    size, pad, unknown = 2**31, 0, 1
+    begin: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
+
+    def encode(self, text: str) -> list[int]:
+        """Return the text's token."""
+        return [2 + zlib.crc32(text.encode()) % (self.size - 2)]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return numbers."""
+        return " ".join(map(str, tokens))
+
+
 class StandIns(Resources):
     """The same before any data are read, for checking settings: small data of no meaning in place of the real.
 
@@ -300,7 +317,7 @@ class StandIns(Resources):
     input_shape = (1, 8, 8)
     num_classes = 10
     task = CLASSIFICATION
-    vocabulary = None
+    vocabulary = _AnyText()
     device = torch.device("cpu")
 
     def __init__(self, real: Resources):
