@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flsec.models.fedinv_cnn import FedInvCNN as FedInvCNN
     from flsec.models.fedinv_fcn import FedInvFCN as FedInvFCN
     from flsec.models.mlp import MLP as MLP
+    from flsec.models.resnet import ResNet as ResNet
     from flsec.models.resnet_gn import ResNetGN as ResNetGN
     from flsec.models.siren_cnn import SirenCNN as SirenCNN
     from flsec.models.softmax import Softmax as Softmax
@@ -35,6 +36,7 @@ __all__ = [
     "DLGLeNet",
     "FedInvCNN",
     "FedInvFCN",
+    "ResNet",
     "ResNetGN",
     "SirenCNN",
     "Softmax",
@@ -48,6 +50,7 @@ export_lazily(
         "DLGLeNet": "dlg_lenet",
         "FedInvCNN": "fedinv_cnn",
         "FedInvFCN": "fedinv_fcn",
+        "ResNet": "resnet",
         "ResNetGN": "resnet_gn",
         "SirenCNN": "siren_cnn",
         "Softmax": "softmax",
