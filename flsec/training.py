@@ -1,7 +1,7 @@
 """Local training in plain torch: what an honest client does, and what a server does with data of its own."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -12,10 +12,11 @@ import numpy.typing as npt
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative, OpenFraction, Positive, PositiveCount, check_parameters
+from flsec.tasks.base import Task
+from flsec.tasks.classification import CLASSIFICATION
 
 __all__ = [
     "Evaluation",
@@ -30,8 +31,6 @@ __all__ = [
     "train",
     "weight_names",
 ]
-
-Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (b, C), labels (b,)) -> the mean over the batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +220,7 @@ def train(
     round: int,
     generator: torch.Generator,
     num_rounds: int | None = None,
-    loss: Loss = cross_entropy,
+    task: Task = CLASSIFICATION,
     proximal_mu: NonNegative = 0.0,
     hooks: Sequence[StepHook] = (),
 ) -> TrainResult:
@@ -235,12 +234,12 @@ def train(
         model: trained on the device it is on; keeps its train or eval mode. Only parameters that require a
             gradient change, and buffers.
         x: (n, ...) inputs.
-        y: (n,) labels.
+        y: (n, ...) labels, as the task has them.
         training: the settings.
         round: 1-based; sets the learning rate.
         generator: source of all randomness; advanced.
         num_rounds: length of the run, where the schedule asks for it.
-        loss: (logits, labels) to the mean loss of a batch.
+        task: gives the loss of a batch.
         proximal_mu: mu of FedProx, which adds mu / 2 * |w - w_start|^2 to the objective and so mu (w - w_start) to the
             gradient; w_start are the parameters that the round starts from.
         hooks: what is done around each step, the first one first.
@@ -276,7 +275,7 @@ def train(
     with _mode(model, training=True), _reproducible(generator, device), torch.enable_grad():
         for batch in batches:
             index = batch.to(device)
-            batch_loss = loss(model(x[index]), y[index])
+            batch_loss = task.batch_loss(model, x[index], y[index])
             gradients: Sequence[Tensor | None] = torch.autograd.grad(batch_loss, parameters, allow_unused=True)
             if proximal_mu:
                 gradients = _proximal(gradients, parameters, start, proximal_mu)
@@ -294,22 +293,23 @@ def train(
 class Evaluation(NamedTuple):
     """What a model does on a data set."""
 
-    loss: float  # mean over the examples
+    loss: float  # mean over the counted labels
     accuracy: float  # share of right predictions
-    predictions: Tensor  # (n,) int64, on the model's device
+    predictions: Tensor  # int64, of the labels' shape, on the model's device
+    measures: dict[str, float]  # all of the task's, accuracy among them
 
 
 def evaluate(
-    model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1024, *, loss: Loss = cross_entropy
+    model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1024, *, task: Task = CLASSIFICATION
 ) -> Evaluation:
-    """Return loss, accuracy and predictions of ``model`` on (x, y); the model is not changed.
+    """Return loss, measures and predictions of ``model`` on (x, y); the model is not changed.
 
     Args:
         model: used in eval mode, on the device it is on.
         x: (n, ...) inputs.
-        y: (n,) labels.
+        y: (n, ...) labels, as the task has them.
         batch_size: examples at a time; bounds the memory and does not change the result.
-        loss: (logits, labels) to the mean loss of a batch.
+        task: gives the loss, the predictions and what these are judged by.
 
     Raises:
         ConfigError: no data, x and y of different lengths, or batch_size < 1.
@@ -318,16 +318,23 @@ def evaluate(
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1; got {batch_size}.", parameter="batch_size")
     device = _device_of(model)
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    predictions = torch.empty(num_examples, dtype=torch.int64, device=device)
+    total, counted = torch.zeros((), dtype=torch.float64, device=device), 0
+    sums: dict[str, tuple[Any, int]] = {}
+    predictions = []
     with _mode(model, training=False), torch.no_grad():
         for start in range(0, num_examples, batch_size):
             rows = slice(start, start + batch_size)
-            logits, labels = model(x[rows].to(device)), y[rows].to(device)
-            total += loss(logits, labels) * len(labels)
-            predictions[rows] = logits.argmax(dim=1)
-    accuracy = float((predictions == y.to(device)).double().mean())
-    return Evaluation(float(total) / num_examples, accuracy, predictions)
+            outputs, labels = model(x[rows].to(device)), y[rows].to(device)
+            count = task.num_counted(labels)
+            total += task.loss(outputs, labels) * count
+            counted += count
+            predictions.append(task.predictions(outputs))
+            for name, (value, of) in task.tallies(outputs, labels).items():
+                before = sums.get(name, (0, 0))
+                sums[name] = before[0] + value, before[1] + of
+    loss = float(total) / max(counted, 1)
+    measures = task.summary(loss, {name: float(value) / max(of, 1) for name, (value, of) in sums.items()})
+    return Evaluation(loss, measures["accuracy"], torch.cat(predictions), measures)
 
 
 def logits_of(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
@@ -345,7 +352,11 @@ def logits_of(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
 
 
 def weight_names(model: nn.Module) -> list[str]:
-    """Return the names of all parameters and buffers, in the order of ``get_weights``."""
+    """Return the names of all parameters and buffers that travel, in the order of ``get_weights``.
+
+    These are the model's state dict; or what its method ``exchanged_state() -> dict[str, Tensor]`` returns, where it
+    has one: a large model may exchange its adapters alone.
+    """
     return list(_state(model))
 
 
@@ -515,5 +526,6 @@ def _device_of(model: nn.Module) -> torch.device:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    # a module may keep things in its state that are no tensors
-    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    """What of a model travels: its state dict, or what its method ``exchanged_state`` returns, such as adapters."""
+    state: dict[str, Any] = getattr(model, "exchanged_state", model.state_dict)()
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}  # a module may keep others

@@ -1,7 +1,7 @@
 """Back-gradient poisoning on a client."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,9 @@ class BackGradient(Attack):
     Source: Munoz-Gonzalez et al., "Towards Poisoning of Deep Learning Algorithms with Back-gradient Optimization",
     AISec 2017, Algorithms 1 and 2; FedInv, "Evaluated Poisoning Attacks".
     """
+
+    fits_inputs: ClassVar = "numbers"
+    fits_labels: ClassVar = "class"
 
     def __init__(
         self,

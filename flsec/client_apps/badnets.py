@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class BadNets(Attack):
 
     Source: Gu, Dolan-Gavitt and Garg, "BadNets", 2017; FedInv, "Adversary Parameters" (8 % of the samples).
     """
+
+    fits_labels: ClassVar = "class"
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The edge-case backdoor on a client."""
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +44,9 @@ class EdgeCaseBackdoor(Attack):
     Source: Wang et al., "Attack of the Tails: Yes, You Really Can Backdoor Federated Learning", NeurIPS 2020, Sec. 3:
     black-box, and with ``max_norm`` PGD, projected once a round; stack ``ModelReplacement`` around it for the third.
     """
+
+    fits_inputs: ClassVar = "numbers"
+    fits_labels: ClassVar = "class"
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """A backdoor that stays where honest updates are, on a client and, for its second half, on the server."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ class MinimizingDistanceBackdoor(BadNets):
     Source: Baruch, Baruch and Goldberg, "A Little Is Enough", NeurIPS 2019, Sec. 4.2; FedMLSecurity, Table 2. The
     paper's attackers compute one model together, from the mean of their honest ones; here each has its own.
     """
+
+    fits_labels: ClassVar = "class"
 
     def __init__(
         self,

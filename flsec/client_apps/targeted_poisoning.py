@@ -1,7 +1,7 @@
 """Targeted model poisoning on a client."""
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -46,6 +46,8 @@ class TargetedPoisoning(Attack):
     model poisoning with explicit boosting); SIREN, Sec. 2.2; SparseFed, Sec. 3.2. The paper alternates between the two
     goals and boosts one part of the update; here both are trained jointly and the whole update is boosted.
     """
+
+    fits_labels: ClassVar = "class"
 
     def __init__(
         self,

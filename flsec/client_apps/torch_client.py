@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from flsec.client_apps._around import round_of
 from flsec.errors import ConfigError
 from flsec.randomness import generator
+from flsec.tasks import CLASSIFICATION, Task
 from flsec.training import StepHook, Training, evaluate, get_weights, set_weights, train
 
 __all__ = ["TorchClient"]
@@ -27,6 +28,7 @@ class TorchClient(NumPyClient):
         num_rounds: rounds of the run, for learning-rate schedules that depend on it.
         device: where to train.
         seed: the seed of the run; batches depend on it, the round and the client, and on nothing else.
+        task: what the client learns: its loss and its measures.
 
     Halves of defenses that act on each step of training put hooks into ``step_hooks``; see ``flsec.training.StepHook``.
     """
@@ -42,6 +44,7 @@ class TorchClient(NumPyClient):
         num_rounds: int | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        task: Task = CLASSIFICATION,
     ) -> None:
         device = torch.device(device)
         if any(tensor.device != device for tensor in chain(model.parameters(), model.buffers())):
@@ -54,6 +57,7 @@ class TorchClient(NumPyClient):
         self.num_rounds = num_rounds
         self.device = device
         self.seed = seed
+        self.task = task
         self.step_hooks: tuple[StepHook, ...] = ()  # what halves of defenses do around each step of training
 
     def get_parameters(self, config: dict[str, Any]) -> list[NDArray[Any]]:
@@ -91,6 +95,7 @@ class TorchClient(NumPyClient):
             generator=generator(self.seed, round_, self.client_id, "batches"),
             proximal_mu=float(config.get("proximal-mu", config.get("proximal_mu", 0.0))),
             hooks=self.step_hooks,
+            task=self.task,
         )
         return get_weights(self.model), len(y), {"train-loss": float(result.loss)}
 
@@ -100,14 +105,14 @@ class TorchClient(NumPyClient):
         Args:
             parameters: in the order of the model's state dict.
             x: (n, ...) inputs.
-            y: (n,) labels.
+            y: (n, ...) labels.
         """
         set_weights(self.model, parameters)
-        return float(evaluate(self.model, x.to(self.device), y.to(self.device)).accuracy)
+        return float(evaluate(self.model, x.to(self.device), y.to(self.device), task=self.task).accuracy)
 
     def evaluate(self, parameters: list[NDArray[Any]], config: dict[str, Any]) -> tuple[float, int, dict[str, Any]]:
-        """Return loss, number of examples and accuracy of ``parameters`` on the client's test data."""
+        """Return loss, number of examples and the task's measures of ``parameters`` on the client's test data."""
         set_weights(self.model, parameters)
         x, y = (self.testset if self.testset is not None else self.trainset).tensors()
-        loss, accuracy, _ = evaluate(self.model, x.to(self.device), y.to(self.device))
-        return float(loss), len(y), {"accuracy": float(accuracy)}
+        result = evaluate(self.model, x.to(self.device), y.to(self.device), task=self.task)
+        return float(result.loss), len(y), dict(result.measures)

@@ -16,27 +16,51 @@ if TYPE_CHECKING:
     from flsec.data.root import carve_root as carve_root
     from flsec.data.source import ArrayDataset as ArrayDataset
     from flsec.data.source import DataSource as DataSource
+    from flsec.data.text import Texts as Texts
+    from flsec.data.text import text_source as text_source
+    from flsec.data.vocabulary import LEAF_ALPHABET as LEAF_ALPHABET
+    from flsec.data.vocabulary import CharacterVocabulary as CharacterVocabulary
+    from flsec.data.vocabulary import PretrainedVocabulary as PretrainedVocabulary
+    from flsec.data.vocabulary import Vocabulary as Vocabulary
+    from flsec.data.vocabulary import WordVocabulary as WordVocabulary
+    from flsec.data.vocabulary import words_of as words_of
 
 __all__ = [
     "DATASETS",
+    "LEAF_ALPHABET",
     "PARTITIONERS",
     "ArrayDataset",
+    "CharacterVocabulary",
     "DataSource",
     "Partition",
+    "PretrainedVocabulary",
+    "Texts",
+    "Vocabulary",
+    "WordVocabulary",
     "carve_root",
     "load_dataset",
     "make_partition",
+    "text_source",
+    "words_of",
 ]
 
 export_lazily(
     __name__,
     {
+        "LEAF_ALPHABET": "vocabulary",
         "ArrayDataset": "source",
+        "CharacterVocabulary": "vocabulary",
         "DataSource": "source",
         "Partition": "partition",
+        "PretrainedVocabulary": "vocabulary",
+        "Texts": "text",
+        "Vocabulary": "vocabulary",
+        "WordVocabulary": "vocabulary",
         "carve_root": "root",
         "load_dataset": "build",
         "make_partition": "build",
+        "text_source": "text",
+        "words_of": "vocabulary",
     },
 )
 # End of exports.

@@ -20,24 +20,34 @@ MODELS = Registry("model", __name__, _is_model, "a subclass of torch.nn.Module")
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.models.bi_lstm import BiLSTM as BiLSTM
     from flsec.models.build import build_model as build_model
+    from flsec.models.causal_model import CausalModel as CausalModel
     from flsec.models.dlg_lenet import DLGLeNet as DLGLeNet
+    from flsec.models.embedding_classifier import EmbeddingClassifier as EmbeddingClassifier
     from flsec.models.fedinv_cnn import FedInvCNN as FedInvCNN
     from flsec.models.fedinv_fcn import FedInvFCN as FedInvFCN
+    from flsec.models.lstm import LSTM as LSTM
     from flsec.models.mlp import MLP as MLP
     from flsec.models.resnet import ResNet as ResNet
     from flsec.models.resnet_gn import ResNetGN as ResNetGN
+    from flsec.models.sequence_classifier import SequenceClassifier as SequenceClassifier
     from flsec.models.siren_cnn import SirenCNN as SirenCNN
     from flsec.models.softmax import Softmax as Softmax
 
 __all__ = [
+    "LSTM",
     "MLP",
     "MODELS",
+    "BiLSTM",
+    "CausalModel",
     "DLGLeNet",
+    "EmbeddingClassifier",
     "FedInvCNN",
     "FedInvFCN",
     "ResNet",
     "ResNetGN",
+    "SequenceClassifier",
     "SirenCNN",
     "Softmax",
     "build_model",
@@ -46,12 +56,17 @@ __all__ = [
 export_lazily(
     __name__,
     {
+        "LSTM": "lstm",
         "MLP": "mlp",
+        "BiLSTM": "bi_lstm",
+        "CausalModel": "causal_model",
         "DLGLeNet": "dlg_lenet",
+        "EmbeddingClassifier": "embedding_classifier",
         "FedInvCNN": "fedinv_cnn",
         "FedInvFCN": "fedinv_fcn",
         "ResNet": "resnet",
         "ResNetGN": "resnet_gn",
+        "SequenceClassifier": "sequence_classifier",
         "SirenCNN": "siren_cnn",
         "Softmax": "softmax",
         "build_model": "build",

@@ -5,16 +5,27 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 
 from flsec.errors import ConfigError
 from flsec.parameters import PositiveCount, check_parameters
 from flsec.registry import yaml_name
 
-__all__ = ["InputShape", "NumClasses", "check_arguments", "image_shape"]
+__all__ = [
+    "Dropout",
+    "InputShape",
+    "NumClasses",
+    "VocabSize",
+    "check_arguments",
+    "check_next_token",
+    "image_shape",
+    "sequence_length",
+]
 
 InputShape = Sequence[PositiveCount]  # of one example, without the batch: (1, 28, 28), (561,)
 NumClasses = Annotated[int, Ge(2)]
+Dropout = Annotated[float, Ge(0), Lt(1)]  # share of values dropped
+VocabSize = Annotated[int, Ge(2)]  # tokens that the data know, with the one that fills rows up
 
 
 def check_arguments(model: type[Any], arguments: Mapping[str, Any]) -> None:
@@ -55,6 +66,41 @@ def image_shape(model: type[Any], input_shape: InputShape, *, smallest: int, adv
         )
     channels, height, width = input_shape
     return channels, height, width
+
+
+def sequence_length(model: type[Any], input_shape: InputShape, *, vocab_size: int, pad: int) -> int:
+    """Return how many tokens one example has.
+
+    Args:
+        model: the class of the model.
+        input_shape: of one example.
+        vocab_size: tokens that the data know.
+        pad: the token that fills rows up; one of them.
+
+    Raises:
+        ConfigError: not one dimension, or a pad that is no token.
+    """
+    if len(input_shape) != 1:
+        raise ConfigError(
+            f"{_title(model)} takes sequences of tokens, input_shape (length,); got {tuple(input_shape)}. "
+            "Use mlp or a convolutional network for such data.",
+            parameter="input_shape",
+        )
+    if pad >= vocab_size:
+        raise ConfigError(
+            f"{_title(model)}: pad must be one of the tokens 0 to {vocab_size - 1}; got {pad}.", parameter="pad"
+        )
+    return input_shape[0]
+
+
+def check_next_token(model: type[Any], *, vocab_size: int, num_classes: int) -> None:
+    """Raise ``ConfigError`` unless what is predicted is a token, for models that write what they read."""
+    if num_classes != vocab_size:
+        raise ConfigError(
+            f"{_title(model)} predicts one of its own tokens, so num_classes must be vocab_size={vocab_size}; "
+            f"got {num_classes}. For labels, use embedding_classifier, bi_lstm or sequence_classifier.",
+            parameter="num_classes",
+        )
 
 
 def _title(model: type[Any]) -> str:

@@ -31,6 +31,7 @@ def build_client(resources: Resources, client_id: int) -> NumPyClient:
         num_rounds=resources.num_rounds,
         device=resources.device,
         seed=resources.seed,
+        task=resources.task,
     )
     for around in (*resources.halves, *resources.attacks):
         client = around(client)

@@ -15,7 +15,7 @@ from torch import Tensor
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
 from flsec.client_apps.client_half import ClientHalf
-from flsec.data import ArrayDataset, DataSource, Partition, load_dataset, make_partition
+from flsec.data import ArrayDataset, DataSource, Partition, Vocabulary, load_dataset, make_partition
 from flsec.data.root import carve_root
 from flsec.models.build import build_model
 from flsec.parameters import parameters_of
@@ -31,6 +31,7 @@ from flsec.simulations.supplies import (
 )
 from flsec.strategies import Adversary, RobustStrategy
 from flsec.strategies.base import FlowerStrategy, Weighting
+from flsec.tasks import CLASSIFICATION, Task
 from flsec.training import Training, pick_device
 
 __all__ = ["Resources", "StandIns", "resources_of", "resources_of_text", "wrap"]
@@ -77,12 +78,14 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
     def partition_for(self, num_clients: int) -> Partition:
         """Return which samples each client would hold if there were so many; ``partition`` is kept, this is not."""
         entry = self.config.data.partition
+        labels = self.dataset.train.labels
+        classes = self.task.classes(torch.from_numpy(labels))
         return blame_parameter(
             ("data", "partition"),
             entry.writable,
             make_partition,
             entry.name,
-            self.dataset.train.labels,
+            labels if classes is None else classes.numpy(),
             num_clients,
             groups=self.dataset.natural_ids(),
             seed=self.config.seed,
@@ -112,6 +115,11 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
         return self.dataset.test.tensors()
 
     @functools.cached_property
+    def test_classes(self) -> Tensor | None:
+        """One class for each test sample, (n,); None where the task has no such thing."""
+        return self.task.classes(self.test_data[1])
+
+    @functools.cached_property
     def test_data(self) -> Examples:
         """The whole test set."""
         return self.dataset.test.tensors()
@@ -131,6 +139,26 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
         """How many labels there are."""
         return self.dataset.num_classes
 
+    @functools.cached_property
+    def task(self) -> Task:
+        """What is learned: what the file says, or else what the data are for."""
+        of_data, entry = self.dataset.task, self.config.task
+        if entry is None:
+            return of_data
+        chosen: Task = blame_parameter(("task",), entry.writable, entry.member, **entry.params)
+        if not chosen.takes_data_of(of_data):
+            raise Problem(
+                ("task", "name"),
+                f"{chosen.name} cannot be learned from {self.dataset.name}, whose task is {of_data.name}: it needs "
+                f"{chosen.inputs} as inputs. Leave task out, or choose other data.",
+            )
+        return chosen
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Turns text into tokens and back; None where the data are no text."""
+        return self.dataset.vocabulary
+
     # --- model and training -----------------------------------------------------------------------------------
 
     @functools.cached_property
@@ -147,6 +175,7 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
             self.input_shape,
             self.num_classes,
             self.seed,
+            vocabulary=self.vocabulary,
             **entry.params,
         )
 
@@ -270,6 +299,8 @@ class StandIns(Resources):
     auxiliary_data = (torch.zeros(2, 1), torch.arange(2))
     input_shape = (1, 8, 8)
     num_classes = 10
+    task = CLASSIFICATION
+    vocabulary = None
     device = torch.device("cpu")
 
     def __init__(self, real: Resources):

@@ -19,6 +19,7 @@ from flsec.simulations.server_strategies import STRATEGIES
 from flsec.simulations.signatures import parameters_model, values_with_defaults
 from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES
 from flsec.strategies import DEFENSES
+from flsec.tasks import TASKS
 from flsec.training import Training
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "PartitionEntry",
     "Simulation",
     "StrategyEntry",
+    "TaskEntry",
 ]
 
 
@@ -118,8 +120,15 @@ class ModelEntry(Component):
     """A model, without the shape of the data."""
 
     registry = MODELS
-    supplied = ("input_shape", "num_classes")
+    supplied = ("input_shape", "num_classes", "vocab_size", "pad")
     name: str = Field(examples=["mlp"])
+
+
+class TaskEntry(Component):
+    """What is learned."""
+
+    registry = TASKS
+    name: str = Field(examples=["classification"])
 
 
 class PartitionEntry(Component):
@@ -247,6 +256,7 @@ class Config(_Section):
         name: what reports and its folder are called; default: the file's name.
         seed: of all that is random.
         data: the data set and how it is dealt out.
+        task: what is learned; null: what the data set is for.
         model: what is trained.
         training: how a client trains.
         strategy: Flower's, inside the defenses.
@@ -260,6 +270,7 @@ class Config(_Section):
     name: FolderName = Field(min_length=1)
     seed: Count = 0
     data: DataEntry = Field(default=DataEntry(), examples=[{"name": "digits"}])
+    task: TaskEntry | None = Field(default=None, examples=[{"name": "classification"}])
     model: ModelEntry = Field(examples=[{"name": "mlp"}])
     training: Annotated[Training, BeforeValidator(_training)] = Field(examples=[{"learning_rate": 0.1}])
     strategy: StrategyEntry = Field(default=StrategyEntry(), examples=[{"name": "fedavg"}])

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -66,6 +66,9 @@ class FedInv(RobustStrategy):
 
     Source: FedInv (Zhao, Sun, Wang and Jiang, AAAI 2022), Algorithm 1.
     """
+
+    fits_inputs: ClassVar = "numbers"
+    fits_labels: ClassVar = "class"
 
     def __init__(
         self,

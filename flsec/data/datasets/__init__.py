@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from flsec.data.datasets.fashion_mnist import fashion_mnist as fashion_mnist
     from flsec.data.datasets.har import har as har
     from flsec.data.datasets.mnist import mnist as mnist
+    from flsec.data.datasets.newsgroups import newsgroups as newsgroups
+    from flsec.data.datasets.newsgroups_mini import newsgroups_mini as newsgroups_mini
+    from flsec.data.datasets.pubmedqa import pubmedqa as pubmedqa
+    from flsec.data.datasets.shakespeare import shakespeare as shakespeare
 
 __all__ = [
     "cifar10",
@@ -18,6 +22,10 @@ __all__ = [
     "fashion_mnist",
     "har",
     "mnist",
+    "newsgroups",
+    "newsgroups_mini",
+    "pubmedqa",
+    "shakespeare",
 ]
 
 export_lazily(
@@ -28,6 +36,10 @@ export_lazily(
         "fashion_mnist": "fashion_mnist",
         "har": "har",
         "mnist": "mnist",
+        "newsgroups": "newsgroups",
+        "newsgroups_mini": "newsgroups_mini",
+        "pubmedqa": "pubmedqa",
+        "shakespeare": "shakespeare",
     },
 )
 # End of exports.

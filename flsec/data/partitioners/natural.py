@@ -48,7 +48,7 @@ def natural(
 
     Source: SparseFed Sec. 3.1 and Appendix B.6: FEMNIST's 3,500 writers, each split into 9 to 10 devices.
     """
-    labels = checked_labels(natural, labels, num_clients, split_each=split_each)
+    labels = checked_labels(natural, labels, num_clients, number_only=True, split_each=split_each)
     ids = checked_groups(natural, groups, len(labels), "take the partitioner 'dirichlet'")
     _, group, sizes = np.unique(ids, return_inverse=True, return_counts=True)
     parts = np.minimum(sizes, split_each)  # (G,) clients made from each natural one

@@ -29,6 +29,8 @@ from flsec.training import evaluate, get_weights, logits_of, set_weights, weight
 
 __all__ = ["ServerLoop"]
 
+_MOST_CLASSES = 1000  # of which a record lists each; a vocabulary has tens of thousands
+
 
 class ServerLoop:
     """Run the rounds of one experiment on a grid, and write what happens into a run folder.
@@ -168,10 +170,12 @@ class ServerLoop:
         set_weights(model, weights)
         model = model.to(self.device)
         x, y = (part.to(self.device) for part in self.resources.test_data)
-        result = evaluate(model, x, y)
+        result = evaluate(model, x, y, task=self.resources.task)
         record["loss"], record["accuracy"] = float(result.loss), float(result.accuracy)
+        record["measures"] = {name: value for name, value in result.measures.items() if name != "accuracy"}
         classes = self.resources.dataset.num_classes
-        record["per_class_accuracy"] = [as_json(v) for v in per_class_accuracy(result.predictions, y, classes)]
+        if y.ndim == 1 and classes <= _MOST_CLASSES:
+            record["per_class_accuracy"] = [as_json(v) for v in per_class_accuracy(result.predictions, y, classes)]
         predict = _Predict(model)
         record["attack"] = {}
         for attack in self.resources.attacks:
