@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flsec.models.lstm import LSTM as LSTM
     from flsec.models.mlp import MLP as MLP
     from flsec.models.mlp_gan import MLPGAN as MLPGAN
+    from flsec.models.resnet import ResNet as ResNet
     from flsec.models.resnet_gn import ResNetGN as ResNetGN
     from flsec.models.sequence_classifier import SequenceClassifier as SequenceClassifier
     from flsec.models.siren_cnn import SirenCNN as SirenCNN
@@ -48,6 +49,7 @@ __all__ = [
     "EmbeddingClassifier",
     "FedInvCNN",
     "FedInvFCN",
+    "ResNet",
     "ResNetGN",
     "SequenceClassifier",
     "SirenCNN",
@@ -68,6 +70,7 @@ export_lazily(
         "EmbeddingClassifier": "embedding_classifier",
         "FedInvCNN": "fedinv_cnn",
         "FedInvFCN": "fedinv_fcn",
+        "ResNet": "resnet",
         "ResNetGN": "resnet_gn",
         "SequenceClassifier": "sequence_classifier",
         "SirenCNN": "siren_cnn",
