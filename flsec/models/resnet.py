@@ -4,10 +4,9 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from flsec.errors import ConfigError
-from flsec.models._arguments import InputShape, NumClasses, check_arguments, image_shape
+from flsec.models._arguments import InputShape, NumClasses, check_arguments, image_shape, title
 from flsec.models._residual import NormOf, Residual, basic_layers, bottleneck_layers, convolution, he_normal_
 from flsec.parameters import PositiveCount
-from flsec.registry import yaml_name
 
 __all__ = ["ResNet"]
 
@@ -87,18 +86,17 @@ class ResNet(nn.Module):
             he_normal_(self)
 
     def _norm(self, norm: str, groups: int | None, channels: int) -> NormOf:
-        title = f"model {yaml_name(type(self))!r}"
         if norm == "batch":
             if groups is not None:
                 raise ConfigError(
-                    f"{title}: groups goes with norm 'group'; got {groups} and norm 'batch'. Leave it out.",
+                    f"{title(type(self))}: groups goes with norm 'group'; got {groups} and norm 'batch'. Leave it out.",
                     parameter="groups",
                 )
             return nn.BatchNorm2d
         number = 8 if groups is None else groups
         if channels % number:
             raise ConfigError(
-                f"{title}: groups must divide channels={channels}; got {number}. "
+                f"{title(type(self))}: groups must divide channels={channels}; got {number}. "
                 "1 is layer norm, channels is instance norm.",
                 parameter="groups",
             )
