@@ -1,7 +1,7 @@
 """Class flipping on a client."""
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from flsec.attacks.class_flipping import flip_classes
 from flsec.client_apps.base import Attack, AttackContext
@@ -31,6 +31,8 @@ class ClassFlipping(Attack):
 
     Source: DiverseFL, Sec. IV-A (the printed c_n - c would be out of range for class 0); FedInv, label flip.
     """
+
+    fits_labels: ClassVar = "class"
 
     def __init__(
         self, *, num_classes: PositiveCount = 10, mode: Literal["reverse", "next"] = "reverse", **options: Any

@@ -1,7 +1,7 @@
 """Colluding projected gradient descent on clients."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,8 @@ class ProjectedGradient(Attack):
 
     Source: Panda et al., SparseFed, AISTATS 2022, Algorithm 6, Sec. 3.2 ("Colluding attack") and App. B.8.
     """
+
+    fits_labels: ClassVar = "class"
 
     knows_defense = True  # its bound
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class SemanticBackdoor(Attack):
     Source: Bagdasaryan et al., AISTATS 2020, Sec. 4.1; Sun et al., 2019; SparseFed, Sec. 3.2 and App. B.5 (7 -> 1 and
     4 -> 9); DiverseFL, Sec. IV-B (4 -> 9).
     """
+
+    fits_labels: ClassVar = "class"
 
     def __init__(
         self,

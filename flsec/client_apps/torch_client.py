@@ -1,5 +1,7 @@
 """A NumPyClient that trains any torch model."""
 
+import functools
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -8,8 +10,10 @@ from flwr.client import NumPyClient
 from numpy.typing import NDArray
 
 from flsec.client_apps._around import round_of
+from flsec.data.augmentation import Augmentation
 from flsec.errors import ConfigError
 from flsec.randomness import generator
+from flsec.tasks import CLASSIFICATION, Task
 from flsec.training import StepHook, Training, evaluate, get_weights, set_weights, train
 
 __all__ = ["TorchClient"]
@@ -27,6 +31,8 @@ class TorchClient(NumPyClient):
         num_rounds: rounds of the run, for learning-rate schedules that depend on it.
         device: where to train.
         seed: the seed of the run; batches depend on it, the round and the client, and on nothing else.
+        task: what the client learns: its loss and its measures.
+        augmentation: changes the pictures of each training batch; what it draws depends on what batches depend on.
 
     Halves of defenses that act on each step of training put hooks into ``step_hooks``; see ``flsec.training.StepHook``.
     """
@@ -42,6 +48,8 @@ class TorchClient(NumPyClient):
         num_rounds: int | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        task: Task = CLASSIFICATION,
+        augmentation: Augmentation | None = None,
     ) -> None:
         device = torch.device(device)
         if any(tensor.device != device for tensor in chain(model.parameters(), model.buffers())):
@@ -54,6 +62,8 @@ class TorchClient(NumPyClient):
         self.num_rounds = num_rounds
         self.device = device
         self.seed = seed
+        self.task = task
+        self.augmentation = augmentation
         self.step_hooks: tuple[StepHook, ...] = ()  # what halves of defenses do around each step of training
 
     def get_parameters(self, config: dict[str, Any]) -> list[NDArray[Any]]:
@@ -91,8 +101,17 @@ class TorchClient(NumPyClient):
             generator=generator(self.seed, round_, self.client_id, "batches"),
             proximal_mu=float(config.get("proximal-mu", config.get("proximal_mu", 0.0))),
             hooks=self.step_hooks,
+            task=self.task,
+            augment=self._augment(round_),
         )
         return get_weights(self.model), len(y), {"train-loss": float(result.loss)}
+
+    def _augment(self, round_: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Return what changes the batches of a round, if anything does."""
+        if self.augmentation is None:
+            return None
+        random = generator(self.seed, round_, self.client_id, "augmentation")  # its own: batches stay as they are
+        return functools.partial(self.augmentation.apply, generator=random)
 
     def accuracy(self, parameters: list[NDArray[Any]], x: torch.Tensor, y: torch.Tensor) -> float:
         """Return the accuracy of ``parameters`` on (x, y), which halves of defenses ask for.
@@ -100,14 +119,14 @@ class TorchClient(NumPyClient):
         Args:
             parameters: in the order of the model's state dict.
             x: (n, ...) inputs.
-            y: (n,) labels.
+            y: (n, ...) labels.
         """
         set_weights(self.model, parameters)
-        return float(evaluate(self.model, x.to(self.device), y.to(self.device)).accuracy)
+        return float(evaluate(self.model, x.to(self.device), y.to(self.device), task=self.task).accuracy)
 
     def evaluate(self, parameters: list[NDArray[Any]], config: dict[str, Any]) -> tuple[float, int, dict[str, Any]]:
-        """Return loss, number of examples and accuracy of ``parameters`` on the client's test data."""
+        """Return loss, number of examples and the task's measures of ``parameters`` on the client's test data."""
         set_weights(self.model, parameters)
         x, y = (self.testset if self.testset is not None else self.trainset).tensors()
-        loss, accuracy, _ = evaluate(self.model, x.to(self.device), y.to(self.device))
-        return float(loss), len(y), {"accuracy": float(accuracy)}
+        result = evaluate(self.model, x.to(self.device), y.to(self.device), task=self.task)
+        return float(result.loss), len(y), dict(result.measures)

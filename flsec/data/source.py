@@ -12,17 +12,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flsec.data._lazy import LazyArray, map_file
+from flsec.data.vocabulary import Vocabulary
 from flsec.errors import ConfigError
+from flsec.tasks import CLASSIFICATION, NOT_COUNTED, Task
 
 __all__ = ["ArrayDataset", "DataSource"]
 
 IndexArray = npt.NDArray[np.int64]
 
 
-class ArrayDataset(Dataset[tuple[Tensor, int]]):
+class ArrayDataset(Dataset[tuple[Tensor, Any]]):
     """Samples in one array with their labels; a torch data set that also hands out whole batches at once.
 
-    ``dataset[i]`` is ``(x, label)``: x float32 of shape ``input_shape``, label an int. ``tensors`` returns many
+    ``dataset[i]`` is ``(x, label)``: x float32 of shape ``input_shape``, or int64 for tokens; label an int, or for
+    sequences of labels a tensor (L,). ``tensors`` returns many
     samples in one step, which is several times faster than collecting them one by one.
 
     A value v of the array becomes v / divisor, so 8-bit images lie in [0, 1], and then (v / divisor - mean) / std
@@ -34,13 +37,15 @@ class ArrayDataset(Dataset[tuple[Tensor, int]]):
 
     Args:
         data: (n, ...) array of numbers, in memory or a ``np.memmap``. Not copied, not modified.
-        labels: (n,) integers, 0 or more.
+        labels: (n,) integers, 0 or more; or (n, L), for a label at each place of a sequence, where -100 marks places
+            that are not counted.
         divisor: what the values are divided by; default 255 for 8-bit unsigned data, 1 for all other.
         mean: subtracted after the division, one number per channel (or one for all); needs ``std``.
         std: divided by last, likewise; needs ``mean``.
+        tokens: the array holds token numbers, which stay whole numbers and are not scaled.
 
     Attributes:
-        labels: (n,) int64, the labels of this view.
+        labels: (n,) or (n, L) int64, the labels of this view.
         input_shape: shape of one sample.
 
     Raises:
@@ -64,8 +69,10 @@ class ArrayDataset(Dataset[tuple[Tensor, int]]):
         divisor: float | None = None,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
+        tokens: bool = False,
     ):
         self.labels = _as_labels(labels)
+        self.tokens = tokens
         self._data = _by_path(data)
         self._rows: IndexArray | None = None  # None: all of them
         if len(self.labels) != data.shape[0]:
@@ -76,6 +83,11 @@ class ArrayDataset(Dataset[tuple[Tensor, int]]):
         if not (np.isfinite(self.divisor) and self.divisor > 0):
             raise ConfigError(f"ArrayDataset: divisor must be finite and more than 0; got {divisor!r}.")
         self._normalisation = _as_normalisation(mean, std, self.input_shape)
+        if tokens and (data.dtype.kind not in "iu" or divisor is not None or self._normalisation):
+            raise ConfigError(
+                f"ArrayDataset: tokens must be whole numbers without divisor, mean and std; got {data.dtype}, "
+                f"divisor={divisor}, mean={mean!r}, std={std!r}."
+            )
 
     @property
     def mean(self) -> tuple[float, ...] | None:
@@ -95,10 +107,10 @@ class ArrayDataset(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         position = range(len(self))[index]  # negative and out of range as in a list
         x, y = self.tensors(np.array([position]))
-        return x[0], int(y[0])
+        return x[0], int(y[0]) if y.ndim == 1 else y[0]
 
     def __repr__(self) -> str:
         return f"ArrayDataset({len(self)} samples of shape {self.input_shape})"
@@ -110,13 +122,16 @@ class ArrayDataset(Dataset[tuple[Tensor, int]]):
             indices: (k,) positions in this view; default all, in order.
 
         Returns:
-            x (k, *input_shape) float32 and y (k,) int64, both new.
+            x (k, *input_shape) float32, or int64 for tokens, and y (k,) or (k, L) int64, both new.
 
         Raises:
             ConfigError: a position that is not in this view.
         """
         positions = np.arange(len(self)) if indices is None else self._positions(indices)
         rows = positions if self._rows is None else self._rows[positions]
+        if self.tokens:
+            tokens = self._data[rows].astype(np.int64, copy=False)
+            return torch.from_numpy(tokens), torch.from_numpy(self.labels[positions])
         values = self._data[rows].astype(np.float32, copy=False)  # rows taken by number are a copy already
         x = torch.from_numpy(values).div_(self.divisor)
         if self._normalisation:
@@ -144,6 +159,19 @@ class ArrayDataset(Dataset[tuple[Tensor, int]]):
         """Return the same samples with another normalisation; see the class for the arguments."""
         view = self._copy()
         view._normalisation = _as_normalisation(mean, std, self.input_shape)
+        return view
+
+    def scaled(self, factor: float) -> "ArrayDataset":
+        """Return the same samples with every value multiplied: with 255, pixels lie in [0, 255].
+
+        Raises:
+            ConfigError: tokens, which are no amounts, or a normalisation, which would undo it.
+        """
+        if self.tokens or self._normalisation:
+            what = "tokens" if self.tokens else "normalised values"
+            raise ConfigError(f"{what} cannot be scaled; got a factor of {factor}. Use 1.", parameter="factor")
+        view = self._copy()
+        view.divisor = self.divisor / factor
         return view
 
     def _copy(self) -> "ArrayDataset":
@@ -185,10 +213,12 @@ class DataSource:
         name: what reports call it.
         train: the samples that clients share.
         test: the samples that measure the global model; never dealt to anyone.
-        num_classes: C; labels are 0 .. C - 1.
+        num_classes: C; labels are 0 .. C - 1. Where tokens are predicted, the size of the vocabulary.
         input_shape: shape of one sample, such as (1, 28, 28).
         class_names: C names, if the classes have any.
         groups: natural ids of the training samples by kind, such as ``{"writer": (n,) int64}``; None: has none.
+        task: what is learned from it.
+        vocabulary: turns text into tokens and back, where the inputs are tokens.
 
     Raises:
         ConfigError: the parts contradict each other.
@@ -201,6 +231,8 @@ class DataSource:
     input_shape: tuple[int, ...]
     class_names: tuple[str, ...] | None = None
     groups: Mapping[str, IndexArray] | None = None
+    task: Task = CLASSIFICATION
+    vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
         for part, dataset in (("train", self.train), ("test", self.test)):
@@ -209,6 +241,7 @@ class DataSource:
                     f"{self.name}: input_shape must be the shape of every sample; got {self.input_shape}, "
                     f"but {part} has {dataset.input_shape}."
                 )
+            self._check_kind(part, dataset)
             if len(dataset) and int(dataset.labels.max()) >= self.num_classes:
                 raise ConfigError(
                     f"{self.name}: labels must lie in 0 .. num_classes - 1 = {self.num_classes - 1}; "
@@ -224,6 +257,20 @@ class DataSource:
                     f"{self.name}: groups[{kind!r}] needs one id per training sample, shape ({len(self.train)},); "
                     f"got {ids.shape}."
                 )
+
+    def _check_kind(self, part: str, dataset: ArrayDataset) -> None:
+        tokens, sequence = self.task.inputs == "tokens", self.task.labels == "sequence"
+        if dataset.tokens != tokens or (tokens and self.vocabulary is None):
+            raise ConfigError(
+                f"{self.name}: the task {self.task.name} has {self.task.inputs} as inputs; got {part} with "
+                f"tokens={dataset.tokens} and vocabulary={self.vocabulary!r:.60}. Data of tokens need tokens=True, a "
+                "task on tokens and a vocabulary."
+            )
+        if (dataset.labels.ndim == 2) != sequence:
+            raise ConfigError(
+                f"{self.name}: the task {self.task.name} has {'(n, L)' if sequence else '(n,)'} labels; {part} has "
+                f"labels of shape {dataset.labels.shape}."
+            )
 
     def natural_ids(self, kind: str | None = None) -> IndexArray | None:
         """Return (n,) ids of the training samples' natural clients, or None if the set has none.
@@ -242,6 +289,10 @@ class DataSource:
             raise ConfigError(f"{self.name} has no natural ids {kind!r}; it has: {', '.join(self.groups)}.")
         return self.groups[kind if kind is not None else next(iter(self.groups))]
 
+    def scaled(self, factor: float) -> "DataSource":
+        """Return the same source with the values of training and test samples multiplied; see ``ArrayDataset``."""
+        return dataclasses.replace(self, train=self.train.scaled(factor), test=self.test.scaled(factor))
+
     def normalized(self, mean: float | Sequence[float], std: float | Sequence[float]) -> "DataSource":
         """Return the same source with training and test samples normalised; see ``ArrayDataset``."""
         return dataclasses.replace(self, train=self.train.normalized(mean, std), test=self.test.normalized(mean, std))
@@ -249,10 +300,11 @@ class DataSource:
 
 def _as_labels(labels: npt.ArrayLike) -> IndexArray:
     array = np.asarray(labels)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ConfigError(f"labels must be (n,) integers; got {array.dtype} of shape {array.shape}.")
-    if array.size and int(array.min()) < 0:
-        raise ConfigError(f"labels must be 0 or more; got {int(array.min())}.")
+    if array.ndim not in (1, 2) or (array.size and array.dtype.kind not in "iu"):
+        raise ConfigError(f"labels must be (n,) or (n, L) integers; got {array.dtype} of shape {array.shape}.")
+    counted = array if array.ndim == 1 else array[array != NOT_COUNTED]
+    if counted.size and int(counted.min()) < 0:
+        raise ConfigError(f"labels must be 0 or more; got {int(counted.min())}.")
     return array.astype(np.int64)
 
 
@@ -276,7 +328,9 @@ def _as_normalisation(
 
 def _compact(labels: IndexArray) -> npt.NDArray[Any]:
     """Labels in the smallest type that holds them."""
-    return labels.astype(np.min_scalar_type(int(labels.max()))) if labels.size else labels
+    if not labels.size:
+        return labels
+    return labels.astype(np.result_type(*(np.min_scalar_type(int(end)) for end in (labels.min(), labels.max()))))
 
 
 def _by_path(data: npt.NDArray[Any] | LazyArray) -> npt.NDArray[Any] | LazyArray:

@@ -1,7 +1,7 @@
 """Checks of an experiment's settings against each other, and against the data."""
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import KeyPath
 from flsec.strategies import RobustStrategy
 from flsec.strategies.base import FlowerStrategy
+from flsec.tasks import NOT_COUNTED, misfit
 
 __all__ = ["Ready", "check_data", "check_settings"]
 
@@ -43,7 +44,20 @@ def check_settings(config: Config) -> None:
     if config.adversaries is not None and not config.attacks:
         raise Problem(("adversaries",), "need attacks to carry out. For example: attacks: [{name: sign_flipping}]")
     _check_camps(config)
-    _check_attacks_and_defenses(config, StandIns(real))
+    stand_ins = StandIns(real)
+    _check_attacks_and_defenses(config, stand_ins)
+    _check_scale(config, stand_ins)
+
+
+def _check_scale(config: Config, resources: StandIns) -> None:
+    """Have attacks and defenses whose settings are stated for values in [0, 1] refuse others."""
+    members: dict[str, Sequence[Any]] = {"attacks": resources.attacks, "defenses": _defenses(resources.new_strategy())}
+    for section, built in members.items() if config.data.scale != 1 else ():
+        for index, member in enumerate(built):
+            check = getattr(member, "check_scale", None)
+            if check is not None:
+                writable = getattr(config, section)[index].writable
+                blame_parameter((section, index), writable, check, config.data.scale)
 
 
 def _check_sampling(config: Config) -> None:
@@ -160,6 +174,7 @@ def check_data(config: Config) -> Ready:
         _check_partition(config, resources)
         _check_model(config, resources)
         strategy = resources.new_strategy()
+        _check_fit(config, resources, strategy)
         clean = _one_of_each_class(resources.dataset)
         for index, attack in enumerate(resources.attacks):
             _show_samples(attack, clean, ("attacks", index), config.attacks[index].writable)
@@ -171,7 +186,31 @@ def check_data(config: Config) -> Ready:
 
 
 def _one_of_each_class(source: DataSource) -> ArrayDataset:
-    return source.train.subset(np.unique(source.train.labels, return_index=True)[1])
+    classes = source.task.classes(torch.from_numpy(source.train.labels))
+    if classes is None:
+        return source.train.subset(range(min(2, len(source.train))))
+    return source.train.subset(np.unique(classes.numpy(), return_index=True)[1])
+
+
+def _check_fit(config: Config, resources: Resources, strategy: FlowerStrategy) -> None:
+    """Refuse a model, attacks and defenses that make no sense on the task."""
+    task, served = resources.task, getattr(config.model.member, "tasks", None)
+    if served is not None and task.name not in served:
+        raise Problem(
+            ("model", "name"),
+            f"{config.model.name} serves {', '.join(served)}; {resources.dataset.name} is for {task.name}. `flsec list "
+            "models` says which models serve it.",
+        )
+    members: list[tuple[str, int, Any]] = [
+        *(("attacks", index, attack) for index, attack in enumerate(resources.attacks)),
+        *(("defenses", index, wrapper) for index, wrapper in enumerate(_defenses(strategy))),
+    ]
+    for section, index, member in members:
+        if reason := misfit(member, task):
+            name = (config.attacks if section == "attacks" else config.defenses)[index].name
+            raise Problem(
+                (section, index, "name"), f"{name} {reason}. `flsec list {section}` says what fits which task."
+            )
 
 
 def _show_samples(member: Any, clean: ArrayDataset, path: KeyPath, writable: Collection[str]) -> None:
@@ -200,20 +239,16 @@ def _check_partition(config: Config, resources: Resources) -> None:
 
 def _check_model(config: Config, resources: Resources) -> None:
     name, source = config.model.name, resources.dataset
-    shape, classes = source.input_shape, source.num_classes
     model = resources.new_model().eval()
     samples = source.train.subset([0, 0]).tensors()[0]
     try:
-        with torch.no_grad():
-            output = tuple(model(torch.zeros_like(samples)).shape)
+        resources.task.check_model(model, torch.zeros_like(samples), source.num_classes)
+    except ConfigError as error:
+        raise Problem(("model", "name"), f"{name} {error}") from None
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())
+        shape = source.input_shape
         raise Problem(("model", "name"), f"{name} fails on {source.name}'s samples, {shape}: {reason}") from None
-    if output != (2, classes):
-        raise Problem(
-            ("model", "name"),
-            f"{name} must return one number a class, (2, {classes}) for two samples; got {output}.",
-        )
 
 
 def _check_poison(config: Config, index: int, attack: Attack, clean: ArrayDataset, source: DataSource) -> None:
@@ -230,7 +265,8 @@ def _check_poison(config: Config, index: int, attack: Attack, clean: ArrayDatase
     poisoned: Any = blame_parameter(
         ("attacks", index), entry.writable, lambda: attack.poisoned_dataset(clean, context).tensors()
     )
-    strange = [label for label in poisoned[1].tolist() if not 0 <= label < classes]
+    labels = [label for label in poisoned[1].flatten().tolist() if label != NOT_COUNTED]
+    strange = [label for label in labels if not 0 <= label < classes]
     changed = any(not torch.equal(new, old) for new, old in zip(poisoned, clean.tensors(), strict=True))
     if strange or not changed:
         what = f"makes the label {strange[0]}" if strange else "changes no sample"

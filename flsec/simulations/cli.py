@@ -182,6 +182,8 @@ def _print_result(folder: Any) -> None:
     table.add_column("value", justify="right")
     table.add_row("test accuracy", f"{summary['accuracy']:.4f}")
     table.add_row("best test accuracy", f"{summary['best_accuracy']:.4f}")
+    for name, value in summary["measures"].items():
+        table.add_row(f"test {name.replace('_', ' ')}", f"{value:.4f}")
     for name, values in summary["attack"].items():
         table.add_row(f"{name.replace('_', ' ')} (last)", f"{values['last']:.4f}")
         table.add_row(f"{name.replace('_', ' ')} (largest)", f"{values['max']:.4f}")

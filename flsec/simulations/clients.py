@@ -31,6 +31,8 @@ def build_client(resources: Resources, client_id: int) -> NumPyClient:
         num_rounds=resources.num_rounds,
         device=resources.device,
         seed=resources.seed,
+        task=resources.task,
+        augmentation=resources.config.data.augment,
     )
     for around in (*resources.halves, *resources.attacks):
         client = around(client)

@@ -65,6 +65,7 @@ def summarise(config: Config, rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "accuracy": last["accuracy"],
         "best_accuracy": max(record["accuracy"] for record in evaluated),
         "loss": last["loss"],
+        "measures": last.get("measures", {}),
         "attack": attack,
         "detection": _overall_detection(trained),
         "rounds_that_kept_the_previous_model": sum(r["kept_previous_model"] is not None for r in trained),

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import ATTACKS
 from flsec.data import DATASETS, PARTITIONERS
+from flsec.data.augmentation import Augmentation
+from flsec.data.subset import Size
 from flsec.errors import ConfigError
 from flsec.models import MODELS
 from flsec.parameters import Count, NonNegative, OpenFraction, Positive, PositiveCount, parameters_of
@@ -19,6 +21,7 @@ from flsec.simulations.server_strategies import STRATEGIES
 from flsec.simulations.signatures import parameters_model, values_with_defaults
 from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
 from flsec.strategies import DEFENSES
+from flsec.tasks import TASKS
 from flsec.training import Training
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "PartitionEntry",
     "Simulation",
     "StrategyEntry",
+    "TaskEntry",
 ]
 
 
@@ -110,7 +114,7 @@ class AttackEntry(Component):
     """An attack, without those who run it."""
 
     registry = ATTACKS
-    supplied = ("data_attribute", *SUPPLIED_TO_ATTACKS)
+    supplied = ("data_attribute", "inputs_key", "labels_key", *SUPPLIED_TO_ATTACKS)
     name: str = Field(examples=["sign_flipping"])
 
 
@@ -118,8 +122,15 @@ class ModelEntry(Component):
     """A model, without the shape of the data."""
 
     registry = MODELS
-    supplied = ("input_shape", "num_classes")
+    supplied = ("input_shape", "num_classes", "vocab_size", "pad")
     name: str = Field(examples=["mlp"])
+
+
+class TaskEntry(Component):
+    """What is learned."""
+
+    registry = TASKS
+    name: str = Field(examples=["classification"])
 
 
 class PartitionEntry(Component):
@@ -130,12 +141,26 @@ class PartitionEntry(Component):
     name: str = "iid"
 
 
+def _augmentation(values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    settings = values_with_defaults(parameters_model(Augmentation), values)
+    return blame_parameter((), settings, Augmentation, **settings)
+
+
 class DataEntry(Component):
     """A data set and how it is dealt out.
 
     Attributes:
         root_samples: how many training samples the server keeps for itself, where a defense needs such a root set.
         client_sample_share: share of its data that each client gives to the server, where a defense needs that.
+        subset: how many training samples to use if an int, a share of them if a float; drawn at random, the same
+            whatever the seed of the run, with every class's share kept; null: all. The root set comes out of these.
+        test_subset: likewise of the test set.
+        scale: what every value is multiplied by: 255 makes pixels lie in [0, 255]. Learning rates and triggers are then
+            to be written for such values.
+        augment: random changes of the pictures in clients' training batches; null: none. ``crop``: shift by up to so
+            many pixels; ``flip``: mirror each with probability 1/2.
     """
 
     registry = DATASETS
@@ -143,6 +168,12 @@ class DataEntry(Component):
     partition: PartitionEntry = Field(default=PartitionEntry(), examples=[{"name": "iid"}])
     root_samples: PositiveCount = 100
     client_sample_share: OpenFraction = 0.03
+    subset: Size | None = None
+    test_subset: Size | None = None
+    scale: Positive = 1.0
+    augment: Annotated[Augmentation | None, BeforeValidator(_augmentation)] = Field(
+        default=None, examples=[{"crop": 4, "flip": True}]
+    )
 
 
 class _Section(BaseModel):
@@ -247,6 +278,7 @@ class Config(_Section):
         name: what reports and its folder are called; default: the file's name.
         seed: of all that is random.
         data: the data set and how it is dealt out.
+        task: what is learned; null: what the data set is for.
         model: what is trained.
         training: how a client trains.
         strategy: Flower's, inside the defenses.
@@ -260,6 +292,7 @@ class Config(_Section):
     name: FolderName = Field(min_length=1)
     seed: Count = 0
     data: DataEntry = Field(default=DataEntry(), examples=[{"name": "digits"}])
+    task: TaskEntry | None = Field(default=None, examples=[{"name": "classification"}])
     model: ModelEntry = Field(examples=[{"name": "mlp"}])
     training: Annotated[Training, BeforeValidator(_training)] = Field(examples=[{"learning_rate": 0.1}])
     strategy: StrategyEntry = Field(default=StrategyEntry(), examples=[{"name": "fedavg"}])

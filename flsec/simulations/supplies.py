@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from flsec.attacks.adversaries import Adversaries
+from flsec.data import Vocabulary
+from flsec.tasks import Task
 from flsec.training import Training
 
 __all__ = [
@@ -36,6 +38,14 @@ class SuppliedToAll(Protocol):
     @property
     def training(self) -> Training:
         """How a client trains."""
+
+    @property
+    def task(self) -> Task:
+        """What is learned."""
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Turns text into tokens and back; None where the data are no text."""
 
     @property
     def num_rounds(self) -> int:

@@ -11,11 +11,12 @@ from flsec.aggregation._device import computing_device
 from flsec.errors import ConfigError
 from flsec.randomness import generator
 from flsec.strategies.cohort import Cohort
+from flsec.tasks import CLASSIFICATION, Task
 from flsec.training import Evaluation, Training, evaluate, get_weights, set_weights, train
 
 __all__ = ["Examples", "ModelFactory", "RootModel", "check_examples"]
 
-Examples = tuple[Tensor, Tensor]  # (x, y): inputs (n, ...) and labels (n,)
+Examples = tuple[Tensor, Tensor]  # (x, y): inputs (n, ...) and labels (n, ...)
 ModelFactory = Callable[[], nn.Module]
 
 
@@ -29,6 +30,7 @@ class RootModel:
         training: how clients train; None where nothing is trained.
         num_rounds: rounds of the run, for learning-rate schedules that depend on it.
         seed: the seed of the run.
+        task: what is learned: the loss, and what predictions are judged by.
 
     Raises:
         ConfigError: the factory makes no network, or ``training`` is no ``Training``.
@@ -41,6 +43,7 @@ class RootModel:
         training: Training | None = None,
         num_rounds: int | None = None,
         seed: int = 0,
+        task: Task = CLASSIFICATION,
     ) -> None:
         if training is not None and not isinstance(training, Training):
             raise ConfigError(f"training must be a flsec.training.Training; got {training!r}.", parameter="training")
@@ -56,11 +59,12 @@ class RootModel:
         self._training = training
         self._num_rounds = num_rounds
         self._seed = seed
+        self._task = task
 
     def evaluate(self, cohort: Cohort, update: Tensor, examples: Examples) -> Evaluation:
         """Return loss, accuracy and predictions of the global model after ``update`` (d,); NaN where that overflows."""
         self._load(cohort, cohort.global_parameters + update)
-        return evaluate(self._model, *examples)
+        return evaluate(self._model, *examples, task=self._task)
 
     def train(
         self,
@@ -93,7 +97,15 @@ class RootModel:
             settings = replace(settings, batch_size=batch_size)
         self._load(cohort, cohort.global_parameters)
         batches = generator(self._seed, cohort.round, client, purpose)
-        train(self._model, *examples, settings, round=cohort.round, num_rounds=self._num_rounds, generator=batches)
+        train(
+            self._model,
+            *examples,
+            settings,
+            round=cohort.round,
+            num_rounds=self._num_rounds,
+            generator=batches,
+            task=self._task,
+        )
         return cohort.layout.flatten(get_weights(self._model)) - cohort.global_parameters.cpu()
 
     def _load(self, cohort: Cohort, parameters: Tensor) -> None:
@@ -117,7 +129,7 @@ def check_examples(examples: Examples, name: str) -> None:
     x, y = examples
     if not x.ndim or x.shape[:1] != y.shape[:1] or not len(x):
         raise ConfigError(
-            f"{name} must be (x, y) with inputs (n, ...) and labels (n,), n at least 1; "
+            f"{name} must be (x, y) with n inputs and n labels, at least 1; "
             f"got shapes {tuple(x.shape)} and {tuple(y.shape)}.",
             parameter=name,
         )

@@ -12,6 +12,7 @@ from flsec.parameters import NonNegative, Positive, PositiveCount
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.tasks import CLASSIFICATION, Task
 from flsec.training import Training
 
 __all__ = ["DiverseFL"]
@@ -36,6 +37,7 @@ class DiverseFL(RobustStrategy):
         epsilon_2: largest ratio, exclusive.
         num_rounds: rounds of the run, for learning-rate schedules that depend on it.
         seed: the seed of the run; the guiding batches depend on it, the round and the client.
+        task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``.
 
     The verdict's scores are C1 x C2 of each client (the paper's Fig. 1), 0 where there is none. A client without a
@@ -61,6 +63,7 @@ class DiverseFL(RobustStrategy):
         epsilon_2: Positive = 2.0,
         num_rounds: PositiveCount | None = None,
         seed: int = 0,
+        task: Task = CLASSIFICATION,
         **options: Any,
     ) -> None:
         super().__init__(strategy, **options)
@@ -73,7 +76,7 @@ class DiverseFL(RobustStrategy):
         self.guiding = guiding
         self.epsilon_1 = epsilon_1
         self.epsilon_2 = epsilon_2
-        self._model = RootModel(model_factory, training=training, num_rounds=num_rounds, seed=seed)
+        self._model = RootModel(model_factory, training=training, num_rounds=num_rounds, seed=seed, task=task)
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the clients that do not meet both conditions."""

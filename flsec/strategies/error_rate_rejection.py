@@ -9,6 +9,7 @@ from flsec.parameters import Count
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.tasks import CLASSIFICATION, Task
 
 __all__ = ["ErrorRateRejection"]
 
@@ -21,6 +22,7 @@ class ErrorRateRejection(RobustStrategy):
         root_data: (x, y), the server's clean examples. Never of the test set.
         model_factory: builds the clients' network.
         num_byzantine: f, how many clients to drop.
+        task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``; ``weighting="examples"`` weights the aggregate that is evaluated, too.
 
     The aggregate is the mean, whatever this wraps. Scores are error rates without each client. Ties are common on a few
@@ -37,13 +39,14 @@ class ErrorRateRejection(RobustStrategy):
         root_data: Examples,
         model_factory: ModelFactory,
         num_byzantine: Count,
+        task: Task = CLASSIFICATION,
         **options: Any,
     ) -> None:
         super().__init__(strategy, **options)
         check_examples(root_data, "root_data")
         self.root_data = root_data
         self.num_byzantine = num_byzantine
-        self._model = RootModel(model_factory)
+        self._model = RootModel(model_factory, task=task)
 
     def clients_needed(self, num_byzantine: int) -> int:
         """Return the f that are dropped, and one."""

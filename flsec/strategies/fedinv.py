@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -67,6 +67,9 @@ class FedInv(RobustStrategy):
     Source: FedInv (Zhao, Sun, Wang and Jiang, AAAI 2022), Algorithm 1.
     """
 
+    fits_inputs: ClassVar = "numbers"
+    fits_labels: ClassVar = "class"
+
     def __init__(
         self,
         strategy: FlowerStrategy,
@@ -124,6 +127,16 @@ class FedInv(RobustStrategy):
             raise ConfigError(
                 f"FedInv moves inputs along the model's gradient, and the model has none, as for tokens. {advice}"
             )
+
+    def check_scale(self, scale: float) -> None:
+        """Raise ``ConfigError``: the dummies start with values of about 1 and move by hundredths.
+
+        Args:
+            scale: how large the data's values are.
+        """
+        raise ConfigError(
+            f"FedInv: its dummy data are made for values of about 1, not of about {scale:g}. In data: scale: 1.0"
+        )
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the clients of moderate scores."""

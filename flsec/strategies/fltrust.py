@@ -9,6 +9,7 @@ from flsec.parameters import PositiveCount
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies.base import FlowerStrategy, KeepPreviousModel, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.tasks import CLASSIFICATION, Task
 from flsec.training import Training
 
 __all__ = ["FLTrust"]
@@ -27,6 +28,7 @@ class FLTrust(RobustStrategy):
             server's update sets the length of the global step.
         num_rounds: rounds of the run, for learning-rate schedules that depend on it.
         seed: the seed of the run; the server's batches depend on it and on the round.
+        task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``.
 
     Clients whose cosine with the server's update is not positive are dropped; if that is everybody, or if the server's
@@ -46,13 +48,14 @@ class FLTrust(RobustStrategy):
         local_steps: PositiveCount | None = None,
         num_rounds: PositiveCount | None = None,
         seed: int = 0,
+        task: Task = CLASSIFICATION,
         **options: Any,
     ) -> None:
         super().__init__(strategy, **options)
         check_examples(root_data, "root_data")
         self.root_data = root_data
         self.local_steps = local_steps
-        self._model = RootModel(model_factory, training=training, num_rounds=num_rounds, seed=seed)
+        self._model = RootModel(model_factory, training=training, num_rounds=num_rounds, seed=seed, task=task)
         self._server_update: Tensor | None = None  # of the current round, from one stage to the next
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:

@@ -20,6 +20,7 @@ from flsec.strategies._root_model import Examples, ModelFactory, RootModel, chec
 from flsec.strategies._server_state import take
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.tasks import CLASSIFICATION, Task
 
 __all__ = ["Siren"]
 
@@ -49,6 +50,7 @@ class Siren(RobustStrategy):
             that sent nothing for the longest time are forgotten first, and with the count its ban. None: all, without
             end.
         start_round: the first round in which the server acts; until then it averages, while clients watch as ever.
+        task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``.
 
     Needs ``flsec.client_apps.siren_client`` around the clients: their last model and the bit ``siren-alarm`` in their
@@ -90,6 +92,7 @@ class Siren(RobustStrategy):
         award: NonNegative = 0.5,
         max_clients: PositiveCount | None = 100_000,
         start_round: PositiveCount = 1,
+        task: Task = CLASSIFICATION,
         **options: Any,
     ) -> None:
         super().__init__(strategy, **options)
@@ -111,7 +114,7 @@ class Siren(RobustStrategy):
         self.banned: tuple[int, ...] = ()
         self.rolled_back = False
         self.last_case: str | None = None
-        self._model = RootModel(model_factory)
+        self._model = RootModel(model_factory, task=task)
         take(self.base)  # refuses now a strategy that could not be set back
 
     def client_config(self, server_round: int) -> dict[str, Any]:

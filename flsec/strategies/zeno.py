@@ -11,6 +11,7 @@ from flsec.randomness import generator
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.tasks import CLASSIFICATION, Task
 
 __all__ = ["Zeno"]
 
@@ -27,6 +28,7 @@ class Zeno(RobustStrategy):
             learning_rate^2, since an update is -learning_rate times a gradient.
         batch_size: n_r, examples of the root data that are drawn afresh each round; all of them if there are fewer.
         seed: the seed of the run; the batches depend on it and on the round.
+        task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``.
 
     Needs n >= b + 1 usable replies a round, and no honest majority. n + 1 evaluations of the batch a round; nothing is
@@ -45,6 +47,7 @@ class Zeno(RobustStrategy):
         rho: NonNegative = 0.0005,
         batch_size: PositiveCount = 12,
         seed: int = 0,
+        task: Task = CLASSIFICATION,
         **options: Any,
     ) -> None:
         super().__init__(strategy, **options)
@@ -54,7 +57,7 @@ class Zeno(RobustStrategy):
         self.rho = rho
         self.batch_size = batch_size
         self.seed = seed
-        self._model = RootModel(model_factory)
+        self._model = RootModel(model_factory, task=task)
 
     def clients_needed(self, num_byzantine: int) -> int:
         """Return the b that are dropped, and one."""

@@ -13,6 +13,7 @@ from flsec.models import build_model
 from flsec.randomness import generator
 from flsec.training import Training, evaluate, get_weights, set_weights, train, weight_names
 from tests.client_apps import toys
+from tests.support.tasks import WithLoss
 
 SETTINGS = Training(learning_rate=0.1, momentum=0.5, epochs=2, batch_size=5)
 
@@ -202,7 +203,9 @@ def test_the_proximal_term_is_the_gradient_of_the_objective_of_fedprox():
         return nn.functional.cross_entropy(logits, labels) + 0.4 * distance
 
     train(ours, x, y, settings, round=1, generator=torch.Generator().manual_seed(3), proximal_mu=0.8)
-    train(theirs, x, y, settings, round=1, generator=torch.Generator().manual_seed(3), loss=objective)
+    train(
+        theirs, x, y, settings, round=1, generator=torch.Generator().manual_seed(3), task=WithLoss(function=objective)
+    )
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 

@@ -254,7 +254,7 @@ def test_a_view_of_memory_pickles_its_own_rows_only():
         (lambda: ArrayDataset(np.zeros((3, 2)), [0, 1]), "2 labels for 3 samples"),
         (lambda: ArrayDataset(np.zeros((1, 2)), [-1]), "0 or more; got -1"),
         (lambda: ArrayDataset(np.zeros((1, 2)), [0.5]), "integers; got float64"),
-        (lambda: ArrayDataset(np.zeros((1, 2)), [[0]]), r"shape \(1, 1\)"),
+        (lambda: ArrayDataset(np.zeros((1, 2)), [[[0]]]), r"shape \(1, 1, 1\)"),
         (lambda: ArrayDataset(np.zeros((1, 2)), [0], divisor=0), "divisor must be finite and more than 0; got 0"),
         (lambda: ArrayDataset(np.zeros((1, 2)), [0], divisor=float("nan")), "divisor"),
         (lambda: ArrayDataset(np.zeros((1, 2)), [0], mean=1), "both mean and std"),

@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from flsec.errors import ConfigError
 from flsec.models import build_model
+from flsec.tasks import CausalLM
 from flsec.training import (
     Training,
     evaluate,
@@ -26,6 +28,7 @@ from flsec.training import (
     train,
     weight_names,
 )
+from tests.support.tasks import WithLoss
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -49,7 +52,15 @@ def batches_of(n: int, training: Training, seed: int = 0) -> list[list[int]]:
         seen.append(labels.tolist())
         return logits.sum() * 0.0
 
-    train(nn.Linear(1, 2), torch.zeros(n, 1), torch.arange(n), training, round=1, generator=rng(seed), loss=record)
+    train(
+        nn.Linear(1, 2),
+        torch.zeros(n, 1),
+        torch.arange(n),
+        training,
+        round=1,
+        generator=rng(seed),
+        task=WithLoss(function=record),
+    )
     return seen
 
 
@@ -139,7 +150,15 @@ def test_one_gradient_that_reaches_two_parameters_is_not_changed_between_them() 
 
     model = Sum()
     settings = Training(learning_rate=1.0, weight_decay=0.1, steps=1)
-    train(model, torch.ones(1, 2), torch.zeros(1), settings, round=1, generator=rng(), loss=lambda out, _: out.sum())
+    train(
+        model,
+        torch.ones(1, 2),
+        torch.zeros(1),
+        settings,
+        round=1,
+        generator=rng(),
+        task=WithLoss(function=lambda out, _: out.sum()),
+    )
     torch.testing.assert_close(model.a.detach(), torch.tensor([1 - 1.1, 2 - 1.2]))
     torch.testing.assert_close(model.b.detach(), torch.tensor([30 - 4.0, 40 - 5.0]))
 
@@ -253,11 +272,11 @@ def test_dropout_follows_the_generator() -> None:
 def test_another_process_gets_the_same_bits_and_loads_no_compiler() -> None:
     script = (
         "import sys, torch; torch.set_num_threads(int(sys.argv[1])); torch.rand(3)\n"
-        "import test_training; print(test_training.fingerprint())\n"
+        "sys.path.insert(0, sys.argv[2]); import test_training; print(test_training.fingerprint())\n"
         "print('torch._dynamo' in sys.modules, 'flwr' in sys.modules, 'ray' in sys.modules)"
     )
-    command = [sys.executable, "-c", script, str(torch.get_num_threads())]
-    folder = __file__.rpartition("/")[0]
+    command = [sys.executable, "-c", script, str(torch.get_num_threads()), str(Path(__file__).parents[2])]
+    folder = Path(__file__).parent
     lines = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.split("\n")
     assert lines[0] == fingerprint()
     assert lines[1] == "False False False"
@@ -340,7 +359,7 @@ def test_every_model_learns_digits(name: str, params, settings) -> None:
 def test_evaluate_equals_one_example_at_a_time(batch_size: int) -> None:
     x, y = task(11)
     model = network()
-    loss, accuracy, predictions = evaluate(model, x, y, batch_size)
+    loss, accuracy, predictions, _ = evaluate(model, x, y, batch_size)
     losses, right, labels = [], 0, []
     for row, label in zip(x, y, strict=True):
         logits = model(row[None])[0].tolist()
@@ -600,3 +619,43 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         pick_device("cuda")
     with pytest.raises(ConfigError, match="one of 'auto', 'cpu', 'cuda'; got 'gpu'"):
         pick_device("gpu")
+
+
+# --- a model that gives its logits only where they are asked for
+
+
+class Picky(nn.Module):
+    """Logits (n, L, 5) of tokens; notes which places it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 5)
+        self.asked: list[list[int]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.embedding(x)  # type: ignore[no-any-return]
+
+    def logits_at(self, x: Tensor, places: Tensor) -> Tensor:
+        self.asked.append(places.tolist())
+        return self(x)[:, places]  # type: ignore[no-any-return]
+
+
+def test_only_counted_places_are_asked_for_and_nothing_else_changes() -> None:
+    x, y = torch.randint(5, (6, 4), generator=rng(3)), torch.full((6, 4), -100)
+    y[:, 1], y[2, 3] = 2, 4
+    y[5] = -100
+    picky, task = Picky(), CausalLM()
+    plain = nn.Sequential(nn.Embedding(5, 5))
+    plain[0].load_state_dict(picky.embedding.state_dict())
+    for batch_size in (1, 4, 6):
+        ours, theirs = evaluate(picky, x, y, batch_size, task=task), evaluate(plain, x, y, batch_size, task=task)
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
+        assert ours.measures == pytest.approx(theirs.measures, rel=1e-6)
+        counted = y != -100
+        assert torch.equal(ours.predictions[counted], theirs.predictions[counted])
+    assert picky.asked[-1] == [1, 3]
+    assert ours.predictions[:, [0, 2]].eq(-100).all()
+    for model in (picky, plain):
+        settings = Training(learning_rate=0.5, steps=3, batch_size=3)
+        train(model, x, y, settings, round=1, generator=rng(1), task=task)
+    torch.testing.assert_close(picky.embedding.weight, plain[0].weight)

@@ -32,7 +32,7 @@ def iid(labels: npt.NDArray[np.int64], num_clients: PositiveCount, *, seed: int 
 
     Source: SIREN Sec. 5.1, "IID data": random shards, one per client.
     """
-    labels = checked_labels(iid, labels, num_clients)
+    labels = checked_labels(iid, labels, num_clients, number_only=True)
     if num_clients > len(labels):
         raise ConfigError(
             f"partitioner 'iid' needs a sample for every client; got num_clients={num_clients} for {len(labels)} "

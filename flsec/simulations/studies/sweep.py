@@ -251,7 +251,7 @@ def _rows(sweep: Sweep, cells: Sequence[Cell]) -> list[Row]:
 def _row(sweep: Sweep, cell: Cell, cells: Sequence[Cell], summaries: Mapping[str, Any]) -> Row:
     summary = summaries[cell.name]
     row: Row = {**cell.labels, "accuracy": summary["accuracy"], "best_accuracy": summary["best_accuracy"]}
-    row["loss"] = summary["loss"]
+    row |= {"loss": summary["loss"], **summary["measures"]}
     for measure, values in summary["attack"].items():
         row |= {measure: values["last"], f"{measure}_mean": values["mean"], f"{measure}_max": values["max"]}
     if "outsized_impact_factor" in summary:

@@ -37,6 +37,8 @@ def test_is_called_by_its_yaml_name_and_read_once(name: str, source: DataSource)
 
 @each_dataset
 def test_has_samples_of_every_class_in_both_parts(name: str, source: DataSource) -> None:
+    if source.task.name not in ("classification", "text_classification"):
+        pytest.skip("its classes are the tokens of a vocabulary, of which many are rare")
     for part in (source.train, source.test):
         assert set(np.unique(part.labels)) == set(range(source.num_classes))
 

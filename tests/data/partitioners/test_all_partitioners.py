@@ -100,11 +100,24 @@ def test_more_clients_than_the_data_allows_is_refused(name):
 
 
 @each
-@pytest.mark.parametrize("labels", [[], [[1, 2]], [0.5, 1.0], ["a", "b"]], ids=["none", "2-d", "floats", "text"])
+@pytest.mark.parametrize("labels", [[], [[[1, 2]]], [0.5, 1.0], ["a", "b"]], ids=["none", "3-d", "floats", "text"])
 def test_wrong_labels_are_named(name, labels):
     required = {key: CASES[name][0][key] for key in ("alpha",) if key in CASES[name][0]}
     with pytest.raises(ConfigError, match=f"{name}.*labels must be \\(n,\\) integers"):
         make_partition(name, labels, 1, **required)
+
+
+@each
+def test_sequences_of_labels_are_dealt_by_number_or_refused(name):
+    params, sequences = CASES[name][0], np.zeros((40, 3), dtype=int)
+    groups = np.repeat(np.arange(4), 10)
+    if name in ("iid", "natural"):
+        of_sequences = make_partition(name, sequences, 4, groups=groups, **params)
+        of_numbers = make_partition(name, sequences[:, 0], 4, groups=groups, **params)
+        assert of_sequences.indices.tolist() == of_numbers.indices.tolist()
+    else:
+        with pytest.raises(ConfigError, match=f"{name}.*sequences of labels, of shape \\(40, 3\\). Use 'iid'"):
+            make_partition(name, sequences, 4, groups=groups, **params)
 
 
 @each
