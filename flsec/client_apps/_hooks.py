@@ -48,11 +48,11 @@ class Predict(Protocol):
     """The global model, as an attack's ``success`` may ask it."""
 
     def __call__(self, inputs: Tensor, /) -> Tensor:
-        """Return the predicted classes (k,) of inputs (k, ...)."""
+        """Return the predictions for inputs (k, ...): (k,), or (k, L) where labels are sequences."""
         ...
 
     def logits(self, inputs: Tensor, /) -> Tensor:
-        """Return the logits (k, C) of inputs (k, ...)."""
+        """Return the logits of inputs (k, ...), (k, C) or (k, L, C); all at once, so ask for few."""
         ...
 
 
@@ -105,10 +105,10 @@ class AttackHooks:
         For the metrics of a simulation; by default there is nothing to measure beyond accuracy.
 
         Args:
-            predict: maps inputs (k, ...) to predicted classes (k,); its ``logits`` maps them to logits (k, C).
+            predict: maps inputs (k, ...) to predictions (k,) or (k, L); its ``logits`` maps them to logits.
             x: (n, ...) test inputs.
-            y: (n,) their true labels.
-            predictions: (n,) the model's predictions for x.
+            y: (n,) their true labels, or (n, L) where labels are sequences.
+            predictions: the model's predictions for x, of the shape of y.
         """
         return {}
 
