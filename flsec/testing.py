@@ -1,7 +1,7 @@
-"""What every rule, defense, attack, data set and partitioner must hold, as functions to run on your own.
+"""What everything that can be added to flsec must hold, as functions that third parties can run on their own.
 
-``check_rule``, ``check_strategy``, ``check_attack``, ``check_dataset`` and ``check_partitioner`` run a battery of
-checks without pytest and raise ``AssertionError`` with the name of the check that failed and what it saw.
+Each runs a battery of checks without pytest and raises ``AssertionError`` with the name of the check that failed and
+what it saw.
 """
 
 import copy
@@ -23,6 +23,7 @@ from flsec._contracts.network import (
     distance_to_median,
     guiding_updates,
 )
+from flsec._contracts.optimizers import CLIENTS, ONE_STEP, OptimizerBattery
 from flsec._contracts.partitioners import PartitionerBattery, bare
 from flsec._contracts.rules import RuleBattery
 from flsec._contracts.server import flower_strategy
@@ -40,6 +41,7 @@ __all__ = [
     "check_dataset",
     "check_partitioner",
     "check_rule",
+    "check_server_optimizer",
     "check_strategy",
     "example",
 ]
@@ -62,14 +64,17 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "model_factory": lambda *defended: Network if defended else AttackedNetwork,
     "num_byzantine": 3,
     "num_classes": 2,
+    "num_clients": 20,
     "num_iterations": 1,
     "num_selected": 3,
     "num_trimmed": 3,
     "objective": distance_to_median,
     "pairs": [(3, 9), (2, 1)],
+    "proximal_mu": 0.1,
     "radius": 3.0,
     "root_data": ROOT_DATA,
     "scale": 4.0,
+    "server_momentum": 0.9,
     "server_update": lambda updates: updates.new_ones(updates.shape[-1]),
     "smoothing": 1e-6,
     "std": 0.01,
@@ -231,3 +236,40 @@ def check_partitioner(
         >>> check_partitioner(iid)
     """
     run(bare(partitioner)[0].__name__, PartitionerBattery(partitioner, uses_seed, shares_samples))
+
+
+def check_server_optimizer(make: str | Callable[[], FlowerStrategy], **parameters: Any) -> None:
+    """Check what steps on the server: a strategy of Flower's Message API, or a ``ServerOptimizer`` around one.
+
+    Six clients train a small model for real, each with one step over its data, bare and with the median as a defense.
+
+    Args:
+        make: makes a fresh strategy that asks all clients there are, such as ``lambda: FedLion(eta=0.01)``; or a name
+            as in a file's ``strategy``: ``"fedadam"``, ``"my_package.my_module:FedLion"``.
+        parameters: of what is named, beside the name.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+        ConfigError: the name is none, or refuses its parameters.
+
+    Example:
+        >>> check_server_optimizer("fedadam", eta=0.01)
+    """
+    if isinstance(make, str):
+        run(make, OptimizerBattery(_named(make, parameters)))
+    elif parameters:
+        raise ConfigError("check_server_optimizer takes parameters with a name only; bind those of a callable to it.")
+    else:
+        run(getattr(make, "__name__", repr(make)), OptimizerBattery(make))
+
+
+def _named(name: str, parameters: dict[str, Any]) -> Callable[[], FlowerStrategy]:
+    """Return what makes a server strategy as a simulation makes it."""
+    from flsec.simulations.any_strategy import build_server_strategy, check_strategy
+    from flsec.simulations.server_strategies import STRATEGIES
+
+    member = STRATEGIES.get(name)
+    check_strategy(name, member)
+    known = {"training": ONE_STEP, "num_rounds": 10, "num_clients": len(CLIENTS)}
+    supplied = {key: value for key, value in known.items() if key in parameters_of(member)}
+    return lambda: build_server_strategy(name, member, {**supplied, **parameters}, len(CLIENTS))

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from flsec.models.bi_lstm import BiLSTM as BiLSTM
     from flsec.models.build import build_model as build_model
     from flsec.models.causal_model import CausalModel as CausalModel
+    from flsec.models.darts_cell import DARTSCell as DARTSCell
     from flsec.models.dlg_lenet import DLGLeNet as DLGLeNet
     from flsec.models.embedding_classifier import EmbeddingClassifier as EmbeddingClassifier
     from flsec.models.fedinv_cnn import FedInvCNN as FedInvCNN
     from flsec.models.fedinv_fcn import FedInvFCN as FedInvFCN
     from flsec.models.lstm import LSTM as LSTM
     from flsec.models.mlp import MLP as MLP
+    from flsec.models.mlp_gan import MLPGAN as MLPGAN
     from flsec.models.resnet_gn import ResNetGN as ResNetGN
     from flsec.models.sequence_classifier import SequenceClassifier as SequenceClassifier
     from flsec.models.siren_cnn import SirenCNN as SirenCNN
@@ -37,9 +39,11 @@ if TYPE_CHECKING:
 __all__ = [
     "LSTM",
     "MLP",
+    "MLPGAN",
     "MODELS",
     "BiLSTM",
     "CausalModel",
+    "DARTSCell",
     "DLGLeNet",
     "EmbeddingClassifier",
     "FedInvCNN",
@@ -56,8 +60,10 @@ export_lazily(
     {
         "LSTM": "lstm",
         "MLP": "mlp",
+        "MLPGAN": "mlp_gan",
         "BiLSTM": "bi_lstm",
         "CausalModel": "causal_model",
+        "DARTSCell": "darts_cell",
         "DLGLeNet": "dlg_lenet",
         "EmbeddingClassifier": "embedding_classifier",
         "FedInvCNN": "fedinv_cnn",

@@ -28,11 +28,14 @@ from flsec.simulations.schema import AttackEntry, Config, DataEntry, DefenseEntr
 from flsec.simulations.supplies import (
     SUPPLIED_TO_ATTACKS,
     SUPPLIED_TO_DEFENSES,
+    SUPPLIED_TO_STRATEGIES,
     SuppliedToAttacks,
     SuppliedToDefenses,
+    SuppliedToStrategies,
 )
 from flsec.strategies import Adversary, RobustStrategy
 from flsec.strategies.base import FlowerStrategy, Weighting
+from flsec.strategies.server_optimizer import defended
 from flsec.tasks import CLASSIFICATION, Task
 from flsec.training import Training, pick_device
 
@@ -41,7 +44,7 @@ __all__ = ["Resources", "StandIns", "resources_of", "resources_of_text", "wrap"]
 Examples = tuple[Tensor, Tensor]  # (x, y)
 
 
-class Resources(SuppliedToDefenses, SuppliedToAttacks):
+class Resources(SuppliedToDefenses, SuppliedToAttacks, SuppliedToStrategies):
     """The parts of one experiment that clients and server share.
 
     What attacks and defenses ask for by name are attributes. All but ``new_model`` and ``new_strategy`` return the same
@@ -239,11 +242,12 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
 
     @functools.cached_property
     def halves(self) -> list[ClientHalf]:
-        """What the defenses have their clients do, the innermost defense's first."""
+        """What the server's optimizer and then the defenses have their clients do, the innermost defense's first."""
         halves = []
-        for entry in reversed(self.config.defenses):
-            if entry.member.client_half is not None:
-                module, _, name = entry.member.client_half.partition(":")
+        for entry in (self.config.strategy, *reversed(self.config.defenses)):
+            path = getattr(entry.member, "client_half", None)
+            if path is not None:
+                module, _, name = path.partition(":")
                 half = getattr(importlib.import_module(module), name)
                 halves.append(half(**({"seed": self.seed} if "seed" in parameters_of(half) else {})))
         return halves
@@ -254,20 +258,25 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
         Every client that it is shown takes part. It remembers its rounds, so every run needs one of its own.
         """
         entry = self.config.strategy
-        strategy: FlowerStrategy = blame_parameter(
+        supplied = {name: getattr(self, name) for name in _asked(entry.member, SUPPLIED_TO_STRATEGIES)}
+        server: FlowerStrategy = blame_parameter(
             ("strategy",),
             entry.writable,
             build_server_strategy,
             entry.name,
             entry.member,
-            entry.params,
+            {**entry.params, **supplied},
             self.clients_per_round,
         )
-        for index, defense in reversed(list(enumerate(self.config.defenses))):
-            strategy = wrap(strategy, index, defense, self)
+        strategy = defended(server, self._with_defenses)
         if any(attack.poisons_cohort for attack in self.attacks):
             counts: Weighting = "uniform" if self.config.defenses else "examples"
             strategy = Adversary(strategy, attacks=self.attacks, weighting=counts)
+        return strategy
+
+    def _with_defenses(self, strategy: FlowerStrategy) -> FlowerStrategy:
+        for index, defense in reversed(list(enumerate(self.config.defenses))):
+            strategy = wrap(strategy, index, defense, self)
         return strategy
 
     # --- numbers ----------------------------------------------------------------------------------------------
@@ -281,6 +290,11 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
     def seed(self) -> int:
         """Of all that is random."""
         return self.config.seed
+
+    @property
+    def num_clients(self) -> int:
+        """How many clients there are."""
+        return self.config.simulation.num_clients
 
     @property
     def clients_per_round(self) -> int:

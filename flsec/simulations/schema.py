@@ -19,7 +19,7 @@ from flsec.simulations.problems import Origin, Problem, as_yaml_data, blame_para
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.server_strategies import STRATEGIES
 from flsec.simulations.signatures import parameters_model, values_with_defaults
-from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES
+from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
 from flsec.strategies import DEFENSES
 from flsec.tasks import TASKS
 from flsec.training import Training
@@ -90,10 +90,10 @@ class Component(BaseModel):
 
 
 class StrategyEntry(Component):
-    """One of Flower's strategies, or any other of its Message API by ``package.module:Class``."""
+    """A server optimizer: one of Flower's strategies or of flsec's, or any other by ``package.module:Class``."""
 
     registry = STRATEGIES
-    supplied = SAMPLING
+    supplied = ("strategy", *SAMPLING, *SUPPLIED_TO_STRATEGIES)
     name: str = "fedavg"
 
     @classmethod

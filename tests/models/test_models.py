@@ -6,8 +6,9 @@ import torch
 from flsec.errors import ConfigError
 from flsec.models import MODELS, build_model
 from flsec.registry import yaml_name
+from tests.support.texts import IMAGE_MODELS
 
-each_model = pytest.mark.parametrize("name", MODELS.names())
+each_model = pytest.mark.parametrize("name", IMAGE_MODELS)  # those for texts: test_text_models.py
 
 SHAPE = (3, 12, 14)  # not square: height and width must not be mixed up
 

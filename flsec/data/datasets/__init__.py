@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from flsec.data.datasets.har import har as har
     from flsec.data.datasets.huggingface import huggingface as huggingface
     from flsec.data.datasets.image_folder import image_folder as image_folder
+    from flsec.data.datasets.jsonl import jsonl as jsonl
     from flsec.data.datasets.mnist import mnist as mnist
     from flsec.data.datasets.mnist_writers import mnist_writers as mnist_writers
     from flsec.data.datasets.newsgroups import newsgroups as newsgroups
     from flsec.data.datasets.newsgroups_mini import newsgroups_mini as newsgroups_mini
     from flsec.data.datasets.npz import npz as npz
     from flsec.data.datasets.pubmedqa import pubmedqa as pubmedqa
+    from flsec.data.datasets.reddit import reddit as reddit
     from flsec.data.datasets.shakespeare import shakespeare as shakespeare
 
 __all__ = [
@@ -35,12 +37,14 @@ __all__ = [
     "har",
     "huggingface",
     "image_folder",
+    "jsonl",
     "mnist",
     "mnist_writers",
     "newsgroups",
     "newsgroups_mini",
     "npz",
     "pubmedqa",
+    "reddit",
     "shakespeare",
 ]
 
@@ -57,12 +61,14 @@ export_lazily(
         "har": "har",
         "huggingface": "huggingface",
         "image_folder": "image_folder",
+        "jsonl": "jsonl",
         "mnist": "mnist",
         "mnist_writers": "mnist_writers",
         "newsgroups": "newsgroups",
         "newsgroups_mini": "newsgroups_mini",
         "npz": "npz",
         "pubmedqa": "pubmedqa",
+        "reddit": "reddit",
         "shakespeare": "shakespeare",
     },
 )
