@@ -320,7 +320,7 @@ def evaluate(
         ConfigError: no data, x and y of different lengths, or batch_size < 1.
     """
     num_examples = _check_data(x, y)
-    batch_size = _rows_at_a_time(x, y) if batch_size is None else batch_size
+    batch_size = _rows_at_a_time(x, task.labels == "sequence") if batch_size is None else batch_size
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1; got {batch_size}.", parameter="batch_size")
     device = _device_of(model)
@@ -354,21 +354,41 @@ def _mean(value: Tensor, count: int) -> Any:
     return value / max(count, 1) if value.ndim else float(value) / max(count, 1)
 
 
-def _rows_at_a_time(x: Tensor, y: Tensor | None = None) -> int:
+def _rows_at_a_time(x: Tensor, output_for_each: bool = False) -> int:
     """Return how many examples to evaluate at once.
 
-    Beyond some megabytes a buffer, the system gives out and takes back every layer's memory anew, which took longer than
-    the convolutions of ResNet-20 in batches of 1024. Attention takes much for each token, a vocabulary of logits more.
+    Beyond some megabytes a buffer, the system gives out and takes back every layer's memory anew, which took longer
+    than the convolutions of ResNet-20 in batches of 1024. Attention takes much for each token, and a vocabulary of
+    logits at each place more.
     """
     if x.is_floating_point():
         pixels = math.prod(x.shape[2:]) if x.ndim == 4 else 1
         return min(1024, max(1, 65_536 // max(1, pixels)))
-    tokens = 16_384 if y is None or y.ndim == 1 else 2_048
-    return min(1024, max(1, tokens // max(1, math.prod(x.shape[1:]))))
+    return min(1024, max(1, (2_048 if output_for_each else 16_384) // max(1, math.prod(x.shape[1:]))))
+
+
+def predictions_of(
+    model: nn.Module, x: Tensor, batch_size: int | None = None, *, task: Task = CLASSIFICATION
+) -> Tensor:
+    """Return the task's predictions of ``model`` for x, (n,) or (n, L), on the CPU; the model is not changed.
+
+    Logits are held for a batch at a time, never for all of x.
+
+    Args:
+        model: used in eval mode, on the device it is on.
+        x: (n, ...) inputs.
+        batch_size: see ``evaluate``.
+        task: makes predictions of logits.
+    """
+    device = _device_of(model)
+    batch_size = _rows_at_a_time(x, task.labels == "sequence") if batch_size is None else batch_size
+    with _mode(model, training=False), torch.no_grad():
+        batches = [x[start : start + batch_size] for start in range(0, len(x), batch_size)]
+        return torch.cat([task.predictions(task.outputs(model, batch.to(device))).cpu() for batch in batches])
 
 
 def logits_of(model: nn.Module, x: Tensor, batch_size: int | None = None) -> Tensor:
-    """Return the logits (n, C) of ``model`` for x on the CPU; the model is not changed.
+    """Return the logits of ``model`` for x, (n, C) or (n, L, C), on the CPU; the model is not changed.
 
     Args:
         model: used in eval mode, on the device it is on.

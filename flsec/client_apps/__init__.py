@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from flsec.client_apps.model_replacement import ModelReplacement as ModelReplacement
     from flsec.client_apps.noisy_client import NoisyClient as NoisyClient
     from flsec.client_apps.noisy_client import noisy_client as noisy_client
+    from flsec.client_apps.phrase_backdoor import PhraseBackdoor as PhraseBackdoor
     from flsec.client_apps.poison import Poison as Poison
     from flsec.client_apps.poison import poisoned as poisoned
     from flsec.client_apps.poisoned_dataset import PoisonedDataset as PoisonedDataset
@@ -107,6 +108,7 @@ __all__ = [
     "MinimizingDistanceBackdoor",
     "ModelReplacement",
     "NoisyClient",
+    "PhraseBackdoor",
     "Poison",
     "PoisonedDataset",
     "Predict",
@@ -168,6 +170,7 @@ export_lazily(
         "MinimizingDistanceBackdoor": "minimizing_distance_backdoor",
         "ModelReplacement": "model_replacement",
         "NoisyClient": "noisy_client",
+        "PhraseBackdoor": "phrase_backdoor",
         "Poison": "poison",
         "PoisonedDataset": "poisoned_dataset",
         "Predict": "base",

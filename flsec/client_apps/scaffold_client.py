@@ -31,6 +31,8 @@ class ScaffoldClient(ClientHalf):
 
     Args:
         data_attribute: see ``ClientHalf``.
+        inputs_key: see ``ClientHalf``.
+        labels_key: see ``ClientHalf``.
 
     Raises:
         ConfigError: in a round, the server has no ``Scaffold``, the client took another number of steps or another

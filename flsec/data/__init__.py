@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flsec.data.subset import take_subset as take_subset
     from flsec.data.text import Texts as Texts
     from flsec.data.text import text_source as text_source
+    from flsec.data.training_data import TrainingData as TrainingData
+    from flsec.data.training_data import training_data as training_data
     from flsec.data.vocabulary import LEAF_ALPHABET as LEAF_ALPHABET
     from flsec.data.vocabulary import CharacterVocabulary as CharacterVocabulary
     from flsec.data.vocabulary import PretrainedVocabulary as PretrainedVocabulary
@@ -38,6 +40,7 @@ __all__ = [
     "Partition",
     "PretrainedVocabulary",
     "Texts",
+    "TrainingData",
     "Vocabulary",
     "WordVocabulary",
     "carve_root",
@@ -45,6 +48,7 @@ __all__ = [
     "make_partition",
     "take_subset",
     "text_source",
+    "training_data",
     "words_of",
 ]
 
@@ -59,6 +63,7 @@ export_lazily(
         "Partition": "partition",
         "PretrainedVocabulary": "vocabulary",
         "Texts": "text",
+        "TrainingData": "training_data",
         "Vocabulary": "vocabulary",
         "WordVocabulary": "vocabulary",
         "carve_root": "root",
@@ -66,6 +71,7 @@ export_lazily(
         "make_partition": "build",
         "take_subset": "subset",
         "text_source": "text",
+        "training_data": "training_data",
         "words_of": "vocabulary",
     },
 )

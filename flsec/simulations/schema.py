@@ -114,7 +114,7 @@ class AttackEntry(Component):
     """An attack, without those who run it."""
 
     registry = ATTACKS
-    supplied = ("data_attribute", *SUPPLIED_TO_ATTACKS)
+    supplied = ("data_attribute", "inputs_key", "labels_key", *SUPPLIED_TO_ATTACKS)
     name: str = Field(examples=["sign_flipping"])
 
 

@@ -159,6 +159,16 @@ class Eavesdrop(RobustStrategy):
                 )
 
     @property
+    def fits_inputs(self) -> str | None:
+        """A named attack rebuilds inputs that are real numbers."""
+        return "numbers" if isinstance(self.attack, str) else None
+
+    @property
+    def fits_labels(self) -> str | None:
+        """And one label of each."""
+        return "class" if isinstance(self.attack, str) else None
+
+    @property
     def judges_clients(self) -> bool:
         """Listening is no verdict on a client."""
         return False

@@ -18,6 +18,7 @@ NOT_COUNTED = -100  # a label that nobody predicts: neither in the loss nor in a
 
 Inputs = Literal["numbers", "tokens"]
 Labels = Literal["class", "sequence", "none"]
+Predicts = Literal["class", "token"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class Task(abc.ABC):
     """
 
     inputs: ClassVar[Inputs]
+    predicts: ClassVar[Predicts] = "class"  # what a label's number stands for: one of C classes, or a token
 
     @property
     def name(self) -> str:
@@ -164,8 +166,8 @@ def misfit(member: Any, task: Task) -> str | None:
     """Return why an attack or a defense makes no sense on a task, as "needs ..."; None: it does.
 
     Args:
-        member: has ``fits_inputs`` and ``fits_labels``, each a kind, several, or None for any; without them, it fits
-            all.
+        member: has ``fits_inputs``, ``fits_labels`` and ``fits_predictions``, each a kind, several, or None for any;
+            without them, it fits all.
         task: what clients learn.
 
     Example:
@@ -186,4 +188,8 @@ def misfit(member: Any, task: Task) -> str | None:
         kinds = (fits,) if isinstance(fits, str) else fits
         if kinds is not None and has not in kinds:
             return f"needs {' or '.join(words[kind] for kind in kinds)}, and {task.name} has {words[has]}"
+    predicts = {"class": "classes", "token": "tokens"}
+    wanted = getattr(member, "fits_predictions", None)
+    if wanted is not None and wanted != task.predicts:
+        return f"needs labels that are {predicts[wanted]}, and those of {task.name} are {predicts[task.predicts]}"
     return None
