@@ -60,7 +60,8 @@ class _Client(NumPyClient):
     def _batch(self) -> tuple[NDArray[Any], NDArray[Any]]:
         data = getattr(self, self.data_attribute)
         if not isinstance(data, tuple | list):
-            pairs = list(data) if isinstance(data, DataLoader) else [data[i] for i in range(len(data))]
+            items = list(data) if isinstance(data, DataLoader) else [data[i] for i in range(len(data))]
+            pairs = [item.values() if isinstance(item, dict) else item for item in items]
             parts = [(np.asarray(x).reshape(-1, 64), np.asarray(y).reshape(-1)) for x, y in pairs]
             data = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
         x, y = data
@@ -225,11 +226,13 @@ class AttackBattery:
 
     def _data_forms(self, x: NDArray[Any], y: NDArray[Any]) -> dict[str, Any]:
         dataset = ArrayDataset(x, y)
+        dictionaries: Any = _Dictionaries(x, y)
         return {
             "(x, y) arrays": (x, y),
             "Dataset": dataset,
             "list of pairs as Dataset": _Pairs(x, y),
             "DataLoader": DataLoader(dataset, batch_size=7),
+            "DataLoader of dictionaries": DataLoader(dictionaries, batch_size=7),
         }
 
     def treats_all_forms_of_data_alike(self) -> None:
@@ -314,6 +317,13 @@ class _Pairs:
 
     def __getitem__(self, position: int) -> Any:
         return self.pairs[position]
+
+
+class _Dictionaries(_Pairs):
+    """The same, with items that are dictionaries."""
+
+    def __getitem__(self, position: int) -> Any:
+        return dict(zip(("img", "label"), super().__getitem__(position), strict=True))
 
 
 def _fit_by_message(app: ClientApp, node: Context, config: dict[str, Any]) -> Fit:

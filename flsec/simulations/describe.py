@@ -35,7 +35,7 @@ from flsec.simulations.schema import (
     StrategyEntry,
 )
 from flsec.simulations.signatures import example_of, example_value, field_type, parameters_model
-from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES
+from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
 from flsec.simulations.yaml_lines import dump
 from flsec.training import Training
 
@@ -163,7 +163,7 @@ def _description(kind: str, name: str, member: Any) -> RenderableType:
         parts += [Text(), _parameters(model, member)]
     if kind == "attacks":
         parts += [Text(), Text(_knowledge(member)), Text("\n".join(["Goes on clients", *_as_list(member)]))]
-    if kind == "defenses":
+    if hasattr(member, "client_half"):  # a wrapper: a defense, or a server optimizer that is one
         parts += [Text(), Text(_wrapping(member)), Text(_needs(member))]
     if document["Source"]:
         parts += [Text(), _code(document["Source"])]
@@ -207,7 +207,7 @@ def _needs(defense: Any) -> str:
     wanted = [
         name
         for name, (_, parameter) in parameters_of(defense).items()
-        if name in SUPPLIED_TO_DEFENSES and parameter.default is inspect.Parameter.empty
+        if name in (*SUPPLIED_TO_DEFENSES, *SUPPLIED_TO_STRATEGIES) and parameter.default is inspect.Parameter.empty
     ]
     server = f"{', '.join(wanted)}, which a simulation supplies" if wanted else "nothing"
     return f"Needs on the clients: {clients}.\nNeeds on the server: {server}."
