@@ -44,7 +44,7 @@ __all__ = [
 class Component(BaseModel):
     """A member of a registry by name, with its own parameters beside the name; defaults are filled in."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
     registry: ClassVar[Registry]
     supplied: ClassVar[tuple[str, ...]] = ()  # parameters that the simulation sets itself
