@@ -6,6 +6,7 @@ from flsec.models import MLP, Softmax, build_model
 from tests.support.texts import IMAGE_MODELS
 
 each_model = pytest.mark.parametrize("name", IMAGE_MODELS)  # those for texts: test_text_models.py
+SHAPE = (1, 32, 32)
 
 
 class Noisy(torch.nn.Module):
@@ -20,7 +21,7 @@ class Noisy(torch.nn.Module):
 
 
 def weights(name: str, seed: int, **params: object) -> torch.Tensor:
-    model = build_model(name, (1, 9, 9), 3, seed, **params)
+    model = build_model(name, SHAPE, 3, seed, **params)
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
@@ -47,7 +48,7 @@ def test_softmax_starts_at_zero_unless_told_otherwise() -> None:
 @each_model
 def test_leaves_the_global_random_state_alone(name: str) -> None:
     before = torch.get_rng_state()
-    build_model(name, (1, 9, 9), 3, seed=5)
+    build_model(name, SHAPE, 3, seed=5)
     assert torch.equal(torch.get_rng_state(), before)
 
 
