@@ -26,6 +26,7 @@ from flsec._contracts.rules import RuleBattery
 from flsec._contracts.server import flower_strategy
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
+from flsec.data.vocabulary import WordVocabulary
 from flsec.errors import ConfigError
 from flsec.parameters import parameters_of
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
@@ -63,6 +64,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "std": 0.01,
     "threshold": 2.0,
     "training": TRAINING,
+    "vocabulary": WordVocabulary(["pasta", "from", "astoria", "is", "delicious", "we", "go"]),
 }
 
 

@@ -141,7 +141,7 @@ def misfit(member: Any, task: Task) -> str | None:
 
     Args:
         member: has ``fits_inputs``, ``fits_labels`` and ``fits_predictions``, each one kind or None for any; without
-            them, it fits all.
+            them, it fits all. A class, too: then what only an instance knows is not looked at.
         task: what clients learn.
 
     Example:
@@ -159,10 +159,10 @@ def misfit(member: Any, task: Task) -> str | None:
     }
     pairs = ((getattr(member, "fits_inputs", None), task.inputs), (getattr(member, "fits_labels", None), task.labels))
     for wanted, has in pairs:
-        if wanted is not None and wanted != has:
+        if isinstance(wanted, str) and wanted != has:
             return f"needs {words[wanted]}, and {task.name} has {words[has]}"
     predicts = {"class": "classes", "token": "tokens"}
     wanted = getattr(member, "fits_predictions", None)
-    if wanted is not None and wanted != task.predicts:
+    if isinstance(wanted, str) and wanted != task.predicts:
         return f"needs labels that are {predicts[wanted]}, and those of {task.name} are {predicts[task.predicts]}"
     return None
