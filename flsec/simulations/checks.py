@@ -173,8 +173,9 @@ def check_data(config: Config) -> Ready:
         resources = resources_of(config)
         _check_partition(config, resources)
         _check_model(config, resources)
+        _check_fit(config, resources, *([entry.member for entry in part] for part in (config.attacks, config.defenses)))
         strategy = resources.new_strategy()
-        _check_fit(config, resources, strategy)
+        _check_fit(config, resources, resources.attacks, _defenses(strategy))
         clean = _one_of_each_class(resources.dataset)
         for index, attack in enumerate(resources.attacks):
             _show_samples(attack, clean, ("attacks", index), config.attacks[index].writable)
@@ -192,8 +193,8 @@ def _one_of_each_class(source: DataSource) -> ArrayDataset:
     return source.train.subset(np.unique(classes.numpy(), return_index=True)[1])
 
 
-def _check_fit(config: Config, resources: Resources, strategy: FlowerStrategy) -> None:
-    """Refuse a model, attacks and defenses that make no sense on the task."""
+def _check_fit(config: Config, resources: Resources, attacks: Sequence[Any], defenses: Sequence[Any]) -> None:
+    """Refuse a model, attacks and defenses that make no sense on the task: classes of these, or what was built."""
     task, served = resources.task, getattr(config.model.member, "tasks", None)
     if served is not None and task.name not in served:
         raise Problem(
@@ -202,8 +203,8 @@ def _check_fit(config: Config, resources: Resources, strategy: FlowerStrategy) -
             "models` says which models serve it.",
         )
     members: list[tuple[str, int, Any]] = [
-        *(("attacks", index, attack) for index, attack in enumerate(resources.attacks)),
-        *(("defenses", index, wrapper) for index, wrapper in enumerate(_defenses(strategy))),
+        *(("attacks", index, attack) for index, attack in enumerate(attacks)),
+        *(("defenses", index, wrapper) for index, wrapper in enumerate(defenses)),
     ]
     for section, index, member in members:
         if reason := misfit(member, task):
