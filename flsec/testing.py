@@ -1,7 +1,7 @@
-"""What every rule, defense and attack must hold, as functions that third parties can run on their own classes.
+"""What every rule, defense, attack, model and task must hold, as functions that third parties can run on their own.
 
-``check_rule``, ``check_strategy`` and ``check_attack`` run a battery of checks without pytest and raise
-``AssertionError`` with the name of the check that failed and what it saw.
+``check_rule``, ``check_strategy``, ``check_attack``, ``check_model`` and ``check_task`` run a battery of checks without
+pytest and raise ``AssertionError`` with the name of the check that failed and what it saw.
 """
 
 import copy
@@ -9,11 +9,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from flsec._contracts.attacks import AUXILIARY_DATA, AttackBattery, AttackedNetwork
 from flsec._contracts.battery import run
 from flsec._contracts.defenses import DefenseBattery
+from flsec._contracts.models import ModelBattery
 from flsec._contracts.network import (
     CLIENT_SAMPLES,
     ROOT_DATA,
@@ -24,13 +25,24 @@ from flsec._contracts.network import (
 )
 from flsec._contracts.rules import RuleBattery
 from flsec._contracts.server import flower_strategy
+from flsec._contracts.tasks import Examples, TaskBattery
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
 from flsec.errors import ConfigError
+from flsec.models import MODELS
 from flsec.parameters import parameters_of
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
+from flsec.tasks import TASKS, Task
 
-__all__ = ["EXAMPLE_PARAMETERS", "check_attack", "check_rule", "check_strategy", "example"]
+__all__ = [
+    "EXAMPLE_PARAMETERS",
+    "check_attack",
+    "check_model",
+    "check_rule",
+    "check_strategy",
+    "check_task",
+    "example",
+]
 
 # An example of every parameter that has no default, by its name, whoever takes it. A function is called with the
 # (n, d) updates. Of alternatives such as num_trimmed and beta, one is enough.
@@ -177,3 +189,65 @@ def check_attack(attack: Attack) -> None:
     attack = copy.copy(attack)
     attack.adversaries, attack.camp = Adversaries(num_clients=4, ids=[1], first_round=2, last_round=2), None
     run(type(attack).__name__, AttackBattery(attack))
+
+
+# --- models and tasks -------------------------------------------------------------------------------------------
+
+
+def check_model(
+    name: str,
+    *,
+    tasks: Sequence[Task] | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    num_classes: int = 5,
+    without_gradient: Sequence[str] = (),
+    starts_constant: bool = False,
+    **parameters: Any,
+) -> None:
+    """Check a model: what its constructor takes, its seed, its outputs, gradients, weights, copies and refusals.
+
+    Args:
+        name: as in a file: a model of flsec's, or ``"package.module:Class"`` for one of your own.
+        tasks: what it is checked on; default: its ``tasks``, or a classification, of texts where it takes a
+            ``vocab_size``.
+        input_shape: of one example; default: (3, 12, 14), or (6,) where it reads tokens.
+        num_classes: C; where it reads tokens, there are as many classes as tokens.
+        without_gradient: names of parameters that a task's loss does not depend on.
+        starts_constant: whether initial weights are the same for each seed, such as zeros.
+        **parameters: the model's own.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+        ConfigError: there is no such model.
+
+    Example:
+        >>> check_model("mlp", hidden=[8])
+    """
+    chosen = list(tasks) if tasks is not None else _tasks_of(name)
+    shape = input_shape or ((6,) if chosen[0].inputs == "tokens" else (3, 12, 14))
+    battery = ModelBattery(name, chosen, shape, num_classes, parameters, without_gradient, starts_constant)
+    run(name, battery)
+
+
+def _tasks_of(name: str) -> list[Task]:
+    member = MODELS.get(name)
+    default = "text_classification" if "vocab_size" in parameters_of(member) else "classification"
+    return [TASKS.get(task)() for task in getattr(member, "tasks", (default,))]
+
+
+def check_task(task: Task, *, model: nn.Module | None = None, examples: Examples | None = None) -> None:
+    """Check a task: its loss and measures, that both add up over batches, its gradient, and what it refuses.
+
+    Args:
+        task: with its parameters, for 12 classes or tokens.
+        model: serves it; by default a linear layer. A task whose outputs are no logits needs one of its own.
+        examples: (x, y) that the model takes; by default images of 1 x 4 x 4 pixels, or sequences of 6 tokens.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+
+    Example:
+        >>> from flsec.tasks import Classification
+        >>> check_task(Classification())
+    """
+    run(task.name, TaskBattery(task, model, examples))

@@ -11,6 +11,7 @@ from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import Attack, AttackContext
 from flsec.data import ArrayDataset, DataSource
 from flsec.errors import ConfigError
+from flsec.models import MODELS
 from flsec.simulations.problems import Problem, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
 from flsec.simulations.schema import Config
@@ -183,10 +184,11 @@ def _check_fit(config: Config, resources: Resources, strategy: FlowerStrategy) -
     """Refuse a model, attacks and defenses that make no sense on the task."""
     task, served = resources.task, getattr(config.model.member, "tasks", None)
     if served is not None and task.name not in served:
+        others = [name for name, model in MODELS.items() if task.name in getattr(model, "tasks", ())]
         raise Problem(
             ("model", "name"),
-            f"{config.model.name} serves {', '.join(served)}; {resources.dataset.name} is for {task.name}. `flsec list "
-            "models` says which models serve it.",
+            f"{config.model.name} serves {', '.join(served)}; what is learned is {task.name}."
+            + (f" Models that serve it: {', '.join(others)}." if others else ""),
         )
     members: list[tuple[str, int, Any]] = [
         *(("attacks", index, attack) for index, attack in enumerate(resources.attacks)),
@@ -196,7 +198,7 @@ def _check_fit(config: Config, resources: Resources, strategy: FlowerStrategy) -
         if reason := misfit(member, task):
             name = (config.attacks if section == "attacks" else config.defenses)[index].name
             raise Problem(
-                (section, index, "name"), f"{name} {reason}. `flsec list {section}` says what fits which task."
+                (section, index, "name"), f"{name} {reason}. `flsec describe {name}` says which tasks it fits."
             )
 
 
