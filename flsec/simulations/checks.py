@@ -160,6 +160,7 @@ def check_data(config: Config) -> Ready:
     with say_where(config.origin):
         resources = resources_of(config)
         _check_partition(config, resources)
+        _check_served(config, resources)
         _check_model(config, resources)
         strategy = resources.new_strategy()
         _check_fit(config, resources, strategy)
@@ -181,15 +182,8 @@ def _one_of_each_class(source: DataSource) -> ArrayDataset:
 
 
 def _check_fit(config: Config, resources: Resources, strategy: FlowerStrategy) -> None:
-    """Refuse a model, attacks and defenses that make no sense on the task."""
-    task, served = resources.task, getattr(config.model.member, "tasks", None)
-    if served is not None and task.name not in served:
-        others = [name for name, model in MODELS.items() if task.name in getattr(model, "tasks", ())]
-        raise Problem(
-            ("model", "name"),
-            f"{config.model.name} serves {', '.join(served)}; what is learned is {task.name}."
-            + (f" Models that serve it: {', '.join(others)}." if others else ""),
-        )
+    """Refuse attacks and defenses that make no sense on the task."""
+    task = resources.task
     members: list[tuple[str, int, Any]] = [
         *(("attacks", index, attack) for index, attack in enumerate(resources.attacks)),
         *(("defenses", index, wrapper) for index, wrapper in enumerate(_defenses(strategy))),
@@ -224,6 +218,18 @@ def _check_partition(config: Config, resources: Resources) -> None:
         f"every client needs a sample; {(sizes == 0).sum()} of {len(sizes)} get none, such as client {sizes.argmin()}. "
         f"For example, in simulation: num_clients: {fewer}",
     )
+
+
+def _check_served(config: Config, resources: Resources) -> None:
+    """Refuse a model that says it is for other tasks, before it is built."""
+    task, served = resources.task, getattr(config.model.member, "tasks", None)
+    if served is not None and task.name not in served:
+        others = [name for name, model in MODELS.items() if task.name in getattr(model, "tasks", ())]
+        raise Problem(
+            ("model", "name"),
+            f"{config.model.name} serves {', '.join(served)}; what is learned is {task.name}."
+            + (f" Models that serve it: {', '.join(others)}." if others else ""),
+        )
 
 
 def _check_model(config: Config, resources: Resources) -> None:
