@@ -18,6 +18,7 @@ NOT_COUNTED = -100  # a label that nobody predicts: neither in the loss nor in a
 
 Inputs = Literal["numbers", "tokens"]
 Labels = Literal["class", "sequence", "none"]
+Predicts = Literal["class", "token"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class Task(abc.ABC):
     """
 
     inputs: ClassVar[Inputs]
+    predicts: ClassVar[Predicts] = "class"  # what a label's number stands for: one of C classes, or a token
 
     @property
     def name(self) -> str:
@@ -60,7 +62,23 @@ class Task(abc.ABC):
             x: the batch's inputs.
             y: its labels.
         """
-        return self.loss(self.outputs(model, x), y)
+        places = self.places(model, y)
+        return self.loss(self.outputs(model, x, places), y if places is None else y[:, places])
+
+    def places(self, model: nn.Module, y: Tensor) -> Tensor | None:
+        """Return the places (k,) of the sequence at which a batch needs outputs; None: at all.
+
+        Logits over a large vocabulary cost more than the rest of a small network. A model with a method
+        ``logits_at(x, places)`` that returns (n, k, C) is asked only where some label of the batch is counted.
+
+        Args:
+            model: maps x to logits.
+            y: the batch's labels.
+        """
+        if self.labels != "sequence" or not hasattr(model, "logits_at"):
+            return None
+        places = (y != NOT_COUNTED).any(dim=0).nonzero().squeeze(1)
+        return places if 0 < len(places) < y.shape[1] else None
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy over the counted labels; 0 where none is.
@@ -77,14 +95,15 @@ class Task(abc.ABC):
 
     # --- judging ----------------------------------------------------------------------------------------------
 
-    def outputs(self, model: nn.Module, x: Tensor) -> Any:
+    def outputs(self, model: nn.Module, x: Tensor, places: Tensor | None = None) -> Any:
         """Return what a model makes of inputs, for ``loss``, ``predictions`` and ``tallies``; by default ``model(x)``.
 
         Args:
             model: the network.
             x: a batch's inputs.
+            places: what ``places`` returns for the batch.
         """
-        return model(x)
+        return model(x) if places is None else model.logits_at(x, places)  # type: ignore[operator]
 
     def num_counted(self, labels: Tensor) -> int:
         """Return how many of a batch's labels are judged: the weight of its mean loss among other batches'."""
@@ -147,8 +166,8 @@ def misfit(member: Any, task: Task) -> str | None:
     """Return why an attack or a defense makes no sense on a task, as "needs ..."; None: it does.
 
     Args:
-        member: has ``fits_inputs`` and ``fits_labels``, each a kind, several, or None for any; without them, it fits
-            all.
+        member: has ``fits_inputs``, ``fits_labels`` and ``fits_predictions``, each a kind, several, or None for any;
+            without them, it fits all.
         task: what clients learn.
 
     Example:
@@ -162,6 +181,9 @@ def misfit(member: Any, task: Task) -> str | None:
         kinds = (fits,) if isinstance(fits, str) else fits
         if kinds is not None and has not in kinds:
             return f"needs {_in_words(kinds)}, and {task.name} has {_WORDS[has]}"
+    wanted = getattr(member, "fits_predictions", None)
+    if wanted is not None and wanted != task.predicts:
+        return f"needs labels that are {_PREDICTS[wanted]}, and those of {task.name} are {_PREDICTS[task.predicts]}"
     return None
 
 
@@ -178,6 +200,8 @@ def fits_in_words(member: Any) -> str:
     """
     fits = [getattr(member, name, None) for name in ("fits_inputs", "fits_labels")]
     needs = [_in_words((kinds,) if isinstance(kinds, str) else kinds) for kinds in fits if kinds is not None]
+    if predictions := getattr(member, "fits_predictions", None):
+        needs.append(f"labels that are {_PREDICTS[predictions]}")
     return f"tasks with {' and '.join(needs)}" if needs else "every task"
 
 
@@ -188,6 +212,7 @@ _WORDS: dict[str, str] = {
     "sequence": "sequences of labels",
     "none": "no labels",
 }
+_PREDICTS = {"class": "classes", "token": "tokens"}
 
 
 def _in_words(kinds: Sequence[str]) -> str:

@@ -68,7 +68,7 @@ class GAN(Task):
         judged = functional_call(discriminator, fixed, (fakes,))
         return _discriminator_loss(discriminator(x), discriminator(fakes.detach())) + _generator_loss(judged)
 
-    def outputs(self, model: nn.Module, x: Tensor) -> _Judged:
+    def outputs(self, model: nn.Module, x: Tensor, places: Tensor | None = None) -> _Judged:
         """Return the discriminator's logits of real and of generated images, and the pixels of both; see ``Task``."""
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(_NUM_FAKES, _latent_size(model), generator=generator).to(x)

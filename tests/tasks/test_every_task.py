@@ -120,7 +120,12 @@ def test_an_attack_and_a_defense_of_other_inputs_are_refused(task, configure) ->
         ("gan", "attacks", {"name": "class_flipping"}, "gan has no labels"),
         ("gan", "defenses", {"name": "fedinv", "num_byzantine": 1}, "gan has no labels"),
         ("causal_lm", "attacks", {"name": "class_flipping"}, "causal_lm has sequences of labels"),
-        ("text_classification", "defenses", {"name": "fedinv", "num_byzantine": 1}, "text_classification has inputs that are tokens"),
+        (
+            "text_classification",
+            "defenses",
+            {"name": "fedinv", "num_byzantine": 1},
+            "text_classification has inputs that are tokens",
+        ),
     ],
 )
 def test_what_comes_with_flsec_is_refused_where_it_makes_no_sense(task, section, entry, reason, configure) -> None:
