@@ -207,9 +207,14 @@ def test_predictions_are_the_tasks_and_come_in_batches():
 
 ADAPTED = ['model={name: "tests.support.topics:Adapted"}', "simulation.num_rounds=3", "training.steps=6"]
 ON_ADAPTERS = {
-    "sign_flipping": {"scale": 4.0}, "random_attack": {}, "zero_attack": {}, "gaussian_attack": {}, "ipm": {"epsilon": 0.5},
-    "alie": {}, "model_replacement": {"scale": 5.0},
-}  # fmt: skip
+    "sign_flipping": {"scale": 4.0},
+    "random_attack": {},
+    "zero_attack": {},
+    "gaussian_attack": {},
+    "ipm": {"epsilon": 0.5},
+    "alie": {},
+    "model_replacement": {"scale": 5.0},
+}
 
 
 @pytest.mark.parametrize("name", ON_ADAPTERS)
