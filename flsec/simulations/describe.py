@@ -49,7 +49,7 @@ KINDS: dict[str, type[Component]] = {
     "partitioners": PartitionEntry,
     "models": ModelEntry,
 }
-_SECTIONS = {"training": Training, "adversaries": Adversaries, "simulation": Simulation, "output": Output}
+_SECTIONS = {"data": DataEntry, "training": Training, "adversaries": Adversaries, "simulation": Simulation, "output": Output}
 
 
 def list_kinds(kind: str | None = None) -> RenderableType:
