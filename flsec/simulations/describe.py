@@ -52,7 +52,13 @@ KINDS: dict[str, type[Component]] = {
     "models": ModelEntry,
     "tasks": TaskEntry,
 }
-_SECTIONS = {"training": Training, "adversaries": Adversaries, "simulation": Simulation, "output": Output}
+_SECTIONS = {
+    "data": DataEntry,
+    "training": Training,
+    "adversaries": Adversaries,
+    "simulation": Simulation,
+    "output": Output,
+}
 
 
 def list_kinds(kind: str | None = None) -> RenderableType:
