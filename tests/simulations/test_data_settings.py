@@ -5,14 +5,16 @@ import pytest
 import torch
 
 from flsec.client_apps.torch_client import TorchClient
-from flsec.data import load_dataset
+from flsec.data import DATASETS, load_dataset
 from flsec.errors import ConfigError
 from flsec.models.build import build_model
+from flsec.parameters import parameters_of
 from flsec.simulations.checks import check_data
 from flsec.simulations.clients import build_client
 from flsec.simulations.config import make_config
 from flsec.simulations.engine import run
 from flsec.simulations.resources import Resources
+from flsec.simulations.schema import DataEntry
 from flsec.simulations.studies.reconstruct_settings import load_reconstruction
 from flsec.training import get_weights
 from tests.support.figures import figures
@@ -216,3 +218,8 @@ def test_it_can_be_written_and_read_again():
 def test_a_data_sets_own_parameter_is_blamed_by_its_key():
     with pytest.raises(ConfigError, match=r"data.file: .*'nowhere.npz' not found"):
         check_data(config({"name": "npz", "file": "nowhere.npz"}))
+
+
+def test_no_data_set_has_a_parameter_that_data_keeps_for_itself():
+    for name, dataset in DATASETS.items():
+        assert not set(parameters_of(dataset)) & set(DataEntry.model_fields), name
