@@ -1,7 +1,7 @@
-"""What every rule, defense and attack must hold, as functions that third parties can run on their own classes.
+"""What everything that can be added to flsec must hold, as functions that third parties can run on their own.
 
-``check_rule``, ``check_strategy`` and ``check_attack`` run a battery of checks without pytest and raise
-``AssertionError`` with the name of the check that failed and what it saw.
+Each runs a battery of checks without pytest and raises ``AssertionError`` with the name of the check that failed and
+what it saw.
 """
 
 import copy
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flsec._contracts.attacks import AUXILIARY_DATA, AttackBattery, AttackedNetwork
 from flsec._contracts.battery import run
+from flsec._contracts.datasets import DatasetBattery
 from flsec._contracts.defenses import DefenseBattery
 from flsec._contracts.network import (
     CLIENT_SAMPLES,
@@ -22,15 +23,28 @@ from flsec._contracts.network import (
     distance_to_median,
     guiding_updates,
 )
+from flsec._contracts.optimizers import CLIENTS, ONE_STEP, OptimizerBattery
+from flsec._contracts.partitioners import PartitionerBattery, bare
 from flsec._contracts.rules import RuleBattery
 from flsec._contracts.server import flower_strategy
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
+from flsec.data.partition import Partition
+from flsec.data.source import DataSource
 from flsec.errors import ConfigError
-from flsec.parameters import parameters_of
+from flsec.parameters import Fraction, parameters_of
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 
-__all__ = ["EXAMPLE_PARAMETERS", "check_attack", "check_rule", "check_strategy", "example"]
+__all__ = [
+    "EXAMPLE_PARAMETERS",
+    "check_attack",
+    "check_dataset",
+    "check_partitioner",
+    "check_rule",
+    "check_server_optimizer",
+    "check_strategy",
+    "example",
+]
 
 # An example of every parameter that has no default, by its name, whoever takes it. A function is called with the
 # (n, d) updates. Of alternatives such as num_trimmed and beta, one is enough.
@@ -50,14 +64,17 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "model_factory": lambda *defended: Network if defended else AttackedNetwork,
     "num_byzantine": 3,
     "num_classes": 2,
+    "num_clients": 20,
     "num_iterations": 1,
     "num_selected": 3,
     "num_trimmed": 3,
     "objective": distance_to_median,
     "pairs": [(3, 9), (2, 1)],
+    "proximal_mu": 0.1,
     "radius": 3.0,
     "root_data": ROOT_DATA,
     "scale": 4.0,
+    "server_momentum": 0.9,
     "server_update": lambda updates: updates.new_ones(updates.shape[-1]),
     "smoothing": 1e-6,
     "std": 0.01,
@@ -177,3 +194,82 @@ def check_attack(attack: Attack) -> None:
     attack = copy.copy(attack)
     attack.adversaries, attack.camp = Adversaries(num_clients=4, ids=[1], first_round=2, last_round=2), None
     run(type(attack).__name__, AttackBattery(attack))
+
+
+def check_dataset(load: Callable[..., DataSource], *, most_repeated: Fraction = 0.02) -> None:
+    """Check a data set: a function ``(root=None, ...)`` that returns a ``DataSource``.
+
+    It is loaded here, so its data must be there. A new process is started, to see that it finds the same samples.
+
+    Args:
+        load: the function with its parameters bound, such as ``partial(csv, file="mine.csv", label="kind")``.
+        most_repeated: which share of the test samples may stand among the training samples, with the same label. A few
+            do in most real data; a table of few different values has more. Of large parts 10,000 samples are compared.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+        ConfigError: the data are not there.
+
+    Example:
+        >>> from flsec.data.datasets import digits
+        >>> check_dataset(digits)
+    """
+    run(bare(load)[0].__name__, DatasetBattery(load, most_repeated))
+
+
+def check_partitioner(
+    partitioner: Callable[..., Partition], *, uses_seed: bool = True, shares_samples: bool = False
+) -> None:
+    """Check a partitioner: a function ``(labels, num_clients, *, seed, ...)`` that returns a ``Partition``.
+
+    Args:
+        partitioner: the function with its parameters bound, such as ``partial(dirichlet, alpha=0.5)``; it deals 1000
+            samples of 10 classes and 25 natural ids here.
+        uses_seed: whether another seed gives clients other samples.
+        shares_samples: whether clients may hold the same sample.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+
+    Example:
+        >>> from flsec.data.partitioners import iid
+        >>> check_partitioner(iid)
+    """
+    run(bare(partitioner)[0].__name__, PartitionerBattery(partitioner, uses_seed, shares_samples))
+
+
+def check_server_optimizer(make: str | Callable[[], FlowerStrategy], **parameters: Any) -> None:
+    """Check what steps on the server: a strategy of Flower's Message API, or a ``ServerOptimizer`` around one.
+
+    Six clients train a small model for real, each with one step over its data, bare and with the median as a defense.
+
+    Args:
+        make: makes a fresh strategy that asks all clients there are, such as ``lambda: FedLion(eta=0.01)``; or a name
+            as in a file's ``strategy``: ``"fedadam"``, ``"my_package.my_module:FedLion"``.
+        parameters: of what is named, beside the name.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+        ConfigError: the name is none, or refuses its parameters.
+
+    Example:
+        >>> check_server_optimizer("fedadam", eta=0.01)
+    """
+    if isinstance(make, str):
+        run(make, OptimizerBattery(_named(make, parameters)))
+    elif parameters:
+        raise ConfigError("check_server_optimizer takes parameters with a name only; bind those of a callable to it.")
+    else:
+        run(getattr(make, "__name__", repr(make)), OptimizerBattery(make))
+
+
+def _named(name: str, parameters: dict[str, Any]) -> Callable[[], FlowerStrategy]:
+    """Return what makes a server strategy as a simulation makes it."""
+    from flsec.simulations.any_strategy import build_server_strategy, check_strategy
+    from flsec.simulations.server_strategies import STRATEGIES
+
+    member = STRATEGIES.get(name)
+    check_strategy(name, member)
+    known = {"training": ONE_STEP, "num_rounds": 10, "num_clients": len(CLIENTS)}
+    supplied = {key: value for key, value in known.items() if key in parameters_of(member)}
+    return lambda: build_server_strategy(name, member, {**supplied, **parameters}, len(CLIENTS))

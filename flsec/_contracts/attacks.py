@@ -108,7 +108,7 @@ class AttackBattery:
         return [np.array(array) for array in weights], num_examples, metrics
 
     def _client(self, client_id: int = 1, data: Any = None, kind: type[_Client] = _Client) -> _Client:
-        return kind(client_id, self._attack.data_attribute, _images() if data is None else data)
+        return kind(client_id, str(self._attack.data_attribute), _images() if data is None else data)
 
     def _forms(self, client_id: int) -> dict[str, Callable[[int], Fit]]:
         """Return {form: fit of an attacked client in a round}."""
@@ -185,7 +185,7 @@ class AttackBattery:
         honest, config = self._client(), self._config(2)
         weights = honest.get_parameters({})
         for form, client in {
-            "class": self._attack(_Client)(1, self._attack.data_attribute, _images()),
+            "class": self._attack(_Client)(1, str(self._attack.data_attribute), _images()),
             "instance": self._attack(self._client()),
         }.items():
             self._fit(client, 2)
@@ -209,7 +209,7 @@ class AttackBattery:
             assert equal((x, y), _images()), f"{form}: the caller's data were changed"
             assert equal(given, list(_WEIGHTS)), f"{form}: the parameters that the server sent were changed"
             for owner in (client, attacked):
-                assert getattr(owner, self._attack.data_attribute) is data, f"{form}: the data were not put back"
+                assert getattr(owner, str(self._attack.data_attribute)) is data, f"{form}: the data were not put back"
             if not self._attack.poisons_data:
                 honest = self._fit(self._client(data=data), 2)[0]
                 assert equal(attacked.weights, honest), f"{form}: the client's own weights were changed"
@@ -217,7 +217,9 @@ class AttackBattery:
         try:
             self._fit(failing, 2)
         except InterruptedError:
-            assert getattr(failing, self._attack.data_attribute) is data, "the data were not put back after an error"
+            assert getattr(failing, str(self._attack.data_attribute)) is data, (
+                "the data were not put back after an error"
+            )
         else:
             raise AssertionError("an error of the client is hidden")
 
@@ -272,7 +274,7 @@ class AttackBattery:
         copied = pickled(self._attack)
         assert equal(self._fit(copied(self._client()), 2), reference), "a copy of the attack acts differently"
         for form, client in {
-            "class": self._attack(_Client)(1, self._attack.data_attribute, _images()),
+            "class": self._attack(_Client)(1, str(self._attack.data_attribute), _images()),
             "instance": self._attack(self._client()),
         }.items():
             assert equal(self._fit(pickled(client), 2), reference), f"{form}: a copy of the client acts differently"

@@ -35,12 +35,15 @@ if TYPE_CHECKING:
     from flsec.attacks.minimizing_distance_backdoor import minimizing_distance as minimizing_distance
     from flsec.attacks.model_replacement import model_replacement as model_replacement
     from flsec.attacks.model_replacement import replacement_boost as replacement_boost
+    from flsec.attacks.phrase_backdoor import end_in_phrase as end_in_phrase
+    from flsec.attacks.phrase_backdoor import phrase_labels as phrase_labels
     from flsec.attacks.projected_gradient import projected_gradient as projected_gradient
     from flsec.attacks.projected_gradient import wrong_labels as wrong_labels
     from flsec.attacks.projection import project_upload as project_upload
     from flsec.attacks.random_attack import random_attack as random_attack
     from flsec.attacks.sign_flipping import sign_flipping as sign_flipping
     from flsec.attacks.targeted_poisoning import choose_targets as choose_targets
+    from flsec.attacks.token_trigger import TokenTrigger as TokenTrigger
     from flsec.attacks.triggers import FeatureTrigger as FeatureTrigger
     from flsec.attacks.triggers import Trigger as Trigger
     from flsec.attacks.triggers import triggered_test_set as triggered_test_set
@@ -57,6 +60,7 @@ __all__ = [
     "KrumAttackFactor",
     "LineSearch",
     "Rehearsal",
+    "TokenTrigger",
     "Trigger",
     "alie",
     "alie_z",
@@ -66,6 +70,7 @@ __all__ = [
     "clip_to_range",
     "draw_between",
     "edge_case_indices",
+    "end_in_phrase",
     "flip_classes",
     "flip_labels",
     "gaussian_attack",
@@ -81,6 +86,7 @@ __all__ = [
     "model_replacement",
     "optimised_poison",
     "penalised_gradients",
+    "phrase_labels",
     "project_upload",
     "projected_gradient",
     "random_attack",
@@ -104,6 +110,7 @@ export_lazily(
         "KrumAttackFactor": "krum_attack",
         "LineSearch": "adaptive_line_search",
         "Rehearsal": "cohort_view",
+        "TokenTrigger": "token_trigger",
         "Trigger": "triggers",
         "alie": "alie",
         "alie_z": "alie",
@@ -113,6 +120,7 @@ export_lazily(
         "clip_to_range": "minimizing_distance_backdoor",
         "draw_between": "trimmed_mean_attack",
         "edge_case_indices": "edge_case_backdoor",
+        "end_in_phrase": "phrase_backdoor",
         "flip_classes": "class_flipping",
         "flip_labels": "label_flipping",
         "gaussian_attack": "gaussian_attack",
@@ -128,6 +136,7 @@ export_lazily(
         "model_replacement": "model_replacement",
         "optimised_poison": "back_gradient",
         "penalised_gradients": "distance_penalty",
+        "phrase_labels": "phrase_backdoor",
         "project_upload": "projection",
         "projected_gradient": "projected_gradient",
         "random_attack": "random_attack",

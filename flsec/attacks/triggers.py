@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flsec._tensors import is_tensor
 from flsec.attacks._labels import check_labels
+from flsec.attacks.token_trigger import TokenTrigger
 from flsec.errors import ConfigError
 from flsec.parameters import Count, PositiveCount, check_parameters
 
@@ -145,7 +146,8 @@ class Trigger:
 class FeatureTrigger:
     """Chosen features of a feature vector, set to chosen values: a trigger for tabular data such as HAR, and for text.
 
-    In a sequence of token numbers, features are places and values are tokens: a rare word at the beginning.
+    In a sequence of token numbers, features are places and values are tokens, written over the text's own; a
+    ``TokenTrigger`` puts words between them.
 
     Args:
         features: positions along the last axis, counted from 0.
@@ -221,7 +223,9 @@ class FeatureTrigger:
         return self.apply(inputs)
 
 
-def triggered_test_set(x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger, target: Count) -> tuple[Inputs, Inputs]:
+def triggered_test_set(
+    x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger | TokenTrigger, target: Count
+) -> tuple[Inputs, Inputs]:
     """Return the test samples on which the attack success rate is measured.
 
     Those of the target class are left out: a clean model that recognises them would count as a success.

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from flsec._tensors import is_tensor
+from flsec.attacks._words import tokens_of
 from flsec.attacks.badnets import badnets_indices
+from flsec.attacks.token_trigger import TokenTrigger
 from flsec.attacks.triggers import FeatureTrigger, Trigger, triggered_test_set
 from flsec.client_apps.base import Attack, AttackContext, Predict
 from flsec.client_apps.poison import Poison
+from flsec.data.vocabulary import Vocabulary
+from flsec.errors import ConfigError
 from flsec.metrics.attack_success import attack_success_rate
 from flsec.parameters import Count, Fraction, PositiveCount
 
@@ -33,10 +37,16 @@ class BadNets(Attack):
         margin: pixels between patch and edge.
         value: what the pixels or features are set to; one number, or one per channel or feature.
         features: for tabular data: the features to set to ``value``, instead of a patch.
+        words: for text: the words that are put into it, such as ``cf``, instead of a patch. A whole phrase makes it the
+            semantic backdoor of texts that contain the phrase.
+        place: where the words go: to the ``"start"`` or the ``"end"`` of a text, or ``"random"``, between any two of
+            its tokens. See ``flsec.attacks.token_trigger.TokenTrigger``.
+        vocabulary: turns words into tokens; a simulation supplies that of its data.
         options: see ``Attack``.
 
     Raises:
-        ConfigError: a parameter out of its range; in a round, see ``Attack``.
+        ConfigError: a parameter out of its range, features together with words, or words that the vocabulary does not
+            know; in a round, see ``Attack``.
 
     Example:
         >>> from flsec.client_apps.base import AttackContext
@@ -44,9 +54,11 @@ class BadNets(Attack):
         >>> attack.poisoned_dataset((np.zeros((1, 3)), np.array([2])), AttackContext(round=1, client_id=0))
         (array([[5., 0., 0.]]), array([7]))
 
-    Source: Gu, Dolan-Gavitt and Garg, "BadNets", 2017; FedInv, "Adversary Parameters" (8 % of the samples).
+    Source: Gu, Dolan-Gavitt and Garg, "BadNets", 2017; FedInv, "Adversary Parameters" (8 % of the samples); words:
+    Kurita, Michel and Neubig, ACL 2020.
     """
 
+    fits_inputs: str | None = None  # any that have the features; a patch needs numbers, words need tokens
     fits_labels: ClassVar = "class"
 
     def __init__(
@@ -60,16 +72,49 @@ class BadNets(Attack):
         margin: Count = 1,
         value: float | Sequence[float] = 1.0,
         features: Sequence[Count] | None = None,
+        words: str | None = None,
+        place: Literal["start", "end", "random"] = "start",
+        vocabulary: Vocabulary | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.target = target
         self.fraction = fraction
-        self.trigger: Trigger | FeatureTrigger
-        if features is None:
-            self.trigger = Trigger(shape=shape, size=size, position=position, margin=margin, value=value)
-        else:
+        self.trigger: Trigger | FeatureTrigger | TokenTrigger
+        if words is not None:
+            if features is not None:
+                raise ConfigError(
+                    f"{type(self).__name__} takes either features or words, and without both a patch; got features="
+                    f"{list(features)} and words={words!r}. Leave one of them out.",
+                    parameter="words",
+                )
+            self.trigger, self.fits_inputs = self._word_trigger(words, place, vocabulary), "tokens"
+        elif features is not None:
             self.trigger = FeatureTrigger(features=features, value=value)
+        else:
+            self.trigger = Trigger(shape=shape, size=size, position=position, margin=margin, value=value)
+            self.fits_inputs = "numbers"
+
+    def _word_trigger(
+        self, words: str, place: Literal["start", "end", "random"], vocabulary: Vocabulary | None
+    ) -> TokenTrigger:
+        tokens = tokens_of(words, vocabulary, attack=type(self).__name__, parameter="words")
+        assert vocabulary is not None  # else tokens_of has refused
+        pad, begin, end = vocabulary.pad, vocabulary.begin, vocabulary.end
+        return TokenTrigger(tokens=tokens, pad=pad, place=place, begin=begin, end=end, seed=self.seed)
+
+    def check_scale(self, scale: float) -> None:
+        """Raise ``ConfigError`` if the trigger's value is still the white of images from 0 to 1.
+
+        Args:
+            scale: what white is in the data.
+        """
+        if not isinstance(self.trigger, TokenTrigger) and self.trigger.value == 1.0:
+            raise ConfigError(
+                f"BadNets: value is in the units of the data, of which the largest is {scale:g} here; 1.0 would hardly "
+                f"be seen. For example: value: {scale}",
+                parameter="value",
+            )
 
     def poison(self, num_examples: int, context: AttackContext) -> Poison:
         """Stamp and relabel a random share of the samples."""

@@ -5,7 +5,7 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flsec.errors import ConfigError
 
@@ -17,6 +17,7 @@ LEAF_ALPHABET = "\n !\"&'(),-.0123456789:;>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefgh
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|[.,!?;:]")
 
 
+@runtime_checkable
 class Vocabulary(Protocol):
     """Numbers for the pieces of a text: characters, words, or what a pretrained tokenizer has."""
 

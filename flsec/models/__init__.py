@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flsec.models.bi_lstm import BiLSTM as BiLSTM
     from flsec.models.build import build_model as build_model
     from flsec.models.causal_model import CausalModel as CausalModel
+    from flsec.models.darts_cell import DARTSCell as DARTSCell
     from flsec.models.dlg_lenet import DLGLeNet as DLGLeNet
     from flsec.models.embedding_classifier import EmbeddingClassifier as EmbeddingClassifier
     from flsec.models.fedinv_cnn import FedInvCNN as FedInvCNN
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
     from flsec.models.lenet import LeNet as LeNet
     from flsec.models.lstm import LSTM as LSTM
     from flsec.models.mlp import MLP as MLP
+    from flsec.models.mlp_gan import MLPGAN as MLPGAN
     from flsec.models.resnet import ResNet as ResNet
-    from flsec.models.resnet9 import ResNet9 as ResNet9
     from flsec.models.resnet101_ln import ResNet101LN as ResNet101LN
+    from flsec.models.resnet9 import ResNet9 as ResNet9
     from flsec.models.resnet_gn import ResNetGN as ResNetGN
     from flsec.models.sequence_classifier import SequenceClassifier as SequenceClassifier
     from flsec.models.siren_cifar_cnn import SirenCifarCNN as SirenCifarCNN
@@ -45,10 +47,12 @@ if TYPE_CHECKING:
 __all__ = [
     "LSTM",
     "MLP",
+    "MLPGAN",
     "MODELS",
     "VGG11",
     "BiLSTM",
     "CausalModel",
+    "DARTSCell",
     "DLGLeNet",
     "EmbeddingClassifier",
     "FedInvCNN",
@@ -72,9 +76,11 @@ export_lazily(
     {
         "LSTM": "lstm",
         "MLP": "mlp",
+        "MLPGAN": "mlp_gan",
         "VGG11": "vgg11",
         "BiLSTM": "bi_lstm",
         "CausalModel": "causal_model",
+        "DARTSCell": "darts_cell",
         "DLGLeNet": "dlg_lenet",
         "EmbeddingClassifier": "embedding_classifier",
         "FedInvCNN": "fedinv_cnn",

@@ -1,7 +1,7 @@
 """Checks of an experiment's settings against each other, and against the data."""
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from flsec.simulations.problems import Problem, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
 from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import KeyPath
-from flsec.strategies import Adversary, RobustStrategy
+from flsec.strategies import RobustStrategy
 from flsec.strategies.base import FlowerStrategy
 from flsec.tasks import NOT_COUNTED, misfit
 
@@ -44,7 +44,20 @@ def check_settings(config: Config) -> None:
     if config.adversaries is not None and not config.attacks:
         raise Problem(("adversaries",), "need attacks to carry out. For example: attacks: [{name: sign_flipping}]")
     _check_camps(config)
-    _check_attacks_and_defenses(config, StandIns(real))
+    stand_ins = StandIns(real)
+    _check_attacks_and_defenses(config, stand_ins)
+    _check_scale(config, stand_ins)
+
+
+def _check_scale(config: Config, resources: StandIns) -> None:
+    """Have attacks and defenses whose settings are stated for values in [0, 1] refuse others."""
+    members: dict[str, Sequence[Any]] = {"attacks": resources.attacks, "defenses": _defenses(resources.new_strategy())}
+    for section, built in members.items() if config.data.scale != 1 else ():
+        for index, member in enumerate(built):
+            check = getattr(member, "check_scale", None)
+            if check is not None:
+                writable = getattr(config, section)[index].writable
+                blame_parameter((section, index), writable, check, config.data.scale)
 
 
 def _check_sampling(config: Config) -> None:
@@ -114,7 +127,7 @@ def _check_attacks_and_defenses(config: Config, resources: StandIns) -> None:
 def _defenses(strategy: FlowerStrategy) -> list[RobustStrategy]:
     """Return the wrappers that the file names, in its order."""
     wrappers = strategy.chain() if isinstance(strategy, RobustStrategy) else []
-    return [wrapper for wrapper in wrappers if not isinstance(wrapper, Adversary)]
+    return [wrapper for wrapper in wrappers if wrapper.defends]
 
 
 def _too_few(config: Config, index: int, wrapper: RobustStrategy, resources: StandIns) -> Problem:

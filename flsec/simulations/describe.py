@@ -108,11 +108,13 @@ def snippet(kind: str, name: str) -> dict[str, Any]:
     fields = _model(kind, KINDS[kind].registry.get(name)).model_fields
     needed = {key: example_value(field_type(info)) for key, info in fields.items() if info.is_required()}
     optional = {key: example_value(field_type(info)) for key, info in fields.items() if key not in needed}
-    for also in ({}, *({key: value} for key, value in optional.items())):  # some take one of several
-        candidate = _section(kind, {"name": name, **needed, **also})
-        with contextlib.suppress(ConfigError):
-            make_config({**_BASE, **candidate})
-            return candidate
+    entries = [{"name": name, **needed, **also} for also in ({}, *({k: v} for k, v in optional.items()))]
+    for training in _TRAININGS if kind == "strategies" else ({},):
+        for entry in entries:  # some take one of several
+            candidate = {**_section(kind, entry), **training}
+            with contextlib.suppress(ConfigError):
+                make_config({**_BASE, **candidate})
+                return candidate
     return _section(kind, {"name": name, **needed})
 
 
@@ -123,6 +125,14 @@ _BASE: dict[str, Any] = {
     "attacks": [{"name": "zero_attack"}],
     "adversaries": {"fraction": 0.2},
 }
+
+
+# Some server optimizers are one only for clients that train in a certain way.
+_TRAININGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"training": {"learning_rate": 0.1, "steps": 10}},
+    {"training": {"learning_rate": 0.1, "steps": 1, "batch_size": 1.0}},
+)
 
 
 def _section(kind: str, entry: dict[str, Any]) -> dict[str, Any]:

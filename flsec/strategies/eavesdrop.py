@@ -79,6 +79,7 @@ class Eavesdrop(RobustStrategy):
     """
 
     compares_clients: ClassVar[bool] = False
+    defends: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -156,6 +157,16 @@ class Eavesdrop(RobustStrategy):
                 raise ConfigError(
                     f"Eavesdrop: {name} is needed by a named attack. For example: {name}: {example}", parameter=name
                 )
+
+    @property
+    def fits_inputs(self) -> str | None:
+        """A named attack rebuilds inputs that are real numbers."""
+        return "numbers" if isinstance(self.attack, str) else None
+
+    @property
+    def fits_labels(self) -> str | None:
+        """And one label of each."""
+        return "class" if isinstance(self.attack, str) else None
 
     @property
     def judges_clients(self) -> bool:

@@ -25,6 +25,8 @@ class Soteria(RobustStrategy):
     Source: Sun et al., Soteria, CVPR 2021, Algorithm 1.
     """
 
+    fits_inputs: ClassVar = "numbers"  # along whose gradient features are judged
+
     client_half: ClassVar[str | None] = "flsec.client_apps.soteria_client:SoteriaClient"
 
     def __init__(

@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from flsec.tasks.causal_lm import CausalLM as CausalLM
     from flsec.tasks.classification import CLASSIFICATION as CLASSIFICATION
     from flsec.tasks.classification import Classification as Classification
+    from flsec.tasks.gan import GAN as GAN
+    from flsec.tasks.nas import NAS as NAS
     from flsec.tasks.next_token import NextToken as NextToken
     from flsec.tasks.text_classification import TextClassification as TextClassification
 
 __all__ = [
     "CLASSIFICATION",
+    "GAN",
+    "NAS",
     "NOT_COUNTED",
     "TASKS",
     "CausalLM",
@@ -43,6 +47,8 @@ export_lazily(
     __name__,
     {
         "CLASSIFICATION": "classification",
+        "GAN": "gan",
+        "NAS": "nas",
         "NOT_COUNTED": "base",
         "CausalLM": "causal_lm",
         "Classification": "classification",

@@ -18,6 +18,7 @@ NOT_COUNTED = -100  # a label that nobody predicts: neither in the loss nor in a
 
 Inputs = Literal["numbers", "tokens"]
 Labels = Literal["class", "sequence", "none"]
+Predicts = Literal["class", "token"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class Task(abc.ABC):
     """
 
     inputs: ClassVar[Inputs]
+    predicts: ClassVar[Predicts] = "class"  # what a label's number stands for: one of C classes, or a token
 
     @property
     def name(self) -> str:
@@ -60,7 +62,23 @@ class Task(abc.ABC):
             x: the batch's inputs.
             y: its labels.
         """
-        return self.loss(model(x), y)
+        places = self.places(model, y)
+        return self.loss(self.outputs(model, x, places), y if places is None else y[:, places])
+
+    def places(self, model: nn.Module, y: Tensor) -> Tensor | None:
+        """Return the places (k,) of the sequence at which a batch needs outputs; None: at all.
+
+        Logits over a large vocabulary cost more than the rest of a small network. A model with a method
+        ``logits_at(x, places)`` that returns (n, k, C) is asked only where some label of the batch is counted.
+
+        Args:
+            model: maps x to logits.
+            y: the batch's labels.
+        """
+        if self.labels != "sequence" or not hasattr(model, "logits_at"):
+            return None
+        places = (y != NOT_COUNTED).any(dim=0).nonzero().squeeze(1)
+        return places if 0 < len(places) < y.shape[1] else None
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy over the counted labels; 0 where none is.
@@ -77,6 +95,16 @@ class Task(abc.ABC):
 
     # --- judging ----------------------------------------------------------------------------------------------
 
+    def outputs(self, model: nn.Module, x: Tensor, places: Tensor | None = None) -> Any:
+        """Return what a model makes of inputs, for ``loss``, ``predictions`` and ``tallies``; by default ``model(x)``.
+
+        Args:
+            model: the network.
+            x: a batch's inputs.
+            places: what ``places`` returns for the batch.
+        """
+        return model(x) if places is None else model.logits_at(x, places)  # type: ignore[operator]
+
     def num_counted(self, labels: Tensor) -> int:
         """Return how many of a batch's labels are judged: the weight of its mean loss among other batches'."""
         return labels.numel() if self.labels == "class" else int((labels != NOT_COUNTED).sum())
@@ -88,7 +116,7 @@ class Task(abc.ABC):
     def tallies(self, outputs: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, int]]:
         """Return {measure: (sum, count)} of a batch; their quotient over a data set is the measure.
 
-        One of them is ``"accuracy"``.
+        One of them is ``"accuracy"``. A sum may be an array, from whose mean ``summary`` makes a measure.
 
         Args:
             outputs: logits, as for ``loss``.
@@ -97,12 +125,12 @@ class Task(abc.ABC):
         right = (self.predictions(outputs) == labels) & (labels != NOT_COUNTED)
         return {"accuracy": (right.sum(), self.num_counted(labels))}
 
-    def summary(self, loss: float, means: Mapping[str, float]) -> dict[str, float]:
+    def summary(self, loss: float, means: Mapping[str, Any]) -> dict[str, float]:
         """Return what is reported beside the loss: the measures, and what follows from the loss.
 
         Args:
             loss: mean over the data set's counted labels.
-            means: {measure: mean over the data set}.
+            means: {measure: mean over the data set}, a number; a tensor where its sum is an array.
         """
         return dict(means)
 
@@ -138,7 +166,8 @@ def misfit(member: Any, task: Task) -> str | None:
     """Return why an attack or a defense makes no sense on a task, as "needs ..."; None: it does.
 
     Args:
-        member: has ``fits_inputs`` and ``fits_labels``, each one kind or None for any; without them, it fits all.
+        member: has ``fits_inputs``, ``fits_labels`` and ``fits_predictions``, each a kind, several, or None for any;
+            without them, it fits all.
         task: what clients learn.
 
     Example:
@@ -155,7 +184,12 @@ def misfit(member: Any, task: Task) -> str | None:
         "none": "no labels",
     }
     pairs = ((getattr(member, "fits_inputs", None), task.inputs), (getattr(member, "fits_labels", None), task.labels))
-    for wanted, has in pairs:
-        if wanted is not None and wanted != has:
-            return f"needs {words[wanted]}, and {task.name} has {words[has]}"
+    for fits, has in pairs:
+        kinds = (fits,) if isinstance(fits, str) else fits
+        if kinds is not None and has not in kinds:
+            return f"needs {' or '.join(words[kind] for kind in kinds)}, and {task.name} has {words[has]}"
+    predicts = {"class": "classes", "token": "tokens"}
+    wanted = getattr(member, "fits_predictions", None)
+    if wanted is not None and wanted != task.predicts:
+        return f"needs labels that are {predicts[wanted]}, and those of {task.name} are {predicts[task.predicts]}"
     return None

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flsec.errors import ConfigError
 from flsec.parameters import Count, check_parameters
-from flsec.tasks.base import NOT_COUNTED, Inputs, Labels, Task
+from flsec.tasks.base import NOT_COUNTED, Inputs, Labels, Predicts, Task
 from flsec.tasks.next_token import perplexity
 
 __all__ = ["CausalLM"]
@@ -37,6 +37,7 @@ class CausalLM(Task):
     """
 
     inputs: ClassVar[Inputs] = "tokens"
+    predicts: ClassVar[Predicts] = "token"
     answers: Sequence[Count] = ()
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from flsec.parameters import check_parameters
-from flsec.tasks.base import Inputs, Labels, Task
+from flsec.tasks.base import Inputs, Labels, Predicts, Task
 
 __all__ = ["NextToken"]
 
@@ -30,6 +30,7 @@ class NextToken(Task):
     """
 
     inputs: ClassVar[Inputs] = "tokens"
+    predicts: ClassVar[Predicts] = "token"
     positions: Literal["last", "all"] = "last"
 
     def __post_init__(self) -> None:

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from flsec.errors import ConfigError
-from flsec.models import MLP, MODELS, Softmax, build_model
+from flsec.models import MLP, Softmax, build_model
+from tests.support.texts import IMAGE_MODELS
 
-NAMES = [name for name, model in MODELS.items() if "classification" in model.tasks]
-each_model = pytest.mark.parametrize("name", NAMES)
+each_model = pytest.mark.parametrize("name", IMAGE_MODELS)  # those for texts: test_text_models.py
 SHAPE = (1, 32, 32)
 
 
@@ -33,7 +33,7 @@ def test_same_seed_same_weights_whatever_was_drawn_before(name: str) -> None:
     assert torch.equal(first, weights(name, seed=5))
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"softmax"}))
+@pytest.mark.parametrize("name", sorted(set(IMAGE_MODELS) - {"softmax"}))
 def test_another_seed_gives_other_weights(name: str) -> None:
     assert not torch.equal(weights(name, seed=5), weights(name, seed=6))
 

@@ -12,8 +12,9 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
 
+from flsec._tensors import tensor_of
 from flsec.client_apps.client_state import prune_states
 from flsec.client_apps.projected_gradient import ProjectedGradient
 from flsec.errors import NoProgressError
@@ -25,7 +26,8 @@ from flsec.simulations.engines.grid import Interrupted, PartitionGrid
 from flsec.simulations.records import as_json, defense_record, summarise
 from flsec.simulations.run_folder import RunFolder
 from flsec.strategies.base import RobustStrategy, RoundReport
-from flsec.training import evaluate, get_weights, logits_of, set_weights, weight_names
+from flsec.tasks import Task
+from flsec.training import evaluate, get_weights, logits_of, predictions_of, set_weights, weight_names
 
 __all__ = ["ServerLoop"]
 
@@ -176,7 +178,7 @@ class ServerLoop:
         classes = self.resources.dataset.num_classes
         if y.ndim == 1 and classes <= _MOST_CLASSES:
             record["per_class_accuracy"] = [as_json(v) for v in per_class_accuracy(result.predictions, y, classes)]
-        predict = _Predict(model)
+        predict = _Predict(model, self.resources.task)
         record["attack"] = {}
         for attack in self.resources.attacks:
             for name, value in attack.success(predict, x.cpu(), y.cpu(), result.predictions.cpu()).items():
@@ -195,10 +197,7 @@ class ServerLoop:
 
     def _finish(self, weights: list[Any]) -> None:
         save_file(
-            {
-                name: np.ascontiguousarray(array).reshape(array.shape)
-                for name, array in zip(self.names, weights, strict=True)
-            },
+            {name: tensor_of(array) for name, array in zip(self.names, weights, strict=True)},
             self.folder.path / "model.safetensors",
         )
         known = [
@@ -228,9 +227,10 @@ class _Predict:
     """The global model, as attacks ask it for their success."""
 
     model: torch.nn.Module
+    task: Task
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.logits(inputs).argmax(dim=1)
+        return predictions_of(self.model, inputs, task=self.task)
 
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
         return logits_of(self.model, inputs)

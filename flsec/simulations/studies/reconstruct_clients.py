@@ -60,6 +60,7 @@ class Bench:
     def __init__(self, study: ReconstructionStudy):
         self.study = study
         self.experiment = resources_of(study.config)
+        self._check_inputs()
         self.device = pick_device(study.config.simulation.device)
         self.model = self.experiment.new_model().to(self.device)
         done, self.sent = _attacked_weights(study, self.experiment)
@@ -73,6 +74,15 @@ class Bench:
         others = np.setdiff1d(np.arange(len(train)), sorted(rows))
         drawn = numpy_generator(study.seed, purpose="other images").permutation(others)[:_OTHER_IMAGES]
         self.others = train.tensors(np.sort(drawn))[0]
+
+    def _check_inputs(self) -> None:
+        task, name = self.experiment.task, self.experiment.dataset.name
+        if task.inputs != "numbers" or task.labels != "class":
+            raise Problem(
+                ("experiment", "data", "name") if self.study.run is None else ("run",),
+                f"inversions rebuild images and features, real numbers with one class each; {name} is for {task.name}. "
+                "Choose data for classification, such as digits.",
+            )
 
     def _check_images(self) -> None:
         needed = self.study.images * self.study.batches
