@@ -9,12 +9,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from flsec._contracts.attacks import AUXILIARY_DATA, AttackBattery, AttackedNetwork
 from flsec._contracts.battery import run
 from flsec._contracts.datasets import DatasetBattery
 from flsec._contracts.defenses import DefenseBattery
+from flsec._contracts.models import ModelBattery
 from flsec._contracts.network import (
     CLIENT_SAMPLES,
     ROOT_DATA,
@@ -27,22 +28,28 @@ from flsec._contracts.optimizers import CLIENTS, ONE_STEP, OptimizerBattery
 from flsec._contracts.partitioners import PartitionerBattery, bare
 from flsec._contracts.rules import RuleBattery
 from flsec._contracts.server import flower_strategy
+from flsec._contracts.tasks import Examples, TaskBattery
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
 from flsec.data.partition import Partition
 from flsec.data.source import DataSource
+from flsec.data.vocabulary import WordVocabulary
 from flsec.errors import ConfigError
+from flsec.models import MODELS
 from flsec.parameters import Fraction, parameters_of
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
+from flsec.tasks import TASKS, Task
 
 __all__ = [
     "EXAMPLE_PARAMETERS",
     "check_attack",
     "check_dataset",
+    "check_model",
     "check_partitioner",
     "check_rule",
     "check_server_optimizer",
     "check_strategy",
+    "check_task",
     "example",
 ]
 
@@ -80,6 +87,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "std": 0.01,
     "threshold": 2.0,
     "training": TRAINING,
+    "vocabulary": WordVocabulary(["pasta", "from", "astoria", "is", "delicious", "we", "go"]),
 }
 
 
@@ -273,3 +281,65 @@ def _named(name: str, parameters: dict[str, Any]) -> Callable[[], FlowerStrategy
     known = {"training": ONE_STEP, "num_rounds": 10, "num_clients": len(CLIENTS)}
     supplied = {key: value for key, value in known.items() if key in parameters_of(member)}
     return lambda: build_server_strategy(name, member, {**supplied, **parameters}, len(CLIENTS))
+
+
+# --- models and tasks -------------------------------------------------------------------------------------------
+
+
+def check_model(
+    name: str,
+    *,
+    tasks: Sequence[Task] | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    num_classes: int = 5,
+    without_gradient: Sequence[str] = (),
+    starts_constant: bool = False,
+    **parameters: Any,
+) -> None:
+    """Check a model: what its constructor takes, its seed, its outputs, gradients, weights, copies and refusals.
+
+    Args:
+        name: as in a file: a model of flsec's, or ``"package.module:Class"`` for one of your own.
+        tasks: what it is checked on; default: its ``tasks``, or a classification, of texts where it takes a
+            ``vocab_size``.
+        input_shape: of one example; default: (3, 12, 14), or (6,) where it reads tokens.
+        num_classes: C; where it reads tokens, there are as many classes as tokens.
+        without_gradient: names of parameters that a task's loss does not depend on.
+        starts_constant: whether initial weights are the same for each seed, such as zeros.
+        **parameters: the model's own.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+        ConfigError: there is no such model.
+
+    Example:
+        >>> check_model("mlp", hidden=[8])
+    """
+    chosen = list(tasks) if tasks is not None else _tasks_of(name)
+    shape = input_shape or ((6,) if chosen[0].inputs == "tokens" else (3, 12, 14))
+    battery = ModelBattery(name, chosen, shape, num_classes, parameters, without_gradient, starts_constant)
+    run(name, battery)
+
+
+def _tasks_of(name: str) -> list[Task]:
+    member = MODELS.get(name)
+    default = "text_classification" if "vocab_size" in parameters_of(member) else "classification"
+    return [TASKS.get(task)() for task in getattr(member, "tasks", (default,))]
+
+
+def check_task(task: Task, *, model: nn.Module | None = None, examples: Examples | None = None) -> None:
+    """Check a task: its loss and measures, that both add up over batches, its gradient, and what it refuses.
+
+    Args:
+        task: with its parameters, for 12 classes or tokens.
+        model: serves it; by default a linear layer. A task whose outputs are no logits needs one of its own.
+        examples: (x, y) that the model takes; by default images of 1 x 4 x 4 pixels, or sequences of 6 tokens.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+
+    Example:
+        >>> from flsec.tasks import Classification
+        >>> check_task(Classification())
+    """
+    run(task.name, TaskBattery(task, model, examples))

@@ -1,7 +1,7 @@
 """What a sweep gave, as one small file and one picture that are kept here.
 
-    flsec sweep fedmlsecurity/exp9_pubmedqa --set output.folder=runs
-    python -m results.record runs/exp9_pubmedqa results/fedmlsecurity/exp9_pubmedqa --measure loss
+flsec sweep fedmlsecurity/exp9_pubmedqa --set output.folder=runs
+python -m results.record runs/exp9_pubmedqa results/fedmlsecurity/exp9_pubmedqa --measure loss
 """
 
 import argparse
@@ -61,7 +61,9 @@ def draw(recorded: dict[str, Any], path: Path, measure: str) -> None:
 
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for name, run in recorded["runs"].items():
-        axes.plot(run["curves"]["round"], run["curves"][measure], marker="o", markersize=3, label=name.replace("_", " "))
+        axes.plot(
+            run["curves"]["round"], run["curves"][measure], marker="o", markersize=3, label=name.replace("_", " ")
+        )
     axes.set(xlabel="round", ylabel=f"test {measure.replace('_', ' ')}", title=path.stem.replace("_", " "))
     axes.grid(alpha=0.3)
     axes.legend()

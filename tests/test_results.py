@@ -21,7 +21,9 @@ def test_settings_are_those_of_the_experiment(path):
     recorded = json.loads(path.read_text())
     name = f"{path.parent.name}/{path.stem}"
     assert recorded["command"] == f"flsec sweep {name}"
-    cells = {cell.name: settings(cell.config.to_dict()) for cell in load_sweep(packaged_experiments(".sweep")[name]).cells}
+    cells = {
+        cell.name: settings(cell.config.to_dict()) for cell in load_sweep(packaged_experiments(".sweep")[name]).cells
+    }
     assert {run: recorded["runs"][run]["config"] for run in recorded["runs"]} == cells
 
 

@@ -11,6 +11,7 @@ from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import Attack, AttackContext
 from flsec.data import ArrayDataset, DataSource
 from flsec.errors import ConfigError
+from flsec.models import MODELS
 from flsec.simulations.problems import Problem, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
 from flsec.simulations.schema import Config
@@ -172,9 +173,11 @@ def check_data(config: Config) -> Ready:
     with say_where(config.origin):
         resources = resources_of(config)
         _check_partition(config, resources)
+        _check_served(config, resources)
         _check_model(config, resources)
+        _check_fit(config, resources, *([entry.member for entry in part] for part in (config.attacks, config.defenses)))
         strategy = resources.new_strategy()
-        _check_fit(config, resources, strategy)
+        _check_fit(config, resources, resources.attacks, _defenses(strategy))
         clean = _one_of_each_class(resources.dataset)
         for index, attack in enumerate(resources.attacks):
             _show_samples(attack, clean, ("attacks", index), config.attacks[index].writable)
@@ -186,30 +189,25 @@ def check_data(config: Config) -> Ready:
 
 
 def _one_of_each_class(source: DataSource) -> ArrayDataset:
+    """Return samples in which every class is found, or of sequences every token that is a label."""
     classes = source.task.classes(torch.from_numpy(source.train.labels))
-    if classes is None:
-        return source.train.subset(range(min(2, len(source.train))))
-    return source.train.subset(np.unique(classes.numpy(), return_index=True)[1])
+    labels = source.train.labels if classes is None else classes.numpy()
+    first = np.unique(labels, return_index=True)[1]
+    return source.train.subset(np.unique(first // (labels.size // len(labels))))
 
 
-def _check_fit(config: Config, resources: Resources, strategy: FlowerStrategy) -> None:
-    """Refuse a model, attacks and defenses that make no sense on the task."""
-    task, served = resources.task, getattr(config.model.member, "tasks", None)
-    if served is not None and task.name not in served:
-        raise Problem(
-            ("model", "name"),
-            f"{config.model.name} serves {', '.join(served)}; {resources.dataset.name} is for {task.name}. `flsec list "
-            "models` says which models serve it.",
-        )
+def _check_fit(config: Config, resources: Resources, attacks: Sequence[Any], defenses: Sequence[Any]) -> None:
+    """Refuse attacks and defenses that make no sense on the task: classes of these, or what was built."""
+    task = resources.task
     members: list[tuple[str, int, Any]] = [
-        *(("attacks", index, attack) for index, attack in enumerate(resources.attacks)),
-        *(("defenses", index, wrapper) for index, wrapper in enumerate(_defenses(strategy))),
+        *(("attacks", index, attack) for index, attack in enumerate(attacks)),
+        *(("defenses", index, wrapper) for index, wrapper in enumerate(defenses)),
     ]
     for section, index, member in members:
         if reason := misfit(member, task):
             name = (config.attacks if section == "attacks" else config.defenses)[index].name
             raise Problem(
-                (section, index, "name"), f"{name} {reason}. `flsec list {section}` says what fits which task."
+                (section, index, "name"), f"{name} {reason}. `flsec describe {name}` says which tasks it fits."
             )
 
 
@@ -235,6 +233,18 @@ def _check_partition(config: Config, resources: Resources) -> None:
         f"every client needs a sample; {(sizes == 0).sum()} of {len(sizes)} get none, such as client {sizes.argmin()}. "
         f"For example, in simulation: num_clients: {fewer}",
     )
+
+
+def _check_served(config: Config, resources: Resources) -> None:
+    """Refuse a model that says it is for other tasks, before it is built."""
+    task, served = resources.task, getattr(config.model.member, "tasks", None)
+    if served is not None and task.name not in served:
+        others = [name for name, model in MODELS.items() if task.name in getattr(model, "tasks", ())]
+        raise Problem(
+            ("model", "name"),
+            f"{config.model.name} serves {', '.join(served)}; what is learned is {task.name}."
+            + (f" Models that serve it: {', '.join(others)}." if others else ""),
+        )
 
 
 def _check_model(config: Config, resources: Resources) -> None:

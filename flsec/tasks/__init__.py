@@ -20,6 +20,7 @@ TASKS = Registry("task", __name__, _is_task, "a subclass of flsec.tasks.Task")
 if TYPE_CHECKING:
     from flsec.tasks.base import NOT_COUNTED as NOT_COUNTED
     from flsec.tasks.base import Task as Task
+    from flsec.tasks.base import fits_in_words as fits_in_words
     from flsec.tasks.base import misfit as misfit
     from flsec.tasks.causal_lm import CausalLM as CausalLM
     from flsec.tasks.classification import CLASSIFICATION as CLASSIFICATION
@@ -40,6 +41,7 @@ __all__ = [
     "NextToken",
     "Task",
     "TextClassification",
+    "fits_in_words",
     "misfit",
 ]
 
@@ -55,6 +57,7 @@ export_lazily(
         "NextToken": "next_token",
         "Task": "base",
         "TextClassification": "text_classification",
+        "fits_in_words": "base",
         "misfit": "base",
     },
 )

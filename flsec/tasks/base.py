@@ -1,7 +1,7 @@
 """What a task is, and what fits it."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from flsec.errors import ConfigError
 from flsec.registry import yaml_name
 
-__all__ = ["NOT_COUNTED", "Task", "misfit"]
+__all__ = ["NOT_COUNTED", "Task", "fits_in_words", "misfit"]
 
 NOT_COUNTED = -100  # a label that nobody predicts: neither in the loss nor in any measure
 
@@ -167,7 +167,7 @@ def misfit(member: Any, task: Task) -> str | None:
 
     Args:
         member: has ``fits_inputs``, ``fits_labels`` and ``fits_predictions``, each a kind, several, or None for any;
-            without them, it fits all.
+            without them, it fits all. A class, too: then what only an instance knows is not looked at.
         task: what clients learn.
 
     Example:
@@ -176,20 +176,44 @@ def misfit(member: Any, task: Task) -> str | None:
         >>> misfit(ClassFlipping(), CausalLM())
         'needs one class an example, and causal_lm has sequences of labels'
     """
-    words: dict[str, str] = {
-        "numbers": "inputs that are real numbers",
-        "tokens": "inputs that are tokens",
-        "class": "one class an example",
-        "sequence": "sequences of labels",
-        "none": "no labels",
-    }
     pairs = ((getattr(member, "fits_inputs", None), task.inputs), (getattr(member, "fits_labels", None), task.labels))
     for fits, has in pairs:
         kinds = (fits,) if isinstance(fits, str) else fits
-        if kinds is not None and has not in kinds:
-            return f"needs {' or '.join(words[kind] for kind in kinds)}, and {task.name} has {words[has]}"
-    predicts = {"class": "classes", "token": "tokens"}
+        if isinstance(kinds, tuple) and has not in kinds:
+            return f"needs {_in_words(kinds)}, and {task.name} has {_WORDS[has]}"
     wanted = getattr(member, "fits_predictions", None)
-    if wanted is not None and wanted != task.predicts:
-        return f"needs labels that are {predicts[wanted]}, and those of {task.name} are {predicts[task.predicts]}"
+    if isinstance(wanted, str) and wanted != task.predicts:
+        return f"needs labels that are {_PREDICTS[wanted]}, and those of {task.name} are {_PREDICTS[task.predicts]}"
     return None
+
+
+def fits_in_words(member: Any) -> str:
+    """Return which tasks an attack or a defense makes sense on.
+
+    Args:
+        member: as for ``misfit``.
+
+    Example:
+        >>> from flsec.client_apps import BackGradient, SignFlipping
+        >>> fits_in_words(BackGradient), fits_in_words(SignFlipping)
+        ('tasks with inputs that are real numbers and one class an example', 'every task')
+    """
+    fits = [getattr(member, name, None) for name in ("fits_inputs", "fits_labels")]
+    needs = [_in_words((kinds,) if isinstance(kinds, str) else kinds) for kinds in fits if kinds is not None]
+    if predictions := getattr(member, "fits_predictions", None):
+        needs.append(f"labels that are {_PREDICTS[predictions]}")
+    return f"tasks with {' and '.join(needs)}" if needs else "every task"
+
+
+_WORDS: dict[str, str] = {
+    "numbers": "inputs that are real numbers",
+    "tokens": "inputs that are tokens",
+    "class": "one class an example",
+    "sequence": "sequences of labels",
+    "none": "no labels",
+}
+_PREDICTS = {"class": "classes", "token": "tokens"}
+
+
+def _in_words(kinds: Sequence[str]) -> str:
+    return " or ".join(_WORDS[kind] for kind in kinds)

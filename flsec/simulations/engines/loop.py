@@ -176,7 +176,7 @@ class ServerLoop:
         record["loss"], record["accuracy"] = float(result.loss), float(result.accuracy)
         record["measures"] = {name: value for name, value in result.measures.items() if name != "accuracy"}
         classes = self.resources.dataset.num_classes
-        if y.ndim == 1 and classes <= _MOST_CLASSES:
+        if self.resources.task.labels == "class" and classes <= _MOST_CLASSES:
             record["per_class_accuracy"] = [as_json(v) for v in per_class_accuracy(result.predictions, y, classes)]
         predict = _Predict(model, self.resources.task)
         record["attack"] = {}
