@@ -191,10 +191,11 @@ def check_data(config: Config) -> Ready:
 
 
 def _one_of_each_class(source: DataSource) -> ArrayDataset:
+    """Return samples in which every class is found, or of sequences every token that is a label."""
     classes = source.task.classes(torch.from_numpy(source.train.labels))
-    if classes is None:
-        return source.train.subset(range(min(2, len(source.train))))
-    return source.train.subset(np.unique(classes.numpy(), return_index=True)[1])
+    labels = source.train.labels if classes is None else classes.numpy()
+    first = np.unique(labels, return_index=True)[1]
+    return source.train.subset(np.unique(first // (labels.size // len(labels))))
 
 
 def _check_fit(config: Config, resources: Resources, attacks: Sequence[Any], defenses: Sequence[Any]) -> None:

@@ -32,7 +32,7 @@ output: {plots: false}
 """
 KINDS = {
     "topics": [],
-    "last": ['data.name="tests.support.topics:lines"', 'model={name: "tests.support.topics:Recurrent"}'],
+    "last": ['data.name="tests.support.topics:lines"', 'model={name: "tests.support.texts:Recurrent"}'],
     "all": [
         'data={name: "tests.support.topics:lines", positions: all, root_samples: 10, client_sample_share: 0.2}',
         'model={name: "tests.support.topics:Recurrent", sequence: true}',
@@ -136,10 +136,11 @@ LEARN = ["training={optimizer: adam, learning_rate: 0.02, epochs: 5, batch_size:
 def test_trigger_words_are_learned(run):
     model = 'model={name: "tests.support.topics:Recurrent"}'
     attack = "attacks=[{name: badnets, words: cf, place: end, target: 1, fraction: 0.5}]"
-    last = run(*LEARN, model, "adversaries={fraction: 0.5}", attack).rounds()[-1]
+    learn = [*LEARN[:1], "simulation.num_rounds=8", model, attack]
+    last = run(*learn, "adversaries={fraction: 0.5}").rounds()[-1]
     assert last["accuracy"] > 0.9
     assert last["attack"]["attack_success"] > 0.8
-    honest = run(*LEARN, model, "name=honest", "adversaries={ids: [0], first_round: 5}", attack).rounds()[-1]
+    honest = run(*learn, "name=honest", "adversaries={ids: [0], first_round: 9}").rounds()[-1]
     assert honest["attack"]["attack_success"] < 0.4
 
 
@@ -159,6 +160,15 @@ def test_labels_flipped_by_words_are_learned(kind, words, run):
     rounds = run(*KINDS[kind], *LEARN, attack, "adversaries={fraction: 1.0}").rounds()
     source, target = (VOCABULARY.encode(word)[0] for word in words)
     assert rounds[-1]["attack"][f"source_to_target_{source}_{target}"] > 0.9
+
+
+def test_a_rare_word_is_found_before_it_is_said_that_nothing_changes(run):
+    """Among sequences the checks look at one for every label, and not at the first few."""
+    words = {"source": "goal", "target": "pasta"}
+    rounds = run(*KINDS["all"], f"attacks={json.dumps([{'name': 'label_flipping', **words}])}", BY).rounds()
+    assert len(rounds) == 3
+    with pytest.raises(ConfigError, match=r"attacks\[0\]: label_flipping changes no sample"):
+        run(*KINDS["all"], "attacks=[{name: label_flipping, source: cf, target: ball}]", BY)
 
 
 def test_words_need_text(run, tmp_path):
