@@ -52,8 +52,10 @@ def check_settings(config: Config) -> None:
 
 def _check_scale(config: Config, resources: StandIns) -> None:
     """Have attacks and defenses whose settings are stated for values in [0, 1] refuse others."""
+    if config.data.scale == 1:
+        return
     members: dict[str, Sequence[Any]] = {"attacks": resources.attacks, "defenses": _defenses(resources.new_strategy())}
-    for section, built in members.items() if config.data.scale != 1 else ():
+    for section, built in members.items():
         for index, member in enumerate(built):
             check = getattr(member, "check_scale", None)
             if check is not None:
