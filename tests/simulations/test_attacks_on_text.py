@@ -140,7 +140,7 @@ def test_trigger_words_are_learned(run):
     last = run(*learn, "adversaries={fraction: 0.5}").rounds()[-1]
     assert last["accuracy"] > 0.9
     assert last["attack"]["attack_success"] > 0.8
-    honest = run(*learn, "name=honest", "adversaries={ids: [0], first_round: 9}").rounds()[-1]
+    honest = run(*learn, "name=honest", "adversaries={ids: [0], first_round: 8}").rounds()[-2]
     assert honest["attack"]["attack_success"] < 0.4
 
 
