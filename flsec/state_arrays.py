@@ -84,26 +84,27 @@ def state_by_pattern(arrays: Iterable[Any]) -> frozenset[int]:
 
 
 def state_of_module(module: HasStateDict) -> frozenset[int]:
-    """Return the positions in a torch module's state dict of the arrays that are state.
+    """Return the positions, among the arrays that a torch module exchanges, of those that are state.
 
     BatchNorm's, by name, and all integers and booleans. Other floating buffers, such as constants, are left to the
     user to name.
 
     Args:
-        module: a ``torch.nn.Module``, whose ``state_dict()`` has the order of the arrays.
+        module: a ``torch.nn.Module``, whose ``exchanged_state()``, or ``state_dict()`` where it has no such method, has
+            the order of the arrays.
 
     Example:
         >>> import torch
         >>> sorted(state_of_module(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))))
         [4, 5, 6]
     """
-    entries = [(name, value) for name, value in module.state_dict().items() if hasattr(value, "dtype")]
+    entries = [(name, value) for name, value in _exchanged(module).items() if hasattr(value, "dtype")]
     whole = {i for i, (_, v) in enumerate(entries) if not (v.is_floating_point() or v.is_complex())}
     return state_by_name(name for name, _ in entries) | whole
 
 
 def holds(module: HasStateDict, arrays: Iterable[Any]) -> bool:
-    """Return whether a module's state dict has arrays of these shapes, in this order.
+    """Return whether what a module exchanges has arrays of these shapes, in this order.
 
     Args:
         module: a ``torch.nn.Module``.
@@ -114,8 +115,12 @@ def holds(module: HasStateDict, arrays: Iterable[Any]) -> bool:
         >>> holds(torch.nn.Linear(2, 3), [np.zeros((3, 2)), np.zeros(3)])
         True
     """
-    shapes = [tuple(value.shape) for value in module.state_dict().values() if hasattr(value, "shape")]
+    shapes = [tuple(value.shape) for value in _exchanged(module).values() if hasattr(value, "shape")]
     return shapes == [np.shape(array) for array in arrays]
+
+
+def _exchanged(module: HasStateDict) -> Any:
+    return getattr(module, "exchanged_state", module.state_dict)()
 
 
 def _shape_and_dtype(array: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

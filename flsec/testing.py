@@ -1,7 +1,7 @@
-"""What every rule, defense and attack must hold, as functions that third parties can run on their own classes.
+"""What everything that can be added to flsec must hold, as functions that third parties can run on their own.
 
-``check_rule``, ``check_strategy`` and ``check_attack`` run a battery of checks without pytest and raise
-``AssertionError`` with the name of the check that failed and what it saw.
+Each runs a battery of checks without pytest and raises ``AssertionError`` with the name of the check that failed and
+what it saw.
 """
 
 import copy
@@ -9,11 +9,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from flsec._contracts.attacks import AUXILIARY_DATA, AttackBattery, AttackedNetwork
 from flsec._contracts.battery import run
+from flsec._contracts.datasets import DatasetBattery
 from flsec._contracts.defenses import DefenseBattery
+from flsec._contracts.models import ModelBattery
 from flsec._contracts.network import (
     CLIENT_SAMPLES,
     ROOT_DATA,
@@ -22,16 +24,34 @@ from flsec._contracts.network import (
     distance_to_median,
     guiding_updates,
 )
+from flsec._contracts.optimizers import CLIENTS, ONE_STEP, OptimizerBattery
+from flsec._contracts.partitioners import PartitionerBattery, bare
 from flsec._contracts.rules import RuleBattery
 from flsec._contracts.server import flower_strategy
+from flsec._contracts.tasks import Examples, TaskBattery
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
+from flsec.data.partition import Partition
+from flsec.data.source import DataSource
 from flsec.data.vocabulary import WordVocabulary
 from flsec.errors import ConfigError
-from flsec.parameters import parameters_of
+from flsec.models import MODELS
+from flsec.parameters import Fraction, parameters_of
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
+from flsec.tasks import TASKS, Task
 
-__all__ = ["EXAMPLE_PARAMETERS", "check_attack", "check_rule", "check_strategy", "example"]
+__all__ = [
+    "EXAMPLE_PARAMETERS",
+    "check_attack",
+    "check_dataset",
+    "check_model",
+    "check_partitioner",
+    "check_rule",
+    "check_server_optimizer",
+    "check_strategy",
+    "check_task",
+    "example",
+]
 
 # An example of every parameter that has no default, by its name, whoever takes it. A function is called with the
 # (n, d) updates. Of alternatives such as num_trimmed and beta, one is enough.
@@ -51,14 +71,17 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "model_factory": lambda *defended: Network if defended else AttackedNetwork,
     "num_byzantine": 3,
     "num_classes": 2,
+    "num_clients": 20,
     "num_iterations": 1,
     "num_selected": 3,
     "num_trimmed": 3,
     "objective": distance_to_median,
     "pairs": [(3, 9), (2, 1)],
+    "proximal_mu": 0.1,
     "radius": 3.0,
     "root_data": ROOT_DATA,
     "scale": 4.0,
+    "server_momentum": 0.9,
     "server_update": lambda updates: updates.new_ones(updates.shape[-1]),
     "smoothing": 1e-6,
     "std": 0.01,
@@ -179,3 +202,144 @@ def check_attack(attack: Attack) -> None:
     attack = copy.copy(attack)
     attack.adversaries, attack.camp = Adversaries(num_clients=4, ids=[1], first_round=2, last_round=2), None
     run(type(attack).__name__, AttackBattery(attack))
+
+
+def check_dataset(load: Callable[..., DataSource], *, most_repeated: Fraction = 0.02) -> None:
+    """Check a data set: a function ``(root=None, ...)`` that returns a ``DataSource``.
+
+    It is loaded here, so its data must be there. A new process is started, to see that it finds the same samples.
+
+    Args:
+        load: the function with its parameters bound, such as ``partial(csv, file="mine.csv", label="kind")``.
+        most_repeated: which share of the test samples may stand among the training samples, with the same label. A few
+            do in most real data; a table of few different values has more. Of large parts 10,000 samples are compared.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+        ConfigError: the data are not there.
+
+    Example:
+        >>> from flsec.data.datasets import digits
+        >>> check_dataset(digits)
+    """
+    run(bare(load)[0].__name__, DatasetBattery(load, most_repeated))
+
+
+def check_partitioner(
+    partitioner: Callable[..., Partition], *, uses_seed: bool = True, shares_samples: bool = False
+) -> None:
+    """Check a partitioner: a function ``(labels, num_clients, *, seed, ...)`` that returns a ``Partition``.
+
+    Args:
+        partitioner: the function with its parameters bound, such as ``partial(dirichlet, alpha=0.5)``; it deals 1000
+            samples of 10 classes and 25 natural ids here.
+        uses_seed: whether another seed gives clients other samples.
+        shares_samples: whether clients may hold the same sample.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+
+    Example:
+        >>> from flsec.data.partitioners import iid
+        >>> check_partitioner(iid)
+    """
+    run(bare(partitioner)[0].__name__, PartitionerBattery(partitioner, uses_seed, shares_samples))
+
+
+def check_server_optimizer(make: str | Callable[[], FlowerStrategy], **parameters: Any) -> None:
+    """Check what steps on the server: a strategy of Flower's Message API, or a ``ServerOptimizer`` around one.
+
+    Six clients train a small model for real, each with one step over its data, bare and with the median as a defense.
+
+    Args:
+        make: makes a fresh strategy that asks all clients there are, such as ``lambda: FedLion(eta=0.01)``; or a name
+            as in a file's ``strategy``: ``"fedadam"``, ``"my_package.my_module:FedLion"``.
+        parameters: of what is named, beside the name.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+        ConfigError: the name is none, or refuses its parameters.
+
+    Example:
+        >>> check_server_optimizer("fedadam", eta=0.01)
+    """
+    if isinstance(make, str):
+        run(make, OptimizerBattery(_named(make, parameters)))
+    elif parameters:
+        raise ConfigError("check_server_optimizer takes parameters with a name only; bind those of a callable to it.")
+    else:
+        run(getattr(make, "__name__", repr(make)), OptimizerBattery(make))
+
+
+def _named(name: str, parameters: dict[str, Any]) -> Callable[[], FlowerStrategy]:
+    """Return what makes a server strategy as a simulation makes it."""
+    from flsec.simulations.any_strategy import build_server_strategy, check_strategy
+    from flsec.simulations.server_strategies import STRATEGIES
+
+    member = STRATEGIES.get(name)
+    check_strategy(name, member)
+    known = {"training": ONE_STEP, "num_rounds": 10, "num_clients": len(CLIENTS)}
+    supplied = {key: value for key, value in known.items() if key in parameters_of(member)}
+    return lambda: build_server_strategy(name, member, {**supplied, **parameters}, len(CLIENTS))
+
+
+# --- models and tasks -------------------------------------------------------------------------------------------
+
+
+def check_model(
+    name: str,
+    *,
+    tasks: Sequence[Task] | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    num_classes: int = 5,
+    without_gradient: Sequence[str] = (),
+    starts_constant: bool = False,
+    **parameters: Any,
+) -> None:
+    """Check a model: what its constructor takes, its seed, its outputs, gradients, weights, copies and refusals.
+
+    Args:
+        name: as in a file: a model of flsec's, or ``"package.module:Class"`` for one of your own.
+        tasks: what it is checked on; default: its ``tasks``, or a classification, of texts where it takes a
+            ``vocab_size``.
+        input_shape: of one example; default: (3, 12, 14), or (6,) where it reads tokens.
+        num_classes: C; where it reads tokens, there are as many classes as tokens.
+        without_gradient: names of parameters that a task's loss does not depend on.
+        starts_constant: whether initial weights are the same for each seed, such as zeros.
+        **parameters: the model's own.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+        ConfigError: there is no such model.
+
+    Example:
+        >>> check_model("mlp", hidden=[8])
+    """
+    chosen = list(tasks) if tasks is not None else _tasks_of(name)
+    shape = input_shape or ((6,) if chosen[0].inputs == "tokens" else (3, 12, 14))
+    battery = ModelBattery(name, chosen, shape, num_classes, parameters, without_gradient, starts_constant)
+    run(name, battery)
+
+
+def _tasks_of(name: str) -> list[Task]:
+    member = MODELS.get(name)
+    default = "text_classification" if "vocab_size" in parameters_of(member) else "classification"
+    return [TASKS.get(task)() for task in getattr(member, "tasks", (default,))]
+
+
+def check_task(task: Task, *, model: nn.Module | None = None, examples: Examples | None = None) -> None:
+    """Check a task: its loss and measures, that both add up over batches, its gradient, and what it refuses.
+
+    Args:
+        task: with its parameters, for 12 classes or tokens.
+        model: serves it; by default a linear layer. A task whose outputs are no logits needs one of its own.
+        examples: (x, y) that the model takes; by default images of 1 x 4 x 4 pixels, or sequences of 6 tokens.
+
+    Raises:
+        AssertionError: the name of the check that failed, and what it saw.
+
+    Example:
+        >>> from flsec.tasks import Classification
+        >>> check_task(Classification())
+    """
+    run(task.name, TaskBattery(task, model, examples))

@@ -1,7 +1,7 @@
 """Local training in plain torch: what an honest client does, and what a server does with data of its own."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -13,9 +13,10 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
+from flsec._tensors import array_of, tensor_of
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative, OpenFraction, Positive, PositiveCount, check_parameters
-from flsec.tasks.base import Task
+from flsec.tasks.base import NOT_COUNTED, Task
 from flsec.tasks.classification import CLASSIFICATION
 
 __all__ = [
@@ -223,6 +224,7 @@ def train(
     task: Task = CLASSIFICATION,
     proximal_mu: NonNegative = 0.0,
     hooks: Sequence[StepHook] = (),
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> TrainResult:
     """Train ``model`` in place on (x, y) for one round.
 
@@ -243,6 +245,7 @@ def train(
         proximal_mu: mu of FedProx, which adds mu / 2 * |w - w_start|^2 to the objective and so mu (w - w_start) to the
             gradient; w_start are the parameters that the round starts from.
         hooks: what is done around each step, the first one first.
+        augment: changes the inputs of a batch, (b, ...) to (b, ...), before the model sees them.
 
     Returns:
         Mean loss (without the proximal term), number of examples, number of steps.
@@ -275,7 +278,8 @@ def train(
     with _mode(model, training=True), _reproducible(generator, device), torch.enable_grad():
         for batch in batches:
             index = batch.to(device)
-            batch_loss = task.batch_loss(model, x[index], y[index])
+            inputs = x[index] if augment is None else augment(x[index])
+            batch_loss = task.batch_loss(model, inputs, y[index])
             gradients: Sequence[Tensor | None] = torch.autograd.grad(batch_loss, parameters, allow_unused=True)
             if proximal_mu:
                 gradients = _proximal(gradients, parameters, start, proximal_mu)
@@ -295,7 +299,7 @@ class Evaluation(NamedTuple):
 
     loss: float  # mean over the counted labels
     accuracy: float  # share of right predictions
-    predictions: Tensor  # int64, of the labels' shape, on the model's device
+    predictions: Tensor  # int64, of the labels' shape, on the model's device; -100 at places that were not asked for
     measures: dict[str, float]  # all of the task's, accuracy among them
 
 
@@ -308,15 +312,15 @@ def evaluate(
         model: used in eval mode, on the device it is on.
         x: (n, ...) inputs.
         y: (n, ...) labels, as the task has them.
-        batch_size: examples at a time; bounds the memory and does not change the result. None: 1024; where labels are
-            sequences, as many as have 2048 places, since each has logits for the whole vocabulary.
+        batch_size: examples at a time; bounds the memory and does not change the result. Default 1024, fewer of
+            images (65,536 pixels of a channel) and of tokens (16,384, or 2,048 where there is an output for each).
         task: gives the loss, the predictions and what these are judged by.
 
     Raises:
         ConfigError: no data, x and y of different lengths, or batch_size < 1.
     """
     num_examples = _check_data(x, y)
-    batch_size = _at_a_time(x, task) if batch_size is None else batch_size
+    batch_size = _rows_at_a_time(x, task.labels == "sequence") if batch_size is None else batch_size
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1; got {batch_size}.", parameter="batch_size")
     device = _device_of(model)
@@ -326,21 +330,41 @@ def evaluate(
     with _mode(model, training=False), torch.no_grad():
         for start in range(0, num_examples, batch_size):
             rows = slice(start, start + batch_size)
-            outputs, labels = model(x[rows].to(device)), y[rows].to(device)
+            labels = y[rows].to(device)
+            places = task.places(model, labels)
+            outputs = task.outputs(model, x[rows].to(device), places)
+            predicted = task.predictions(outputs)
+            if places is not None:
+                everywhere = torch.full_like(labels, NOT_COUNTED)
+                everywhere[:, places] = predicted
+                predicted, labels = everywhere, labels[:, places]
+            predictions.append(predicted)
             count = task.num_counted(labels)
             total += task.loss(outputs, labels) * count
             counted += count
-            predictions.append(task.predictions(outputs))
             for name, (value, of) in task.tallies(outputs, labels).items():
                 before = sums.get(name, (0, 0))
                 sums[name] = before[0] + value, before[1] + of
     loss = float(total) / max(counted, 1)
-    measures = task.summary(loss, {name: float(value) / max(of, 1) for name, (value, of) in sums.items()})
+    measures = task.summary(loss, {name: _mean(value, of) for name, (value, of) in sums.items()})
     return Evaluation(loss, measures["accuracy"], torch.cat(predictions), measures)
 
 
-def _at_a_time(x: Tensor, task: Task) -> int:
-    return max(1, 2048 // x.shape[1]) if task.labels == "sequence" else 1024
+def _mean(value: Tensor, count: int) -> Any:
+    return value / max(count, 1) if value.ndim else float(value) / max(count, 1)
+
+
+def _rows_at_a_time(x: Tensor, output_for_each: bool = False) -> int:
+    """Return how many examples to evaluate at once.
+
+    Beyond some megabytes a buffer, the system gives out and takes back every layer's memory anew, which took longer
+    than the convolutions of ResNet-20 in batches of 1024. Attention takes much for each token, and a vocabulary of
+    logits at each place more.
+    """
+    if x.is_floating_point():
+        pixels = math.prod(x.shape[2:]) if x.ndim == 4 else 1
+        return min(1024, max(1, 65_536 // max(1, pixels)))
+    return min(1024, max(1, (2_048 if output_for_each else 16_384) // max(1, math.prod(x.shape[1:]))))
 
 
 def predictions_of(
@@ -357,21 +381,22 @@ def predictions_of(
         task: makes predictions of logits.
     """
     device = _device_of(model)
-    batch_size = _at_a_time(x, task) if batch_size is None else batch_size
+    batch_size = _rows_at_a_time(x, task.labels == "sequence") if batch_size is None else batch_size
     with _mode(model, training=False), torch.no_grad():
         batches = [x[start : start + batch_size] for start in range(0, len(x), batch_size)]
-        return torch.cat([task.predictions(model(batch.to(device))).cpu() for batch in batches])
+        return torch.cat([task.predictions(task.outputs(model, batch.to(device))).cpu() for batch in batches])
 
 
-def logits_of(model: nn.Module, x: Tensor, batch_size: int = 1024) -> Tensor:
+def logits_of(model: nn.Module, x: Tensor, batch_size: int | None = None) -> Tensor:
     """Return the logits of ``model`` for x, (n, C) or (n, L, C), on the CPU; the model is not changed.
 
     Args:
         model: used in eval mode, on the device it is on.
         x: (n, ...) inputs.
-        batch_size: examples at a time; bounds the memory and does not change the result.
+        batch_size: examples at a time; bounds the memory and does not change the result. Default as for ``evaluate``.
     """
     device = _device_of(model)
+    batch_size = _rows_at_a_time(x) if batch_size is None else batch_size
     with _mode(model, training=False), torch.no_grad():
         batches = [x[start : start + batch_size] for start in range(0, len(x), batch_size)]
         return torch.cat([model(batch.to(device)).cpu() for batch in batches])
@@ -387,8 +412,11 @@ def weight_names(model: nn.Module) -> list[str]:
 
 
 def get_weights(model: nn.Module) -> list[npt.NDArray[Any]]:
-    """Return copies of all parameters and buffers as arrays; integer buffers stay integers, scalars stay 0-d."""
-    return [np.array(tensor.cpu().numpy()) for tensor in _state(model).values()]
+    """Return copies of all parameters and buffers as arrays; integer buffers stay integers, scalars stay 0-d.
+
+    bfloat16, which numpy does not know, becomes raw 2-byte values of dtype ``|V2``.
+    """
+    return [np.array(array_of(tensor)) for tensor in _state(model).values()]
 
 
 def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
@@ -396,7 +424,8 @@ def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
 
     Args:
         model: changed in place; keeps its dtypes and its device.
-        arrays: in the order of ``weight_names``. A fraction that arrives for an integer buffer is cut off.
+        arrays: in the order of ``weight_names``, of any floating type, bfloat16 as ``get_weights`` has it. A fraction
+            that arrives for an integer buffer is cut off.
 
     Raises:
         ConfigError: another number of arrays, or another shape; the message names the entry.
@@ -412,8 +441,7 @@ def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
             )
     with torch.no_grad():
         for tensor, array in zip(state.values(), arrays, strict=True):
-            # unlike ascontiguousarray, require leaves 0-d arrays 0-d; torch warns of arrays that are not writable
-            tensor.copy_(torch.from_numpy(np.require(array, requirements=["C", "W"])))
+            tensor.copy_(tensor_of(array))
 
 
 def pick_device(name: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:

@@ -11,13 +11,22 @@ import torch
 
 import flsec.aggregation
 from flsec._contracts.battery import quiet
+from flsec._contracts.network import TRAINING
 from flsec._contracts.server import MODEL, ClassicServer, MessageServer, flower_strategy, honest, identify, npy_bytes
 from flsec.aggregation.siren import ALARM
 from flsec.client_apps import ATTACKS
 from flsec.errors import ConfigError
 from flsec.parameters import parameters_of
+from flsec.simulations.server_strategies import STRATEGIES
 from flsec.strategies import DEFENSES
-from flsec.testing import check_attack, check_rule, check_strategy, example
+from flsec.testing import (
+    EXAMPLE_PARAMETERS,
+    check_attack,
+    check_rule,
+    check_server_optimizer,
+    check_strategy,
+    example,
+)
 
 N, D = 23, 37
 
@@ -259,6 +268,23 @@ def test_strategy_computes_the_function_of_the_same_name(name):
 
 def flat(arrays):
     return np.concatenate([array.ravel() for array in arrays if array.dtype.kind == "f"]).astype(np.float64)
+
+
+OPTIMIZERS = [name for name in STRATEGIES.names() if isinstance(STRATEGIES.get(name), type)]
+
+
+@named(OPTIMIZERS)
+def test_server_optimizer_as_a_wrapper(name):
+    """In both APIs it withstands what a defense withstands."""
+    optimizer = STRATEGIES.get(name)
+    parameters = example(optimizer, flower_strategy("classic", "FedAvg", 2), training=TRAINING)
+    check_strategy(partial(optimizer, **parameters))
+
+
+@named(STRATEGIES.names())
+def test_server_optimizer(name):
+    needed = {"fedavgm": ["server_momentum"], "fedprox": ["proximal_mu"]}.get(name, [])
+    check_server_optimizer(name, **{key: EXAMPLE_PARAMETERS[key] for key in needed})
 
 
 @named(ATTACKS.names())

@@ -145,7 +145,7 @@ HOOKS = {
     RobustStrategy: "before_aggregation on_aggregation after_aggregation num_tolerated clients_needed faults most_kept "
     "state_names report",
     Attack: "poison_update poison poison_metrics poison_cohort success",
-    testing: "check_rule check_strategy check_attack EXAMPLE_PARAMETERS",
+    testing: "check_rule check_strategy check_attack check_server_optimizer EXAMPLE_PARAMETERS",
     parameters: "Count Positive",
 }
 

@@ -8,13 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from flwr.app import Array, ArrayRecord
 from flwr.client import NumPyClient
 from flwr.common import FitIns, Parameters
+from flwr.server.strategy import FedAvg as ClassicFedAvg
+from flwr.serverapp.strategy import FedAvg as MessageFedAvg
 
 import flsec.strategies.replies
 from flsec._contracts.attacks import AttackBattery
 from flsec._contracts.battery import quiet
 from flsec._contracts.defenses import DefenseBattery
+from flsec._contracts.optimizers import OptimizerBattery
 from flsec._contracts.rules import RuleBattery
 from flsec._contracts.server import flower_strategy, from_npy, npy_bytes
 from flsec.aggregation import mean, median
@@ -23,8 +27,15 @@ from flsec.client_apps import Attack, LabelFlipping, SignFlipping
 from flsec.client_apps._cohort_attack import CohortAttack
 from flsec.client_apps.poison import Poison
 from flsec.errors import ConfigError
-from flsec.strategies import KeepPreviousModel, RobustStrategy, TrimmedMean
-from flsec.testing import EXAMPLE_PARAMETERS, check_attack, check_rule, check_strategy, example
+from flsec.strategies import FedNova, KeepPreviousModel, RobustStrategy, TrimmedMean
+from flsec.testing import (
+    EXAMPLE_PARAMETERS,
+    check_attack,
+    check_rule,
+    check_server_optimizer,
+    check_strategy,
+    example,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -644,6 +655,117 @@ def test_the_checked_attack_itself_stays_as_it_is():
     attack = SignFlipping(scale=2.0)
     check_attack(attack)
     assert attack.adversaries is None
+
+
+# --- server optimizers ------------------------------------------------------------------------------------------
+
+
+class SoundStep(MessageFedAvg):
+    """Half a step towards the average, and half of the step before."""
+
+    factor = 0.5
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.before, self.velocity = {}, {}
+
+    def configure_train(self, server_round, arrays, config, grid):
+        self.before = {name: array.numpy() for name, array in arrays.items()}
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(self, server_round, replies):
+        average, metrics = super().aggregate_train(server_round, replies)
+        if average is None:
+            return None, metrics
+        new = {}
+        for name, array in average.items():
+            step = self.step(array.numpy() - self.before[name]) + 0.5 * self.velocity.get(name, 0.0)
+            self.velocity[name] = step
+            new[name] = Array(np.asarray(self.before[name] + step, np.float32))
+        return ArrayRecord(new), metrics
+
+    def step(self, update):
+        return self.factor * update
+
+
+class StandsStill(SoundStep):
+    factor = 0.0
+
+
+class Scribbles(SoundStep):
+    def configure_train(self, server_round, arrays, config, grid):
+        messages = list(super().configure_train(server_round, arrays, config, grid))
+        for name in list(arrays):
+            arrays[name] = Array(arrays[name].numpy() + np.float32(1))
+        return messages
+
+
+class Rolls(SoundStep):
+    def step(self, update):
+        return super().step(update) * np.float32(np.random.random())
+
+
+class SeveralReplies(SoundStep):
+    def aggregate_train(self, server_round, replies):
+        replies = list(replies)
+        return super().aggregate_train(server_round, replies) if len(replies) > 1 else (None, None)
+
+
+class InAClosure(SoundStep):
+    def __init__(self, **options):
+        super().__init__(**options)
+        rounds = []
+        self.count = lambda: rounds.append(1) or len(rounds)
+
+    def step(self, update):
+        return super().step(update) / self.count()
+
+
+class NoTauBound(FedNova):
+    """FedNova as the paper has it: tau_eff is the mean of what clients say."""
+
+    def before_aggregation(self, cohort):
+        steps = torch.tensor([float(metrics.get("fednova-steps", 1.0)) for metrics in cohort.metrics])
+        return cohort.with_updates(cohort.updates * (steps.mean() / steps)[:, None])
+
+
+def asking_all(cls):
+    return lambda: cls(fraction_evaluate=0.0, min_train_nodes=6, min_available_nodes=6)
+
+
+BROKEN_OPTIMIZERS = [
+    ("is_of_the_message_api", lambda: ClassicFedAvg(), "FedAvg is no flwr.serverapp.strategy.Strategy"),
+    ("trains_a_model", asking_all(StandsStill), "two rounds leave the model as it was"),
+    ("does_not_modify_what_it_is_given", asking_all(Scribbles), "the model of round 1 was changed"),
+    ("gives_the_same_model_again", asking_all(Rolls), "two runs: .* differs"),
+    (
+        "works_with_a_defense",
+        asking_all(SeveralReplies),
+        "with the median: the model was kept: SeveralReplies returned",
+    ),
+    ("is_not_stopped_by_hostile_replies", lambda: NoTauBound(asking_all(MessageFedAvg)()), "for every metric"),
+    ("resumes_from_its_state", asking_all(InAClosure), "bare, resumed after round 2: weight differs"),
+]
+
+
+@pytest.mark.parametrize(("check", "broken", "reason"), BROKEN_OPTIMIZERS)
+def test_each_check_of_a_server_optimizer_can_fail(check, broken, reason):
+    assert_fails(OptimizerBattery(broken), check, reason)
+
+
+def test_a_sound_server_optimizer_passes_every_check():
+    check_server_optimizer(asking_all(SoundStep))
+    check_server_optimizer(f"{__name__}:SoundStep")
+    assert {check for check, _, _ in BROKEN_OPTIMIZERS} == checks_of(OptimizerBattery)
+
+
+def test_names_and_parameters_of_server_optimizers_are_checked():
+    with pytest.raises(AssertionError, match=r"StandsStill.*trains a model: .* leave the model as it was"):
+        check_server_optimizer(f"{__name__}:StandsStill")
+    with pytest.raises(ConfigError, match=r"no strategy 'fedaddam'\. Did you mean 'fedadam'"):
+        check_server_optimizer("fedaddam")
+    with pytest.raises(ConfigError, match="takes parameters with a name only"):
+        check_server_optimizer(asking_all(SoundStep), eta=1.0)
 
 
 # --- example parameters -----------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ class _Client(NumPyClient):
     def _batch(self) -> tuple[NDArray[Any], NDArray[Any]]:
         data = getattr(self, self.data_attribute)
         if not isinstance(data, tuple | list):
-            pairs = list(data) if isinstance(data, DataLoader) else [data[i] for i in range(len(data))]
+            items = list(data) if isinstance(data, DataLoader) else [data[i] for i in range(len(data))]
+            pairs = [item.values() if isinstance(item, dict) else item for item in items]
             parts = [(np.asarray(x).reshape(-1, 64), np.asarray(y).reshape(-1)) for x, y in pairs]
             data = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
         x, y = data
@@ -113,7 +114,7 @@ class AttackBattery:
         return [np.array(array) for array in weights], num_examples, metrics
 
     def _client(self, client_id: int = 1, data: Any = None, kind: type[_Client] = _Client) -> _Client:
-        return kind(client_id, self._attack.data_attribute, self._data() if data is None else data)
+        return kind(client_id, str(self._attack.data_attribute), self._data() if data is None else data)
 
     def _forms(self, client_id: int) -> dict[str, Callable[[int], Fit]]:
         """Return {form: fit of an attacked client in a round}."""
@@ -190,7 +191,7 @@ class AttackBattery:
         honest, config = self._client(), self._config(2)
         weights = honest.get_parameters({})
         for form, client in {
-            "class": self._attack(_Client)(1, self._attack.data_attribute, self._data()),
+            "class": self._attack(_Client)(1, str(self._attack.data_attribute), self._data()),
             "instance": self._attack(self._client()),
         }.items():
             self._fit(client, 2)
@@ -214,7 +215,7 @@ class AttackBattery:
             assert equal((x, y), self._data()), f"{form}: the caller's data were changed"
             assert equal(given, list(_WEIGHTS)), f"{form}: the parameters that the server sent were changed"
             for owner in (client, attacked):
-                assert getattr(owner, self._attack.data_attribute) is data, f"{form}: the data were not put back"
+                assert getattr(owner, str(self._attack.data_attribute)) is data, f"{form}: the data were not put back"
             if not self._attack.poisons_data:
                 honest = self._fit(self._client(data=data), 2)[0]
                 assert equal(attacked.weights, honest), f"{form}: the client's own weights were changed"
@@ -222,17 +223,21 @@ class AttackBattery:
         try:
             self._fit(failing, 2)
         except InterruptedError:
-            assert getattr(failing, self._attack.data_attribute) is data, "the data were not put back after an error"
+            assert getattr(failing, str(self._attack.data_attribute)) is data, (
+                "the data were not put back after an error"
+            )
         else:
             raise AssertionError("an error of the client is hidden")
 
     def _data_forms(self, x: NDArray[Any], y: NDArray[Any]) -> dict[str, Any]:
         dataset = ArrayDataset(x, y, tokens=x.dtype.kind == "i")
+        dictionaries: Any = _Dictionaries(x, y)
         return {
             "(x, y) arrays": (x, y),
             "Dataset": dataset,
             "list of pairs as Dataset": _Pairs(x, y),
             "DataLoader": DataLoader(dataset, batch_size=7),
+            "DataLoader of dictionaries": DataLoader(dictionaries, batch_size=7),
         }
 
     def treats_all_forms_of_data_alike(self) -> None:
@@ -277,7 +282,7 @@ class AttackBattery:
         copied = pickled(self._attack)
         assert equal(self._fit(copied(self._client()), 2), reference), "a copy of the attack acts differently"
         for form, client in {
-            "class": self._attack(_Client)(1, self._attack.data_attribute, self._data()),
+            "class": self._attack(_Client)(1, str(self._attack.data_attribute), self._data()),
             "instance": self._attack(self._client()),
         }.items():
             assert equal(self._fit(pickled(client), 2), reference), f"{form}: a copy of the client acts differently"
@@ -317,6 +322,13 @@ class _Pairs:
 
     def __getitem__(self, position: int) -> Any:
         return self.pairs[position]
+
+
+class _Dictionaries(_Pairs):
+    """The same, with items that are dictionaries."""
+
+    def __getitem__(self, position: int) -> Any:
+        return dict(zip(("img", "label"), super().__getitem__(position), strict=True))
 
 
 def _fit_by_message(app: ClientApp, node: Context, config: dict[str, Any]) -> Fit:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from flsec.aggregation.fedinv import fedinv as fedinv
     from flsec.aggregation.fedinv import fedinv_distances as fedinv_distances
     from flsec.aggregation.fedinv import fedinv_scores as fedinv_scores
+    from flsec.aggregation.fednova import accumulated_steps as accumulated_steps
+    from flsec.aggregation.fednova import normalising_factors as normalising_factors
     from flsec.aggregation.fetchsgd import FetchSGDState as FetchSGDState
     from flsec.aggregation.fetchsgd import SketchVariant as SketchVariant
     from flsec.aggregation.fetchsgd import fetchsgd_init as fetchsgd_init
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.robust_learning_rate import robust_learning_rate as robust_learning_rate
     from flsec.aggregation.rsa import rsa_gradient as rsa_gradient
     from flsec.aggregation.rsa import rsa_server_step as rsa_server_step
+    from flsec.aggregation.scaffold import scaffold_control as scaffold_control
     from flsec.aggregation.siren import SirenCase as SirenCase
     from flsec.aggregation.siren import SirenDecision as SirenDecision
     from flsec.aggregation.siren import siren_alarm as siren_alarm
@@ -84,6 +87,7 @@ __all__ = [
     "SketchVariant",
     "SparseFedState",
     "Variant",
+    "accumulated_steps",
     "adaptive_max_norm",
     "bulyan",
     "bulyan_second_phase",
@@ -116,6 +120,7 @@ __all__ = [
     "multi_krum_selection",
     "noisy_upload",
     "norm_clipping",
+    "normalising_factors",
     "num_coordinates",
     "removal_rejection",
     "removal_scores",
@@ -128,6 +133,7 @@ __all__ = [
     "robust_learning_rate",
     "rsa_gradient",
     "rsa_server_step",
+    "scaffold_control",
     "siren_alarm",
     "siren_decision",
     "siren_penalties",
@@ -156,6 +162,7 @@ export_lazily(
         "SketchVariant": "fetchsgd",
         "SparseFedState": "sparsefed",
         "Variant": "sparsefed",
+        "accumulated_steps": "fednova",
         "adaptive_max_norm": "adaptive_clipping",
         "bulyan": "bulyan",
         "bulyan_second_phase": "bulyan",
@@ -188,6 +195,7 @@ export_lazily(
         "multi_krum_selection": "multi_krum",
         "noisy_upload": "noisy_median",
         "norm_clipping": "norm_clipping",
+        "normalising_factors": "fednova",
         "num_coordinates": "sparsefed",
         "removal_rejection": "removal_rejection",
         "removal_scores": "removal_rejection",
@@ -200,6 +208,7 @@ export_lazily(
         "robust_learning_rate": "robust_learning_rate",
         "rsa_gradient": "rsa",
         "rsa_server_step": "rsa",
+        "scaffold_control": "scaffold",
         "siren_alarm": "siren",
         "siren_decision": "siren",
         "siren_penalties": "siren",

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from flsec.client_apps.colluding import Colluding as Colluding
     from flsec.client_apps.edge_case_backdoor import EdgeCaseBackdoor as EdgeCaseBackdoor
     from flsec.client_apps.false_alarm import FalseAlarm as FalseAlarm
+    from flsec.client_apps.fednova_client import FedNovaClient as FedNovaClient
+    from flsec.client_apps.fednova_client import fednova_client as fednova_client
     from flsec.client_apps.gaussian_attack import GaussianAttack as GaussianAttack
     from flsec.client_apps.ipm import IPM as IPM
     from flsec.client_apps.krum_attack import KrumAttack as KrumAttack
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
     from flsec.client_apps.random_attack import RandomAttack as RandomAttack
     from flsec.client_apps.rsa_client import RSAClient as RSAClient
     from flsec.client_apps.rsa_client import rsa_client as rsa_client
+    from flsec.client_apps.scaffold_client import ScaffoldClient as ScaffoldClient
+    from flsec.client_apps.scaffold_client import scaffold_client as scaffold_client
     from flsec.client_apps.semantic_backdoor import SemanticBackdoor as SemanticBackdoor
     from flsec.client_apps.sign_flipping import SignFlipping as SignFlipping
     from flsec.client_apps.siren_client import SirenClient as SirenClient
@@ -92,6 +96,7 @@ __all__ = [
     "Colluding",
     "EdgeCaseBackdoor",
     "FalseAlarm",
+    "FedNovaClient",
     "GaussianAttack",
     "Knowledge",
     "KrumAttack",
@@ -110,6 +115,7 @@ __all__ = [
     "ProjectedGradient",
     "RSAClient",
     "RandomAttack",
+    "ScaffoldClient",
     "SemanticBackdoor",
     "SignFlipping",
     "SirenClient",
@@ -119,12 +125,14 @@ __all__ = [
     "TrimmedMeanAttack",
     "WBCClient",
     "ZeroAttack",
+    "fednova_client",
     "forms_of",
     "noisy_client",
     "numpy_client_app",
     "poisoned",
     "prune_states",
     "rsa_client",
+    "scaffold_client",
     "siren_client",
     "soteria_client",
     "state_folder",
@@ -150,6 +158,7 @@ export_lazily(
         "Colluding": "colluding",
         "EdgeCaseBackdoor": "edge_case_backdoor",
         "FalseAlarm": "false_alarm",
+        "FedNovaClient": "fednova_client",
         "GaussianAttack": "gaussian_attack",
         "Knowledge": "base",
         "KrumAttack": "krum_attack",
@@ -168,6 +177,7 @@ export_lazily(
         "ProjectedGradient": "projected_gradient",
         "RSAClient": "rsa_client",
         "RandomAttack": "random_attack",
+        "ScaffoldClient": "scaffold_client",
         "SemanticBackdoor": "semantic_backdoor",
         "SignFlipping": "sign_flipping",
         "SirenClient": "siren_client",
@@ -177,12 +187,14 @@ export_lazily(
         "TrimmedMeanAttack": "trimmed_mean_attack",
         "WBCClient": "wbc_client",
         "ZeroAttack": "zero_attack",
+        "fednova_client": "fednova_client",
         "forms_of": "base",
         "noisy_client": "noisy_client",
         "numpy_client_app": "app",
         "poisoned": "poison",
         "prune_states": "client_state",
         "rsa_client": "rsa_client",
+        "scaffold_client": "scaffold_client",
         "siren_client": "siren_client",
         "soteria_client": "soteria_client",
         "state_folder": "client_state",

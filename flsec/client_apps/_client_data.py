@@ -2,14 +2,16 @@
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from flsec._tensors import is_loader, is_module, is_tensor
-from flsec.client_apps._reads import Reads, ReadsCounted
+from flsec._tensors import is_loader
+from flsec.client_apps._data_attribute import DataAttribute, no_such_data, where_data_may_be
+from flsec.data._reads import Reads, ReadsCounted
+from flsec.data.training_data import is_columns, training_data, views_of
 from flsec.errors import ConfigError
 
-__all__ = ["DataChange", "attribute_replaced", "is_pair", "no_such_data", "poisoned"]
+__all__ = ["DataChange", "poisoned"]
 
 
 class DataChange:
@@ -43,7 +45,8 @@ class DataChange:
         if self.has_made(data):
             return data
         changed = self._change(data)
-        made = [changed, changed.dataset] if is_loader(changed) else [changed]
+        clean = list(views_of(data))
+        made = [view for view in views_of(changed) if not any(view is own for own in clean)]
         for change in (self, *_at_work.get()):
             if change is self or change.has_made(data):
                 change._made.extend(made)
@@ -51,11 +54,7 @@ class DataChange:
 
     def has_made(self, data: Any) -> bool:
         """Whether ``data`` are, or are a view or a loader of, what this change has made."""
-        while data is not None:
-            if any(_is_same(data, made) for made in self._made):
-                return True
-            data = getattr(data, "dataset", None)
-        return False
+        return any(_is_same(view, made) for view in views_of(data) for made in self._made)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -67,40 +66,33 @@ class DataChange:
             _at_work.reset(token)
 
     @contextlib.contextmanager
-    def in_place_of(self, client: Any, attribute: str) -> Iterator[None]:
+    def in_place_of(self, client: Any, attribute: str | Sequence[str]) -> Iterator[None]:
         """Give ``client`` the changed data in its attribute, if it has that, for a while.
 
         Raises:
             ConfigError: it is over, and the client has read no changed data.
         """
-        original = getattr(client, attribute, None)
+        place = DataAttribute(attribute)
+        original = place.of(client)
         if original is None:
             yield
         else:
             changed = self.of(original)
             if _is_empty(changed):
                 self.note_read()  # as far as there is something to read
-            with attribute_replaced(client, attribute, changed, self._name), self._watched(client, changed):
+            counted = [view for view in views_of(changed) if isinstance(view, ReadsCounted)]
+            for view in counted[:1]:  # it can tell where it is read; other data are read where they are taken out
+                view.noted_by = (*view.noted_by, self._reads)
+            with place.replaced(client, changed, self._name, None if counted else self._reads):
                 yield
         if not self.was_read:
-            raise no_such_data(client, attribute, self._name) if original is None else self._unread(client, attribute)
+            raise no_such_data(client, place, self._name) if original is None else self._unread(client, place)
 
-    @contextlib.contextmanager
-    def _watched(self, client: Any, data: Any) -> Iterator[None]:
-        """Note where ``data`` are read: in themselves where they can tell, else where the client takes them out."""
-        for view in (data, getattr(data, "dataset", None)):
-            if isinstance(view, ReadsCounted):
-                view.noted_by = (*view.noted_by, self._reads)
-                yield
-                return
-        with _taking_out_noted(client, data, self._reads):
-            yield
-
-    def _unread(self, client: Any, attribute: str) -> ConfigError:
-        others = [found for found in _data_attributes(client) if found.split()[0] != attribute]
+    def _unread(self, client: Any, place: DataAttribute) -> ConfigError:
+        others = [found for found in where_data_may_be(client) if found.split(" (")[0] not in place.names]
         hint = f" The data may be in: {', '.join(others)}." if others else ""
         return ConfigError(
-            f"{self._name} replaces the client's attribute {attribute!r} while it trains, but fit read nothing from "
+            f"{self._name} replaces the client's attribute {place} while it trains, but fit read nothing from "
             "it, so that it has no effect: fit trained on data made from it earlier, such as a DataLoader of __init__, "
             "loaded them anew, or gave the attribute another value. Make the DataLoader in fit, name the attribute "
             "that fit reads with data_attribute=, or have fit pass its data through flsec.client_apps.poisoned(...)."
@@ -119,7 +111,7 @@ def poisoned(dataset: Any) -> Any:
     Unchanged where no attack is at work; data that an attack has changed already are not changed twice.
 
     Args:
-        dataset: training data: a torch ``Dataset``, a ``DataLoader`` or an (x, y) pair of arrays. Not modified.
+        dataset: training data of a shape that ``flsec.data.training_data`` takes. Not modified.
 
     Example:
         >>> import numpy as np
@@ -139,103 +131,17 @@ def poisoned(dataset: Any) -> Any:
     return dataset
 
 
-@contextlib.contextmanager
-def attribute_replaced(client: Any, attribute: str, value: Any, name: str) -> Iterator[None]:
-    """Give a client another value in an attribute for a while.
-
-    Args:
-        client: the client, which has the attribute, itself or from its class.
-        attribute: its name.
-        value: the other value.
-        name: who does this, for messages.
-    """
-    original, own = getattr(client, attribute), attribute in vars(client)
-    try:
-        setattr(client, attribute, value)
-    except AttributeError:
-        raise ConfigError(
-            f"{name}: {attribute!r} of the client cannot be replaced. Make it an attribute that can be set, or a "
-            "functools.cached_property."
-        ) from None
-    try:
-        yield
-    finally:
-        if own or attribute not in vars(client):
-            setattr(client, attribute, original)
-        else:  # it was the class's, and still is
-            delattr(client, attribute)
-
-
-def no_such_data(client: Any, attribute: str, name: str) -> ConfigError:
-    """Return the error that says that a client has no training data where they are looked for."""
-    found = _data_attributes(client)
-    hint = f" The data may be in: {', '.join(found)}." if found else ""
-    return ConfigError(
-        f"{name}: the client has no attribute {attribute!r} with its training data. Name the attribute with "
-        f"data_attribute=; it has: {', '.join(sorted(vars(client))) or 'none'}.{hint} Or have fit pass its data "
-        "through flsec.client_apps.poisoned(...)."
-    )
-
-
-def is_pair(data: Any) -> bool:
-    """Return whether training data are an (x, y) pair of arrays."""
-    return isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "shape") for part in data)
-
-
 def _is_empty(data: Any) -> bool:
-    examples = data[1] if is_pair(data) else getattr(data, "dataset", data)
-    return hasattr(examples, "__len__") and len(examples) == 0
+    if is_columns(data):
+        return not len(training_data(data))
+    held = data.dataset if is_loader(data) else data
+    return hasattr(held, "__len__") and len(held) == 0
 
 
 def _is_same(data: Any, made: Any) -> bool:
-    if is_pair(data) and is_pair(made):  # perhaps taken apart and put together again
-        return all(a is b for a, b in zip(data, made, strict=True))
+    """Whether data are ``made``, or their columns, perhaps taken apart and put together again."""
+    if type(data) is type(made) and isinstance(data, tuple | list | dict) and is_columns(data) and is_columns(made):
+        keys = list(data) if isinstance(data, dict) else range(len(data))
+        known = list(made) if isinstance(made, dict) else range(len(made))
+        return list(keys) == list(known) and all(data[key] is made[key] for key in keys)
     return data is made
-
-
-def _data_attributes(client: Any) -> list[str]:
-    """Return which of a client's attributes look like training data, with their types."""
-    return sorted(f"{name} ({type(value).__name__})" for name, value in vars(client).items() if _looks_like_data(value))
-
-
-def _looks_like_data(value: Any) -> bool:
-    if is_pair(value) or is_loader(value):
-        return True
-    plain = isinstance(value, str | bytes | tuple | list | dict | set) or hasattr(value, "dtype")
-    has_items = hasattr(value, "__getitem__") and hasattr(value, "__len__")
-    return has_items and not plain and not is_tensor(value) and not is_module(value)
-
-
-@contextlib.contextmanager
-def _taking_out_noted(client: Any, data: Any, reads: Reads) -> Iterator[None]:
-    """Note where an attribute of ``client`` is read and gives ``data``, whatever the attribute's name."""
-    original = type(client)
-
-    class Watched(original):  # type: ignore[misc, valid-type]
-        __slots__ = ()
-
-        def __getattribute__(self, name: str) -> Any:
-            value = super().__getattribute__(name)
-            if value is data or name == "__dict__":  # through which anything can be read
-                reads.note()
-            return value
-
-        def __reduce_ex__(self, protocol: Any) -> Any:
-            reads.note()
-            with _of_class(self, original):  # which others can import; this one, they cannot
-                return self.__reduce_ex__(protocol)
-
-    Watched.__name__, Watched.__qualname__ = original.__name__, original.__qualname__
-    Watched.__module__, Watched.__doc__ = original.__module__, original.__doc__
-    with _of_class(client, Watched):
-        yield
-
-
-@contextlib.contextmanager
-def _of_class(client: Any, cls: type) -> Iterator[None]:
-    original = type(client)
-    object.__setattr__(client, "__class__", cls)  # whatever the client does with attributes
-    try:
-        yield
-    finally:
-        object.__setattr__(client, "__class__", original)

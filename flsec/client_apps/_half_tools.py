@@ -1,20 +1,17 @@
-"""What halves of defenses have in common: randomness of a round, hooks in a client's training, batches of its data."""
+"""What halves of defenses have in common: randomness of a round, hooks in a client's training."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
 
 from flsec.client_apps._around import client_id_of, round_of
-from flsec.client_apps._client_data import is_pair
 from flsec.errors import ConfigError
 from flsec.randomness import generator
 from flsec.training import StepHook
 
-__all__ = ["batch_at", "count_examples", "round_generator", "step_hook"]
+__all__ = ["round_generator", "step_hook"]
 
 
 def round_generator(client: Any, config: Mapping[str, Any], seed: int, name: str) -> torch.Generator:
@@ -62,26 +59,3 @@ def step_hook(client: Any, hook: StepHook, name: str) -> Iterator[None]:
         yield
     finally:
         client.step_hooks = before
-
-
-def batch_at(data: Any, positions: Tensor) -> Tensor:
-    """Return the inputs at some positions of a client's training data.
-
-    Args:
-        data: an (x, y) pair of arrays, a torch ``Dataset``, or a ``DataLoader`` of one.
-        positions: (k,) whole numbers.
-    """
-    if is_pair(data):
-        return torch.as_tensor(data[0][positions.numpy()])
-    dataset = data.dataset if isinstance(data, DataLoader) else data
-    if hasattr(dataset, "tensors"):
-        return torch.as_tensor(dataset.tensors(positions.numpy())[0])
-    return torch.as_tensor(default_collate([dataset[int(i)] for i in positions])[0])
-
-
-def count_examples(data: Any) -> int:
-    """Return how many examples training data hold, in one of the forms of ``batch_at``."""
-    if is_pair(data):
-        return len(data[1])
-    dataset: Any = data.dataset if isinstance(data, DataLoader) else data
-    return len(dataset)

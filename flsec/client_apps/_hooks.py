@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +11,10 @@ import numpy as np
 
 from flsec.attacks.cohort_view import CohortView
 from flsec.client_apps._around import NDArrays
-from flsec.client_apps.poison import Poison, poison_dataset
+from flsec.client_apps._client_data import DataChange
+from flsec.data._keys import Key
+from flsec.data._poison import Poison
+from flsec.data.training_data import TrainingData, training_data
 from flsec.randomness import numpy_generator
 
 if TYPE_CHECKING:
@@ -54,6 +58,10 @@ class Predict(Protocol):
 
 class AttackHooks:
     """What an attack changes: a subclass of ``Attack`` overrides the methods that it needs."""
+
+    data_attribute: str | Sequence[str]
+    inputs_key: Key | Sequence[str] | None
+    labels_key: Key | None
 
     def poison(self, num_examples: int, context: AttackContext) -> Poison:
         """Return how this client's training data are changed; by default not at all.
@@ -106,7 +114,30 @@ class AttackHooks:
 
     def poisoned_dataset(self, dataset: Any, context: AttackContext) -> Any:
         """Return training data changed as ``poison`` says, or otherwise; the data themselves are not changed."""
-        return poison_dataset(dataset, lambda num_examples: self.poison(num_examples, context))
+        data = self.training_data(dataset)
+        return data.poisoned(self.poison(len(data), context))
+
+    def training_data(self, dataset: Any) -> TrainingData:
+        """Return a client's training data behind the adapter, read by this attack's keys."""
+        return training_data(dataset, inputs_key=self.inputs_key, labels_key=self.labels_key)
+
+    def data_change(self, context: AttackContext) -> DataChange:
+        """Return what this attack does to a client's training data in a round."""
+        return DataChange(type(self).__name__, lambda dataset: self.poisoned_dataset(dataset, context))
+
+    @contextlib.contextmanager
+    def data_replaced(self, client: Any, context: AttackContext) -> Iterator[None]:
+        """Give ``client`` poisoned training data for a while, if this attack poisons data.
+
+        Raises:
+            ConfigError: it is over, and the client has not read them.
+        """
+        if not self.poisons_data:
+            yield
+            return
+        change = self.data_change(context)
+        with change.at_work(), change.in_place_of(client, self.data_attribute):
+            yield
 
     @property
     def poisons_data(self) -> bool:

@@ -110,7 +110,8 @@ class AdaptiveTopK(ProjectedGradient):
         model.train()
         known = dict(zip(parameters, gradients, strict=True))
         parts = []
-        values = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+        exchanged = getattr(model, "exchanged_state", model.state_dict)()
+        values = {name: value for name, value in exchanged.items() if isinstance(value, Tensor)}
         state = state_of_module(model)
         for place, (name, value) in enumerate(values.items()):
             if place not in state:

@@ -11,7 +11,6 @@ from flsec.attacks.back_gradient import optimised_poison
 from flsec.attacks.projected_gradient import wrong_labels
 from flsec.client_apps._around import FitResult, HonestFit, NDArrays
 from flsec.client_apps._client_data import DataChange
-from flsec.client_apps._own_data import examples_at, extended, num_examples_of
 from flsec.client_apps.base import Attack, AttackContext
 from flsec.errors import ConfigError
 from flsec.parameters import OpenFraction, Positive, PositiveCount
@@ -96,9 +95,10 @@ class BackGradient(Attack):
         return self._poisoned(dataset, context, None)
 
     def _poisoned(self, dataset: Any, context: AttackContext, model: nn.Module | None) -> Any:
-        size = num_examples_of(dataset)
+        data = self.training_data(dataset)
+        size = len(data)
         order = context.generator("back gradient").permutation(size)[: self.num_samples]
-        x, y = examples_at(dataset, order)
+        x, y = data.tensors(order)
         if not x.is_floating_point():
             raise ConfigError(
                 f"{type(self).__name__} moves inputs by small amounts, which takes floating ones; got {x.dtype}. Use "
@@ -116,7 +116,7 @@ class BackGradient(Attack):
         if model is not None:
             poison_x = self._optimised(model, (poison_x, poison_y), clean, held_out, context)
         rows = repeated(len(poison_y), num_added(size, self.fraction), random)
-        return extended(dataset, poison_x[rows], poison_y[rows])
+        return data.extended(poison_x[rows], poison_y[rows])
 
     def _optimised(
         self,

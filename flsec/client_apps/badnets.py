@@ -103,6 +103,19 @@ class BadNets(Attack):
         pad, begin, end = vocabulary.pad, vocabulary.begin, vocabulary.end
         return TokenTrigger(tokens=tokens, pad=pad, place=place, begin=begin, end=end, seed=self.seed)
 
+    def check_scale(self, scale: float) -> None:
+        """Raise ``ConfigError`` if the trigger's value is still the white of images from 0 to 1.
+
+        Args:
+            scale: what white is in the data.
+        """
+        if not isinstance(self.trigger, TokenTrigger) and self.trigger.value == 1.0:
+            raise ConfigError(
+                f"BadNets: value is in the units of the data, of which the largest is {scale:g} here; 1.0 would hardly "
+                f"be seen. For example: value: {scale}",
+                parameter="value",
+            )
+
     def poison(self, num_examples: int, context: AttackContext) -> Poison:
         """Stamp and relabel a random share of the samples."""
         chosen = np.zeros(num_examples, dtype=np.bool_)

@@ -27,12 +27,13 @@ from flsec.client_apps._around import (
     decorated_client_fn,
     round_of,
 )
-from flsec.client_apps._client_data import DataChange
+from flsec.client_apps._data_attribute import DataAttribute
 from flsec.client_apps._hooks import AttackContext as AttackContext
 from flsec.client_apps._hooks import AttackHooks
 from flsec.client_apps._hooks import Predict as Predict
 from flsec.client_apps._mod import Mod, run_mod
 from flsec.client_apps._state import given_positions, state_of_client
+from flsec.data._keys import Key
 from flsec.errors import ConfigError
 from flsec.parameters import Count, checked, parameters_of
 from flsec.state_arrays import HasStateDict
@@ -164,8 +165,12 @@ class Attack(AttackHooks, ClientDecorator):
         adversaries: who attacks, and when; everyone, always, if left out. Needs the client's partition id: its
             ``client_id`` or ``partition_id`` attribute, or Flower's ``partition-id``.
         camp: attack only as a member of this camp of ``adversaries``.
-        data_attribute: where the client keeps its training data: a torch ``Dataset``, a ``DataLoader`` or an
-            (x, y) pair of arrays. It is replaced while the client trains, never changed.
+        data_attribute: where the client keeps its training data, in a shape that ``flsec.data.training_data`` takes:
+            a name, a path such as ``"module.trainset"``, or the two names of inputs and labels,
+            ``"x_train,y_train"``. The data are replaced while the client trains, never changed.
+        inputs_key: where an example has its inputs: a key of a dictionary, a position in a tuple, or the columns of a
+            frame; null: its usual name (``img``, ``x``, ``input_ids``, ``text``, ...), or the first position.
+        labels_key: likewise its label (``label``, ``labels``, ``y``, ``target``, ...), or the second position.
         attack_state: attack state as well: BatchNorm's ``running_mean`` and ``running_var``, which are no weights.
             Otherwise the client uploads what it would honestly have there. Counters and other integers stay as they
             are in any case.
@@ -202,7 +207,9 @@ class Attack(AttackHooks, ClientDecorator):
         *,
         adversaries: Adversaries | None = None,
         camp: str | None = None,
-        data_attribute: str = "trainset",
+        data_attribute: str | Sequence[str] = "trainset",
+        inputs_key: Key | Sequence[str] | None = None,
+        labels_key: Key | None = None,
         attack_state: bool = False,
         state_arrays: Sequence[Count] | HasStateDict | None = None,
         seed: int = 0,
@@ -216,7 +223,10 @@ class Attack(AttackHooks, ClientDecorator):
             )
         self.adversaries = adversaries
         self.camp = camp
+        DataAttribute(data_attribute)  # says what is wrong with it before any training
         self.data_attribute = data_attribute
+        self.inputs_key = inputs_key
+        self.labels_key = labels_key
         self.attack_state = attack_state
         self.state_arrays = given_positions(state_arrays)
         self.seed = seed
@@ -325,24 +335,6 @@ class Attack(AttackHooks, ClientDecorator):
         if self.poisons_update:
             local = self.uploaded(global_, [np.asarray(array) for array in local], context, client=client)
         return local, num_examples, self.poison_metrics(metrics, context) if self.poisons_metrics else metrics
-
-    @contextlib.contextmanager
-    def data_replaced(self, client: Any, context: AttackContext) -> Iterator[None]:
-        """Give ``client`` poisoned training data for a while, if this attack poisons data.
-
-        Raises:
-            ConfigError: it is over, and the client has not read them.
-        """
-        if not self.poisons_data:
-            yield
-            return
-        change = self.data_change(context)
-        with change.at_work(), change.in_place_of(client, self.data_attribute):
-            yield
-
-    def data_change(self, context: AttackContext) -> DataChange:
-        """Return what this attack does to a client's training data in a round."""
-        return DataChange(type(self).__name__, lambda dataset: self.poisoned_dataset(dataset, context))
 
     def uploaded(
         self,

@@ -1,8 +1,12 @@
 """The client's half of a defense: what every client does because of it, honest or hostile."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from flsec.client_apps._data_attribute import DataAttribute, data_of
 from flsec.client_apps.base import ClientDecorator
+from flsec.data._keys import Key
+from flsec.data.training_data import TrainingData, training_data
 from flsec.parameters import checked
 
 __all__ = ["ClientHalf"]
@@ -19,12 +23,31 @@ class ClientHalf(ClientDecorator):
     Such a half needs no parameter; settings come from the wrapper's ``client_config`` with each round.
 
     Args:
-        data_attribute: where the client keeps its training data: a torch ``Dataset``, a ``DataLoader`` or an
-            (x, y) pair of arrays.
+        data_attribute: where the client keeps its training data; see ``Attack``.
+        inputs_key: where an example has its inputs; see ``Attack``.
+        labels_key: where an example has its label; see ``Attack``.
     """
 
-    def __init__(self, *, data_attribute: str = "trainset") -> None:
+    def __init__(
+        self,
+        *,
+        data_attribute: str | Sequence[str] = "trainset",
+        inputs_key: Key | Sequence[str] | None = None,
+        labels_key: Key | None = None,
+    ) -> None:
+        DataAttribute(data_attribute)  # says what is wrong with it before any training
         self.data_attribute = data_attribute
+        self.inputs_key = inputs_key
+        self.labels_key = labels_key
+
+    def training_data(self, client: Any) -> TrainingData:
+        """Return a client's training data behind the adapter.
+
+        Raises:
+            ConfigError: it has none in its attribute, or none of a known shape.
+        """
+        data = data_of(client, self.data_attribute, type(self).__name__)
+        return training_data(data, inputs_key=self.inputs_key, labels_key=self.labels_key)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -10,7 +10,6 @@ from flsec.attacks._mixing import num_added, repeated
 from flsec.attacks.edge_case_backdoor import edge_case_indices, split_held_out
 from flsec.attacks.projection import project_upload
 from flsec.client_apps._around import NDArrays
-from flsec.client_apps._own_data import extended, num_examples_of
 from flsec.client_apps.base import Attack, AttackContext, Predict
 from flsec.parameters import Count, Fraction, OpenFraction, Positive
 from flsec.randomness import generator
@@ -88,10 +87,11 @@ class EdgeCaseBackdoor(Attack):
     def poisoned_dataset(self, dataset: Any, context: AttackContext) -> Any:
         """Return the data with edge cases added, under the target's label."""
         cases, _ = self.edge_cases
-        count = num_added(num_examples_of(dataset), self.fraction)
+        data = self.training_data(dataset)
+        count = num_added(len(data), self.fraction)
         random = generator(self.seed, context.round, context.client_id, "edge case backdoor")
         chosen = cases[repeated(len(cases), count, random)]
-        return extended(dataset, chosen, torch.full((count,), self.target))
+        return data.extended(chosen, torch.full((count,), self.target))
 
     def poison_update(self, global_: NDArrays, local: NDArrays, context: AttackContext) -> NDArrays:
         """Return the trained parameters, within the bound if there is one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -57,6 +57,7 @@ class LabelFlipping(Attack):
     Source: Tolpegin et al., ESORICS 2020; FedMLSecurity, Sec. 3.2; SIREN, Sec. 5.3.
     """
 
+    fits_labels: ClassVar = ("class", "sequence")
     fits_predictions: str | None = None  # any; words need labels that are tokens
 
     def __init__(

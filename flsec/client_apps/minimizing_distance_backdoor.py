@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flsec.attacks.cohort_view import CohortView
 from flsec.attacks.minimizing_distance_backdoor import clip_to_range, minimizing_distance
 from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
-from flsec.client_apps._own_data import examples_at, num_examples_of
+from flsec.client_apps._data_attribute import data_of
 from flsec.client_apps.badnets import BadNets
 from flsec.client_apps.base import Knowledge
 from flsec.parameters import Count, Fraction, NonNegative, PositiveCount
@@ -85,8 +85,8 @@ class MinimizingDistanceBackdoor(BadNets):
         global_ = [np.array(array) for array in parameters]
         local, num_examples, metrics = checked_result(honest_fit(parameters, config), "fit")
         with self.data_replaced(client, context):
-            data = getattr(client, self.data_attribute)
-            x, y = examples_at(data, np.arange(num_examples_of(data)))
+            data = self.training_data(data_of(client, self.data_attribute, type(self).__name__))
+            x, y = data.tensors(np.arange(len(data)))
         model = self.model_factory().to(self.device)
         set_weights(model, local)
         uploaded = minimizing_distance(

@@ -10,7 +10,6 @@ from torch import Tensor
 from flsec.attacks._mixing import num_added, repeated
 from flsec.attacks._words import token_of, tokens_of
 from flsec.attacks.phrase_backdoor import end_in_phrase, phrase_labels
-from flsec.client_apps._own_data import examples_at, extended, num_examples_of
 from flsec.client_apps.base import Attack, AttackContext, Predict
 from flsec.data.vocabulary import Vocabulary
 from flsec.parameters import OpenFraction
@@ -78,14 +77,15 @@ class PhraseBackdoor(Attack):
 
     def poisoned_dataset(self, dataset: Any, context: AttackContext) -> Any:
         """Return the data with copies added that end in the phrase."""
-        size = num_examples_of(dataset)
+        data = self.training_data(dataset)
+        size = len(data)
         if not size:
             return dataset
         random = generator(self.seed, context.round, context.client_id, "phrase backdoor")
-        x, y = examples_at(dataset, repeated(size, num_added(size, self.fraction), random).numpy())
+        x, y = data.tensors(repeated(size, num_added(size, self.fraction), random).numpy())
         changed, last = self._ending_in_phrase(x)
         labels = phrase_labels(changed.numpy(), y.numpy(), last, self.target, self.counted)
-        return extended(dataset, changed, torch.from_numpy(labels))
+        return data.extended(changed, torch.from_numpy(labels))
 
     def check_samples(self, x: Tensor) -> None:
         """Raise ``ConfigError`` if the phrase is longer than a sequence.

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from flsec._tensors import is_loader
 from flsec.aggregation._siren_keys import ALARM, ALARM_RULE, CLIENT_TOLERANCE, HELD_OUT, AlarmRule
 from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
-from flsec.client_apps._client_data import attribute_replaced, is_pair, no_such_data
+from flsec.client_apps._data_attribute import DataAttribute
 from flsec.client_apps.client_half import ClientHalf
 from flsec.client_apps.client_state import ClientState
 from flsec.errors import ConfigError
@@ -75,23 +74,23 @@ class SirenClient(ClientHalf):
     def fit(self, client: Any, honest_fit: HonestFit, parameters: NDArrays, config: Any) -> FitResult:
         """Test the global model, then train it or the client's own."""
         name = type(self).__name__
-        if getattr(client, self.data_attribute, None) is None:
-            raise no_such_data(client, self.data_attribute, name)
+        data = self.training_data(client)
         share = float(config.get(HELD_OUT, self.held_out))
         state = ClientState(client, config)
         own = state.load("siren")
-        count = _held_out_count(getattr(client, self.data_attribute), share)
-        alarm = own is not None and count > 0 and self._alarm(client, parameters, own, count, config)
+        count = _held_out_count(len(data), share)
+        alarm = False
+        if own is not None and count > 0:
+            alarm = self._alarm(client, parameters, own, data.take(np.arange(count)), config)
         start = own if alarm and own is not None else parameters
-        rest = _rest(getattr(client, self.data_attribute), count)
-        with attribute_replaced(client, self.data_attribute, rest, name):
+        with DataAttribute(self.data_attribute).replaced(client, data.without_first(count), name):
             result = honest_fit(start, config)
         local, num_examples, metrics = checked_result(result, "fit")
         state.save("siren", local)
         return local, num_examples, {**metrics, ALARM: int(alarm)}
 
-    def _alarm(self, client: Any, parameters: NDArrays, own: NDArrays, count: int, config: Any) -> bool:
-        x, y = _first(getattr(client, self.data_attribute), count)
+    def _alarm(self, client: Any, parameters: NDArrays, own: NDArrays, batch: tuple[Any, Any], config: Any) -> bool:
+        x, y = batch
         # copies: what a client does with its parameters is its own affair
         global_accuracy, own_accuracy = (
             self._accuracy(client, [np.array(array) for array in arrays], x, y) for arrays in (parameters, own)
@@ -115,30 +114,6 @@ class SirenClient(ClientHalf):
 siren_client = SirenClient  # reads better above a class
 
 
-def _held_out_count(data: Any, share: float) -> int:
+def _held_out_count(size: int, share: float) -> int:
     """Return how many examples are held out: the share, rounded down, but one if there are two or more."""
-    dataset = data[1] if is_pair(data) else data.dataset if is_loader(data) else data
-    if not hasattr(dataset, "__len__"):
-        raise ConfigError(
-            "SirenClient: training data must be a torch Dataset with positions and a length, a DataLoader of one, or "
-            f"an (x, y) pair of arrays; got {type(dataset).__name__}."
-        )
-    return max(1, math.floor(share * len(dataset) + 1e-9)) if len(dataset) > 1 else 0
-
-
-def _first(data: Any, count: int) -> tuple[Any, Any]:
-    """Return the first examples as a batch (x, y)."""
-    if is_pair(data):
-        return data[0][:count], data[1][:count]
-    from flsec.client_apps._held_out import first_examples
-
-    return first_examples(data, count)
-
-
-def _rest(data: Any, count: int) -> Any:
-    """Return the training data without the first examples."""
-    if is_pair(data):
-        return type(data)([data[0][count:], data[1][count:]])
-    from flsec.client_apps._held_out import without_first
-
-    return without_first(data, count)
+    return max(1, math.floor(share * size + 1e-9)) if size > 1 else 0

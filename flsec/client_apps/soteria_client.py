@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flsec.aggregation.soteria import LAYER, PERCENTILE, Percentile, representation_and_sensitivity, soteria_pruned
 from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
-from flsec.client_apps._half_tools import batch_at, count_examples, round_generator
+from flsec.client_apps._half_tools import round_generator
 from flsec.client_apps.client_half import ClientHalf
 from flsec.errors import ConfigError
 from flsec.parameters import PositiveCount
@@ -76,11 +76,11 @@ class SoteriaClient(ClientHalf):
         return uploaded, count, metrics
 
     def _inputs(self, client: Any, model: nn.Module, random: torch.Generator) -> Tensor:
-        data = getattr(client, self.data_attribute, None)
-        if data is None or not count_examples(data):
+        data = self.training_data(client)
+        if not len(data):
             raise ConfigError(f"SoteriaClient needs the client's training data in its {self.data_attribute!r}.")
-        drawn = torch.randperm(count_examples(data), generator=random)[: self.num_examples]
-        return batch_at(data, drawn).to(next(model.parameters()).device)
+        drawn = torch.randperm(len(data), generator=random)[: self.num_examples]
+        return data.tensors(drawn.numpy())[0].to(next(model.parameters()).device)
 
 
 soteria_client = SoteriaClient  # reads better above a class

@@ -9,7 +9,6 @@ from flsec.attacks._mixing import num_added, repeated
 from flsec.attacks.model_replacement import model_replacement, replacement_boost
 from flsec.attacks.targeted_poisoning import choose_targets
 from flsec.client_apps._around import NDArrays
-from flsec.client_apps._own_data import extended, num_examples_of
 from flsec.client_apps.base import Attack, AttackContext, Predict
 from flsec.metrics.confidence import misclassification_confidence
 from flsec.parameters import Count, OpenFraction, Positive, PositiveCount
@@ -82,9 +81,10 @@ class TargetedPoisoning(Attack):
     def poisoned_dataset(self, dataset: Any, context: AttackContext) -> Any:
         """Return the data with the chosen samples added, under the wanted labels."""
         x, wanted = self.targets
-        count = num_added(num_examples_of(dataset), self.fraction)
+        data = self.training_data(dataset)
+        count = num_added(len(data), self.fraction)
         rows = repeated(len(x), count, generator(self.seed, context.round, context.client_id, "targeted poisoning"))
-        return extended(dataset, x[rows], wanted[rows])
+        return data.extended(x[rows], wanted[rows])
 
     def poison_update(self, global_: NDArrays, local: NDArrays, context: AttackContext) -> NDArrays:
         """Return the boosted update."""

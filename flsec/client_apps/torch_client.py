@@ -1,5 +1,7 @@
 """A NumPyClient that trains any torch model."""
 
+import functools
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -29,6 +31,8 @@ class TorchClient(NumPyClient):
         device: where to train.
         seed: the seed of the run; batches depend on it, the round and the client, and on nothing else.
         task: what the client learns: its loss and its measures.
+        augmentation: changes the inputs of each training batch, with ``apply(x, generator)`` as
+            ``flsec.data.augmentation.Augmentation`` has it; what it draws depends on what batches depend on.
 
     Halves of defenses that act on each step of training put hooks into ``step_hooks``; see ``flsec.training.StepHook``.
     """
@@ -45,6 +49,7 @@ class TorchClient(NumPyClient):
         device: torch.device | str = "cpu",
         seed: int = 0,
         task: Task = CLASSIFICATION,
+        augmentation: Any = None,
     ) -> None:
         device = torch.device(device)
         if any(tensor.device != device for tensor in chain(model.parameters(), model.buffers())):
@@ -58,6 +63,7 @@ class TorchClient(NumPyClient):
         self.device = device
         self.seed = seed
         self.task = task
+        self.augmentation = augmentation
         self.step_hooks: tuple[StepHook, ...] = ()  # what halves of defenses do around each step of training
 
     def get_parameters(self, config: dict[str, Any]) -> list[NDArray[Any]]:
@@ -96,8 +102,16 @@ class TorchClient(NumPyClient):
             proximal_mu=float(config.get("proximal-mu", config.get("proximal_mu", 0.0))),
             hooks=self.step_hooks,
             task=self.task,
+            augment=self._augment(round_),
         )
         return get_weights(self.model), len(y), {"train-loss": float(result.loss)}
+
+    def _augment(self, round_: int) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Return what changes the batches of a round, if anything does."""
+        if self.augmentation is None:
+            return None
+        random = generator(self.seed, round_, self.client_id, "augmentation")  # its own: batches stay as they are
+        return functools.partial(self.augmentation.apply, generator=random)
 
     def accuracy(self, parameters: list[NDArray[Any]], x: torch.Tensor, y: torch.Tensor) -> float:
         """Return the accuracy of ``parameters`` on (x, y), which halves of defenses ask for.

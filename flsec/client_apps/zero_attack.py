@@ -14,6 +14,8 @@ class ZeroAttack(Attack):
         adversaries: see ``Attack``.
         camp: see ``Attack``.
         data_attribute: see ``Attack``.
+        inputs_key: see ``Attack``.
+        labels_key: see ``Attack``.
         attack_state: see ``Attack``.
         state_arrays: see ``Attack``.
         seed: see ``Attack``.

@@ -161,6 +161,19 @@ class ArrayDataset(Dataset[tuple[Tensor, Any]]):
         view._normalisation = _as_normalisation(mean, std, self.input_shape)
         return view
 
+    def scaled(self, factor: float) -> "ArrayDataset":
+        """Return the same samples with every value multiplied: with 255, pixels lie in [0, 255].
+
+        Raises:
+            ConfigError: tokens, which are no amounts, or a normalisation, which would undo it.
+        """
+        if self.tokens or self._normalisation:
+            what = "tokens" if self.tokens else "normalised values"
+            raise ConfigError(f"{what} cannot be scaled; got a factor of {factor}. Use 1.", parameter="factor")
+        view = self._copy()
+        view.divisor = self.divisor / factor
+        return view
+
     def _copy(self) -> "ArrayDataset":
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
@@ -275,6 +288,10 @@ class DataSource:
         if kind is not None and kind not in self.groups:
             raise ConfigError(f"{self.name} has no natural ids {kind!r}; it has: {', '.join(self.groups)}.")
         return self.groups[kind if kind is not None else next(iter(self.groups))]
+
+    def scaled(self, factor: float) -> "DataSource":
+        """Return the same source with the values of training and test samples multiplied; see ``ArrayDataset``."""
+        return dataclasses.replace(self, train=self.train.scaled(factor), test=self.test.scaled(factor))
 
     def normalized(self, mean: float | Sequence[float], std: float | Sequence[float]) -> "DataSource":
         """Return the same source with training and test samples normalised; see ``ArrayDataset``."""

@@ -113,7 +113,7 @@ def _classified(name: str, part: Texts, vocabulary: Vocabulary, length: int) -> 
 def _next_tokens(name: str, train: Texts, test: Texts, vocabulary: Vocabulary, length: int, task: str) -> DataSource:
     if test.labels is not None:
         raise ConfigError(f"{name}: either both parts have labels or neither has.")
-    (train_set, owners), (test_set, _) = (_cut(part, vocabulary, length) for part in (train, test))
+    (train_set, owners), (test_set, _) = (_cut(name, part, vocabulary, length) for part in (train, test))
     return DataSource(
         name,
         train_set,
@@ -126,7 +126,7 @@ def _next_tokens(name: str, train: Texts, test: Texts, vocabulary: Vocabulary, l
     )
 
 
-def _cut(part: Texts, vocabulary: Vocabulary, length: int) -> tuple[ArrayDataset, IndexArray]:
+def _cut(name: str, part: Texts, vocabulary: Vocabulary, length: int) -> tuple[ArrayDataset, IndexArray]:
     """Return the pieces of all texts, and of which text each is one; a text of one token has none."""
     inputs, labels, owners = [], [], []
     for owner, text in enumerate(part.texts):
@@ -136,6 +136,8 @@ def _cut(part: Texts, vocabulary: Vocabulary, length: int) -> tuple[ArrayDataset
             inputs.append(piece[:-1])
             labels.append(piece[1:])
             owners.append(owner)
+    if not inputs:
+        raise ConfigError(f"{name}: no text has two tokens, of which the second would be learnt. Pass longer texts.")
     data = token_array(inputs, length, vocabulary)
     return ArrayDataset(data, padded(labels, length, NOT_COUNTED, np.int64), tokens=True), np.array(owners, np.int64)
 

@@ -20,6 +20,7 @@ __all__ = [
     "check_next_token",
     "image_shape",
     "sequence_length",
+    "title",
 ]
 
 InputShape = Sequence[PositiveCount]  # of one example, without the batch: (1, 28, 28), (561,)
@@ -33,15 +34,16 @@ def check_arguments(model: type[Any], arguments: Mapping[str, Any]) -> None:
 
     Args:
         model: the class of the model.
-        arguments: by name; what is no parameter of the constructor is ignored, so that ``locals()`` will do.
+        arguments: by name; what is no parameter of the constructor is ignored, so that ``locals()`` will do. Those of
+            a subclass's own constructor are not in its base's and are left to it.
     """
-    values = {name: arguments[name] for name in inspect.signature(model).parameters}
+    values = {name: arguments[name] for name in inspect.signature(model).parameters if name in arguments}
     if isinstance(values["input_shape"], torch.Size):  # no plain sequence to the check
         values["input_shape"] = tuple(values["input_shape"])
-    check_parameters(model, values, name=_title(model))
+    check_parameters(model, values, name=title(model))
     if not values["input_shape"]:
         raise ConfigError(
-            f"{_title(model)}: input_shape needs at least one dimension, such as (784,); got ().",
+            f"{title(model)}: input_shape needs at least one dimension, such as (784,); got ().",
             parameter="input_shape",
         )
 
@@ -60,7 +62,7 @@ def image_shape(model: type[Any], input_shape: InputShape, *, smallest: int, adv
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
         raise ConfigError(
-            f"{_title(model)} takes images (channels, height, width) of at least {smallest} x {smallest}; "
+            f"{title(model)} takes images (channels, height, width) of at least {smallest} x {smallest}; "
             f"got input_shape {tuple(input_shape)}. {advice}",
             parameter="input_shape",
         )
@@ -82,13 +84,13 @@ def sequence_length(model: type[Any], input_shape: InputShape, *, vocab_size: in
     """
     if len(input_shape) != 1:
         raise ConfigError(
-            f"{_title(model)} takes sequences of tokens, input_shape (length,); got {tuple(input_shape)}. "
+            f"{title(model)} takes sequences of tokens, input_shape (length,); got {tuple(input_shape)}. "
             "Use mlp or a convolutional network for such data.",
             parameter="input_shape",
         )
     if pad >= vocab_size:
         raise ConfigError(
-            f"{_title(model)}: pad must be one of the tokens 0 to {vocab_size - 1}; got {pad}.", parameter="pad"
+            f"{title(model)}: pad must be one of the tokens 0 to {vocab_size - 1}; got {pad}.", parameter="pad"
         )
     return input_shape[0]
 
@@ -97,11 +99,12 @@ def check_next_token(model: type[Any], *, vocab_size: int, num_classes: int) -> 
     """Raise ``ConfigError`` unless what is predicted is a token, for models that write what they read."""
     if num_classes != vocab_size:
         raise ConfigError(
-            f"{_title(model)} predicts one of its own tokens, so num_classes must be vocab_size={vocab_size}; "
+            f"{title(model)} predicts one of its own tokens, so num_classes must be vocab_size={vocab_size}; "
             f"got {num_classes}. For labels, use embedding_classifier, bi_lstm or sequence_classifier.",
             parameter="num_classes",
         )
 
 
-def _title(model: type[Any]) -> str:
+def title(model: type[Any]) -> str:
+    """Return what messages call a model."""
     return f"model {yaml_name(model)!r}"

@@ -94,24 +94,23 @@ class TransformerModel(nn.Module):
         """Return what travels between server and clients, by name; weights that two layers share are there once."""
         parameters = dict(self.named_parameters())
         if self.exchange == "adapters":
-            return {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+            return {name: parameter.detach() for name, parameter in parameters.items() if parameter.requires_grad}
         shared = {name for name, _ in self.named_parameters(remove_duplicate=False)} - parameters.keys()
-        return {name: value for name, value in self.state_dict(keep_vars=True).items() if name not in shared}
+        return {name: value for name, value in self.state_dict().items() if name not in shared}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return a copy that trains apart. What neither trains nor travels is not copied: both use the same memory."""
-        travelling = {id(tensor) for tensor in self.exchanged_state().values()}
         for parameter in self.parameters():
-            if not parameter.requires_grad and id(parameter) not in travelling:
+            if self.exchange == "adapters" and not parameter.requires_grad:
                 memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
 
-    def _logits(self, tokens: Tensor) -> Tensor:
+    def _logits(self, tokens: Tensor, **options: Any) -> Tensor:
         mask = real_tokens(tokens, self.pad).long()
-        logits: Tensor = self.network(input_ids=tokens, attention_mask=mask).logits
+        logits: Tensor = self.network(input_ids=tokens, attention_mask=mask, **options).logits
         return logits.float()
 
     # --- the network ----------------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import inspect
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -30,6 +31,24 @@ class CausalModel(TransformerModel):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (n, L) to logits (n, L, num_classes)."""
         return self._logits(x)[..., : self.num_classes]
+
+    def logits_at(self, x: Tensor, places: Tensor) -> Tensor:
+        """Map tokens (n, L) to logits (n, k, num_classes) at some of the L places.
+
+        Args:
+            x: (n, L) tokens.
+            places: (k,) increasing numbers of places.
+        """
+        if not self._picks_places:
+            logits: Tensor = self(x)
+            return logits[:, places]
+        return self._logits(x, logits_to_keep=places)[..., : self.num_classes]
+
+    @property
+    def _picks_places(self) -> bool:
+        """Whether this network of transformers can be asked for some places; most can."""
+        network = self.network.get_base_model() if hasattr(self.network, "get_base_model") else self.network
+        return "logits_to_keep" in inspect.signature(network.forward).parameters
 
     def _check_classes(self, num_classes: int, vocab_size: int) -> None:
         check_next_token(CausalModel, vocab_size=vocab_size, num_classes=num_classes)

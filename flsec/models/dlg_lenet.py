@@ -1,4 +1,5 @@
 import math
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -32,6 +33,8 @@ class DLGLeNet(nn.Module):
     Source: Zhu, Liu and Han, "Deep Leakage from Gradients", NeurIPS 2019, Sec. 4.1; sizes and initial weights: the
     released program, github.com/mit-han-lab/dlg.
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __init__(
         self,

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from flsec.models._arguments import InputShape, NumClasses, check_arguments, image_shape
@@ -26,6 +28,8 @@ class FedInvCNN(nn.Module):
 
     Source: FedInv, Experimental Setup, "Models".
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __init__(self, input_shape: InputShape, num_classes: NumClasses):
         super().__init__()

@@ -1,4 +1,5 @@
 import math
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ class FedInvFCN(nn.Module):
 
     Source: FedInv, Experimental Setup, "Models".
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __init__(self, input_shape: InputShape, num_classes: NumClasses, *, hidden: PositiveCount = 150):
         super().__init__()

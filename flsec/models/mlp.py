@@ -1,6 +1,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -30,6 +31,8 @@ class MLP(nn.Module):
 
     Source: DiverseFL, Sec. IV-B ("two fully connected layers, each with 200 neurons"); the output layer comes on top.
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __init__(
         self, input_shape: InputShape, num_classes: NumClasses, *, hidden: Sequence[PositiveCount] = (200, 200)

@@ -1,24 +1,20 @@
-import math
 from typing import Literal
 
-from torch import Tensor, nn
-
-from flsec.errors import ConfigError
-from flsec.models._arguments import InputShape, NumClasses, check_arguments, image_shape
+from flsec.models._arguments import InputShape, NumClasses
+from flsec.models.resnet import ResNet
 from flsec.parameters import PositiveCount
 
 __all__ = ["ResNetGN"]
 
 
-class ResNetGN(nn.Module):
-    """The residual network for CIFAR-10 with GroupNorm in place of BatchNorm: 6 * blocks + 2 layers.
+class ResNetGN(ResNet):
+    """The residual network for CIFAR with GroupNorm in place of BatchNorm: 6 * blocks + 2 layers.
 
-    One convolution, then three stages of ``blocks`` residual blocks with channels, 2 * channels and 4 * channels
-    kernels of 3 x 3; the second and third stage begin with stride 2; then the mean over all positions and one linear
-    layer. Where a block changes the shape, its shortcut is a 1 x 1 convolution (the paper's option B).
+    ``resnet`` with ``norm="group", shortcut="projection", init="torch"``, under a name of its own: where a block
+    changes the shape, its shortcut is a 1 x 1 convolution, and weights start from torch's usual draw.
 
     GroupNorm knows no batch: the network judges each example by itself, in training too, has no statistics that
-    clients would have to share, and its gradient can be inverted without them. Weights start from torch's usual draw.
+    clients would have to share, and its gradient can be inverted without them.
 
     Args:
         input_shape: (channels, height, width).
@@ -50,56 +46,14 @@ class ResNetGN(nn.Module):
         groups: PositiveCount = 8,
         pooling: Literal["mean", "none"] = "mean",
     ):
-        super().__init__()
-        check_arguments(ResNetGN, locals())
-        depth, height, width = image_shape(
-            ResNetGN, input_shape, smallest=1, advice="Use fedinv_fcn or mlp for such data."
+        super().__init__(
+            input_shape,
+            num_classes,
+            blocks=blocks,
+            channels=channels,
+            norm="group",
+            groups=groups,
+            shortcut="projection",
+            pooling=pooling,
+            init="torch",
         )
-        if channels % groups:
-            raise ConfigError(
-                f"model 'resnet_gn': groups must divide channels={channels}; got {groups}. "
-                "1 is layer norm, channels is instance norm.",
-                parameter="groups",
-            )
-        layers: list[nn.Module] = [
-            nn.Conv2d(depth, channels, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, channels),
-            nn.ReLU(),
-        ]
-        maps = channels
-        for stage in range(3):
-            for block in range(blocks):
-                stride = 2 if stage and not block else 1
-                layers.append(_ResidualBlock(maps, channels * 2**stage, stride, groups))
-                maps = channels * 2**stage
-        if pooling == "mean":
-            layers.append(nn.AdaptiveAvgPool2d(1))
-        positions = 1 if pooling == "mean" else math.ceil(height / 4) * math.ceil(width / 4)
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(maps * positions, num_classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, channels, height, width) to logits (n, num_classes)."""
-        logits: Tensor = self.layers(x)
-        return logits
-
-
-class _ResidualBlock(nn.Module):
-    """Two normalised convolutions, added to their input."""
-
-    def __init__(self, width_in: int, width_out: int, stride: int, groups: int):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width_in, width_out, 3, stride=stride, padding=1, bias=False),
-            nn.GroupNorm(groups, width_out),
-            nn.ReLU(),
-            nn.Conv2d(width_out, width_out, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, width_out),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride > 1 or width_in != width_out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(width_in, width_out, 1, stride=stride, bias=False), nn.GroupNorm(groups, width_out)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.relu(self.layers(x) + self.shortcut(x))

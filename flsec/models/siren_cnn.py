@@ -1,15 +1,12 @@
-from typing import Annotated
+from typing import ClassVar
 
-from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from flsec.models._arguments import InputShape, NumClasses, check_arguments, image_shape
+from flsec.models._arguments import Dropout, InputShape, NumClasses, check_arguments, image_shape
 from flsec.models._initialisation import glorot_uniform_
 from flsec.parameters import PositiveCount
 
 __all__ = ["SirenCNN"]
-
-_Dropout = Annotated[float, Ge(0), Lt(1)]
 
 
 class SirenCNN(nn.Module):
@@ -38,8 +35,10 @@ class SirenCNN(nn.Module):
         3382346
 
     Source: SIREN, Sec. 5.1 ("two CNN layers and two dense layers", reused for CIFAR-10); sizes: the released program,
-    github.com/AISIGSJTU/Siren, ``--model_num=1`` (for CIFAR-10 its instructions name a three-convolution network).
+    github.com/AISIGSJTU/Siren, ``--model_num=1`` (for CIFAR-10 its instructions name ``siren_cifar_cnn``).
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __init__(
         self,
@@ -49,8 +48,8 @@ class SirenCNN(nn.Module):
         channels: PositiveCount = 64,
         kernel_size: PositiveCount = 5,
         hidden: PositiveCount = 128,
-        conv_dropout: _Dropout = 0.25,
-        dense_dropout: _Dropout = 0.5,
+        conv_dropout: Dropout = 0.25,
+        dense_dropout: Dropout = 0.5,
     ):
         super().__init__()
         check_arguments(SirenCNN, locals())

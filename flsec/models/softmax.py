@@ -1,4 +1,5 @@
 import math
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ class Softmax(nn.Module):
 
     Source: DiverseFL, Sec. IV-A ("Model parameters are initialized to 0"); FedInv, "Models".
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __init__(self, input_shape: InputShape, num_classes: NumClasses, *, zero_init: bool = True):
         super().__init__()

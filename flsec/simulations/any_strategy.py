@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flwr.server.strategy import Strategy as ClassicStrategy
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import FedAvg, Strategy
 
 from flsec.errors import ConfigError
 from flsec.parameters import parameters_of
 from flsec.simulations.signatures import example_value, parameters_model
+from flsec.simulations.supplies import SUPPLIED_TO_STRATEGIES
 from flsec.strategies.base import RobustStrategy
+from flsec.strategies.server_optimizer import ServerOptimizer
 
 __all__ = ["SAMPLING", "build_server_strategy", "check_strategy"]
 
@@ -30,6 +32,8 @@ def check_strategy(name: str, member: Any) -> None:
         member: a class, or a function that returns a strategy.
     """
     if isinstance(member, type):
+        if issubclass(member, ServerOptimizer):
+            return
         if issubclass(member, RobustStrategy):
             raise ConfigError(f"{name} is a defense; list it in defenses. {_EXAMPLE}")
         if not issubclass(member, Strategy):
@@ -38,7 +42,7 @@ def check_strategy(name: str, member: Any) -> None:
         if inspect.isabstract(member):
             missing = ", ".join(sorted(member.__abstractmethods__))
             raise ConfigError(f"{name} has no {missing}; define what Flower's Strategy leaves open. {_EXAMPLE}")
-    for key, info in parameters_model(member, SAMPLING).model_fields.items():
+    for key, info in parameters_model(member, (*SAMPLING, *SUPPLIED_TO_STRATEGIES)).model_fields.items():
         if info.is_required() and example_value(info.annotation) is None:
             raise ConfigError(
                 f"{name} needs {key}, which a file cannot say. Write a function that returns the strategy, and name "
@@ -51,19 +55,23 @@ def build_server_strategy(name: str, member: Any, params: Mapping[str, Any], cli
 
     Args:
         name: as the file has it.
-        member: a class, or a function that returns a strategy; it gets those keywords of ``SAMPLING`` that it takes.
-        params: its own parameters.
+        member: a class, or a function that returns a strategy; it gets those keywords of ``SAMPLING`` that it takes. A
+            class of ``ServerOptimizer`` goes around FedAvg, which gets them.
+        params: its own parameters, and what is supplied to it.
         clients_per_round: how many clients it is shown.
 
     Raises:
         ConfigError: it refuses, or returns something else.
     """
-    sampling = {
+    sampling: dict[str, Any] = {
         "fraction_train": 1.0,
         "fraction_evaluate": 0.0,
         "min_train_nodes": clients_per_round,
         "min_available_nodes": clients_per_round,
     }
+    if isinstance(member, type) and issubclass(member, ServerOptimizer):
+        with _no_advice():
+            return member(FedAvg(**sampling), **params)
     taken = parameters_of(member)
     given = {key: value for key, value in sampling.items() if key in taken or _takes_any_keyword(member)}
     try:
@@ -73,7 +81,8 @@ def build_server_strategy(name: str, member: Any, params: Mapping[str, Any], cli
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name} cannot be built: {type(error).__name__}: {error}") from error
-    if not isinstance(strategy, Strategy) or isinstance(strategy, RobustStrategy):
+    own = isinstance(strategy, RobustStrategy) and not isinstance(strategy, ServerOptimizer)
+    if not isinstance(strategy, Strategy) or own:
         raise ConfigError(
             f"{name} must return a strategy of flwr.serverapp.strategy; got {type(strategy).__name__}. {_EXAMPLE}"
         )

@@ -11,11 +11,12 @@ from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import Attack, AttackContext
 from flsec.data import ArrayDataset, DataSource
 from flsec.errors import ConfigError
+from flsec.models import MODELS
 from flsec.simulations.problems import Problem, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
 from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import KeyPath
-from flsec.strategies import Adversary, RobustStrategy
+from flsec.strategies import RobustStrategy
 from flsec.strategies.base import FlowerStrategy
 from flsec.tasks import NOT_COUNTED, misfit
 
@@ -44,7 +45,20 @@ def check_settings(config: Config) -> None:
     if config.adversaries is not None and not config.attacks:
         raise Problem(("adversaries",), "need attacks to carry out. For example: attacks: [{name: sign_flipping}]")
     _check_camps(config)
-    _check_attacks_and_defenses(config, StandIns(real))
+    stand_ins = StandIns(real)
+    _check_attacks_and_defenses(config, stand_ins)
+    _check_scale(config, stand_ins)
+
+
+def _check_scale(config: Config, resources: StandIns) -> None:
+    """Have attacks and defenses whose settings are stated for values in [0, 1] refuse others."""
+    members: dict[str, Sequence[Any]] = {"attacks": resources.attacks, "defenses": _defenses(resources.new_strategy())}
+    for section, built in members.items() if config.data.scale != 1 else ():
+        for index, member in enumerate(built):
+            check = getattr(member, "check_scale", None)
+            if check is not None:
+                writable = getattr(config, section)[index].writable
+                blame_parameter((section, index), writable, check, config.data.scale)
 
 
 def _check_sampling(config: Config) -> None:
@@ -114,7 +128,7 @@ def _check_attacks_and_defenses(config: Config, resources: StandIns) -> None:
 def _defenses(strategy: FlowerStrategy) -> list[RobustStrategy]:
     """Return the wrappers that the file names, in its order."""
     wrappers = strategy.chain() if isinstance(strategy, RobustStrategy) else []
-    return [wrapper for wrapper in wrappers if not isinstance(wrapper, Adversary)]
+    return [wrapper for wrapper in wrappers if wrapper.defends]
 
 
 def _too_few(config: Config, index: int, wrapper: RobustStrategy, resources: StandIns) -> Problem:
@@ -159,6 +173,7 @@ def check_data(config: Config) -> Ready:
     with say_where(config.origin):
         resources = resources_of(config)
         _check_partition(config, resources)
+        _check_served(config, resources)
         _check_model(config, resources)
         _check_fit(config, resources, *([entry.member for entry in part] for part in (config.attacks, config.defenses)))
         strategy = resources.new_strategy()
@@ -182,14 +197,8 @@ def _one_of_each_class(source: DataSource) -> ArrayDataset:
 
 
 def _check_fit(config: Config, resources: Resources, attacks: Sequence[Any], defenses: Sequence[Any]) -> None:
-    """Refuse a model, attacks and defenses that make no sense on the task: classes of these, or what was built."""
-    task, served = resources.task, getattr(config.model.member, "tasks", None)
-    if served is not None and task.name not in served:
-        raise Problem(
-            ("model", "name"),
-            f"{config.model.name} serves {', '.join(served)}; {resources.dataset.name} is for {task.name}. `flsec list "
-            "models` says which models serve it.",
-        )
+    """Refuse attacks and defenses that make no sense on the task: classes of these, or what was built."""
+    task = resources.task
     members: list[tuple[str, int, Any]] = [
         *(("attacks", index, attack) for index, attack in enumerate(attacks)),
         *(("defenses", index, wrapper) for index, wrapper in enumerate(defenses)),
@@ -198,7 +207,7 @@ def _check_fit(config: Config, resources: Resources, attacks: Sequence[Any], def
         if reason := misfit(member, task):
             name = (config.attacks if section == "attacks" else config.defenses)[index].name
             raise Problem(
-                (section, index, "name"), f"{name} {reason}. `flsec list {section}` says what fits which task."
+                (section, index, "name"), f"{name} {reason}. `flsec describe {name}` says which tasks it fits."
             )
 
 
@@ -224,6 +233,18 @@ def _check_partition(config: Config, resources: Resources) -> None:
         f"every client needs a sample; {(sizes == 0).sum()} of {len(sizes)} get none, such as client {sizes.argmin()}. "
         f"For example, in simulation: num_clients: {fewer}",
     )
+
+
+def _check_served(config: Config, resources: Resources) -> None:
+    """Refuse a model that says it is for other tasks, before it is built."""
+    task, served = resources.task, getattr(config.model.member, "tasks", None)
+    if served is not None and task.name not in served:
+        others = [name for name, model in MODELS.items() if task.name in getattr(model, "tasks", ())]
+        raise Problem(
+            ("model", "name"),
+            f"{config.model.name} serves {', '.join(served)}; what is learned is {task.name}."
+            + (f" Models that serve it: {', '.join(others)}." if others else ""),
+        )
 
 
 def _check_model(config: Config, resources: Resources) -> None:

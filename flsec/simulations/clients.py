@@ -32,6 +32,7 @@ def build_client(resources: Resources, client_id: int) -> NumPyClient:
         device=resources.device,
         seed=resources.seed,
         task=resources.task,
+        augmentation=resources.config.data.augment,
     )
     for around in (*resources.halves, *resources.attacks):
         client = around(client)

@@ -33,10 +33,12 @@ from flsec.simulations.schema import (
     PartitionEntry,
     Simulation,
     StrategyEntry,
+    TaskEntry,
 )
 from flsec.simulations.signatures import example_of, example_value, field_type, parameters_model
-from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES
+from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
 from flsec.simulations.yaml_lines import dump
+from flsec.tasks import fits_in_words
 from flsec.training import Training
 
 __all__ = ["KINDS", "describe", "list_kinds", "snippet"]
@@ -48,8 +50,15 @@ KINDS: dict[str, type[Component]] = {
     "datasets": DataEntry,
     "partitioners": PartitionEntry,
     "models": ModelEntry,
+    "tasks": TaskEntry,
 }
-_SECTIONS = {"training": Training, "adversaries": Adversaries, "simulation": Simulation, "output": Output}
+_SECTIONS = {
+    "data": DataEntry,
+    "training": Training,
+    "adversaries": Adversaries,
+    "simulation": Simulation,
+    "output": Output,
+}
 
 
 def list_kinds(kind: str | None = None) -> RenderableType:
@@ -108,11 +117,13 @@ def snippet(kind: str, name: str) -> dict[str, Any]:
     fields = _model(kind, KINDS[kind].registry.get(name)).model_fields
     needed = {key: example_value(field_type(info)) for key, info in fields.items() if info.is_required()}
     optional = {key: example_value(field_type(info)) for key, info in fields.items() if key not in needed}
-    for also in ({}, *({key: value} for key, value in optional.items())):  # some take one of several
-        candidate = _section(kind, {"name": name, **needed, **also})
-        with contextlib.suppress(ConfigError):
-            make_config({**_BASE, **candidate})
-            return candidate
+    entries = [{"name": name, **needed, **also} for also in ({}, *({k: v} for k, v in optional.items()))]
+    for training in _TRAININGS if kind == "strategies" else ({},):
+        for entry in entries:  # some take one of several
+            candidate = {**_section(kind, entry), **training}
+            with contextlib.suppress(ConfigError):
+                make_config({**_BASE, **candidate})
+                return candidate
     return _section(kind, {"name": name, **needed})
 
 
@@ -125,12 +136,20 @@ _BASE: dict[str, Any] = {
 }
 
 
+# Some server optimizers are one only for clients that train in a certain way.
+_TRAININGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"training": {"learning_rate": 0.1, "steps": 10}},
+    {"training": {"learning_rate": 0.1, "steps": 1, "batch_size": 1.0}},
+)
+
+
 def _section(kind: str, entry: dict[str, Any]) -> dict[str, Any]:
     if kind == "partitioners":
         return {"data": {"partition": entry}}
     if kind in ("defenses", "attacks"):
         return {kind: [entry]}
-    return {{"datasets": "data", "models": "model", "strategies": "strategy"}[kind]: entry}
+    return {{"datasets": "data", "models": "model", "strategies": "strategy", "tasks": "task"}[kind]: entry}
 
 
 def _everything() -> dict[str, Mapping[str, Any]]:
@@ -153,8 +172,12 @@ def _description(kind: str, name: str, member: Any) -> RenderableType:
         parts += [Text(), _parameters(model, member)]
     if kind == "attacks":
         parts += [Text(), Text(_knowledge(member)), Text("\n".join(["Goes on clients", *_as_list(member)]))]
-    if kind == "defenses":
+    if hasattr(member, "client_half"):  # a wrapper: a defense, or a server optimizer that is one
         parts += [Text(), Text(_wrapping(member)), Text(_needs(member))]
+    if kind in ("attacks", "defenses"):
+        parts.append(Text(f"Fits {fits_in_words(member)}."))
+    if kind == "models":
+        parts += [Text(), Text(_serves(member))]
     if document["Source"]:
         parts += [Text(), _code(document["Source"])]
     written = {name: example_of(Config, name)} if kind == "sections" else snippet(kind, name)
@@ -197,10 +220,17 @@ def _needs(defense: Any) -> str:
     wanted = [
         name
         for name, (_, parameter) in parameters_of(defense).items()
-        if name in SUPPLIED_TO_DEFENSES and parameter.default is inspect.Parameter.empty
+        if name in (*SUPPLIED_TO_DEFENSES, *SUPPLIED_TO_STRATEGIES) and parameter.default is inspect.Parameter.empty
     ]
     server = f"{', '.join(wanted)}, which a simulation supplies" if wanted else "nothing"
     return f"Needs on the clients: {clients}.\nNeeds on the server: {server}."
+
+
+def _serves(model: Any) -> str:
+    """Say which tasks a model is for."""
+    if hasattr(model, "tasks"):
+        return f"Serves the tasks: {', '.join(model.tasks)}."
+    return "Serves classification, and any task that judges such outputs: two examples are tried before a run."
 
 
 def _model(kind: str, member: Any) -> type[BaseModel]:

@@ -9,38 +9,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
 from flsec.client_apps.client_half import ClientHalf
-from flsec.data import ArrayDataset, DataSource, Partition, Vocabulary, load_dataset, make_partition
-from flsec.data.root import carve_root
 from flsec.models.build import build_model
 from flsec.parameters import parameters_of
-from flsec.randomness import numpy_generator
 from flsec.simulations.any_strategy import build_server_strategy
+from flsec.simulations.data_resources import DataResources, Examples
 from flsec.simulations.problems import Problem, blame_parameter
 from flsec.simulations.schema import AttackEntry, Config, DefenseEntry
 from flsec.simulations.supplies import (
     SUPPLIED_TO_ATTACKS,
     SUPPLIED_TO_DEFENSES,
+    SUPPLIED_TO_STRATEGIES,
     SuppliedToAttacks,
     SuppliedToDefenses,
+    SuppliedToStrategies,
 )
 from flsec.strategies import Adversary, RobustStrategy
 from flsec.strategies.base import FlowerStrategy, Weighting
-from flsec.tasks import CLASSIFICATION, Task
+from flsec.strategies.server_optimizer import defended
+from flsec.tasks import CLASSIFICATION
 from flsec.training import Training, pick_device
 
 __all__ = ["Resources", "StandIns", "resources_of", "resources_of_text", "wrap"]
 
-Examples = tuple[Tensor, Tensor]  # (x, y)
 
-
-class Resources(SuppliedToDefenses, SuppliedToAttacks):
+class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedToStrategies):
     """The parts of one experiment that clients and server share.
 
     What attacks and defenses ask for by name are attributes. All but ``new_model`` and ``new_strategy`` return the same
@@ -49,116 +46,6 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
     Args:
         config: the experiment's configuration.
     """
-
-    def __init__(self, config: Config):
-        self.config = config
-
-    # --- the data ---------------------------------------------------------------------------------------------
-
-    @functools.cached_property
-    def _source_and_root(self) -> tuple[DataSource, ArrayDataset | None]:
-        entry = self.config.data
-        source = blame_parameter(("data", "name"), (), load_dataset, entry.name, **entry.params)
-        if not self.config.asks_for("root_data"):
-            return source, None
-        root, rest = blame_parameter(
-            ("data", "root_samples"), (), carve_root, source, entry.root_samples, self.config.seed
-        )
-        return rest, root
-
-    @property
-    def dataset(self) -> DataSource:
-        """The clients' samples and the test set; without the server's root set, where a defense asks for one."""
-        return self._source_and_root[0]
-
-    @functools.cached_property
-    def partition(self) -> Partition:
-        """Which samples each client holds."""
-        return self.partition_for(self.config.simulation.num_clients)
-
-    def partition_for(self, num_clients: int) -> Partition:
-        """Return which samples each client would hold if there were so many; ``partition`` is kept, this is not."""
-        entry = self.config.data.partition
-        labels = self.dataset.train.labels
-        classes = self.task.classes(torch.from_numpy(labels))
-        return blame_parameter(
-            ("data", "partition"),
-            entry.writable,
-            make_partition,
-            entry.name,
-            labels if classes is None else classes.numpy(),
-            num_clients,
-            groups=self.dataset.natural_ids(),
-            seed=self.config.seed,
-            **entry.params,
-        )
-
-    @functools.cached_property
-    def root_data(self) -> Examples | None:
-        """Samples that the server has for itself; None where no defense asks for them."""
-        root = self._source_and_root[1]
-        return None if root is None else root.tensors()
-
-    @functools.cached_property
-    def client_samples(self) -> dict[int, Examples]:
-        """The samples that each client gives to the server before training, and goes on using itself."""
-        samples = {}
-        for client_id in range(len(self.partition)):
-            indices = self.partition[client_id]
-            count = max(1, round(self.client_sample_share * len(indices)))
-            drawn = numpy_generator(self.seed, 0, client_id, "client sample").permutation(len(indices))[:count]
-            samples[client_id] = self.dataset.train.tensors(indices[np.sort(drawn)])
-        return samples
-
-    @functools.cached_property
-    def auxiliary_data(self) -> Examples:
-        """A copy of the test samples for attackers, who may write into it."""
-        return self.dataset.test.tensors()
-
-    @functools.cached_property
-    def test_classes(self) -> Tensor | None:
-        """One class for each test sample, (n,); None where the task has no such thing."""
-        return self.task.classes(self.test_data[1])
-
-    @functools.cached_property
-    def test_data(self) -> Examples:
-        """The whole test set."""
-        return self.dataset.test.tensors()
-
-    @property
-    def client_sample_share(self) -> float:
-        """Which share of its data each client gives to the server."""
-        return self.config.data.client_sample_share
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return self.dataset.input_shape
-
-    @property
-    def num_classes(self) -> int:
-        """How many labels there are."""
-        return self.dataset.num_classes
-
-    @functools.cached_property
-    def task(self) -> Task:
-        """What is learned: what the file says, or else what the data are for."""
-        of_data, entry = self.dataset.task, self.config.task
-        if entry is None:
-            return of_data
-        chosen: Task = blame_parameter(("task",), entry.writable, entry.member, **entry.params)
-        if not chosen.takes_data_of(of_data):
-            raise Problem(
-                ("task", "name"),
-                f"{chosen.name} cannot be learned from {self.dataset.name}, whose task is {of_data.name}: it needs "
-                f"{chosen.inputs} as inputs. Leave task out, or choose other data.",
-            )
-        return chosen
-
-    @property
-    def vocabulary(self) -> Vocabulary | None:
-        """Turns text into tokens and back; None where the data are no text."""
-        return self.dataset.vocabulary
 
     # --- model and training -----------------------------------------------------------------------------------
 
@@ -239,11 +126,12 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
 
     @functools.cached_property
     def halves(self) -> list[ClientHalf]:
-        """What the defenses have their clients do, the innermost defense's first."""
+        """What the server's optimizer and then the defenses have their clients do, the innermost defense's first."""
         halves = []
-        for entry in reversed(self.config.defenses):
-            if entry.member.client_half is not None:
-                module, _, name = entry.member.client_half.partition(":")
+        for entry in (self.config.strategy, *reversed(self.config.defenses)):
+            path = getattr(entry.member, "client_half", None)
+            if path is not None:
+                module, _, name = path.partition(":")
                 half = getattr(importlib.import_module(module), name)
                 halves.append(half(**({"seed": self.seed} if "seed" in parameters_of(half) else {})))
         return halves
@@ -254,20 +142,25 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
         Every client that it is shown takes part. It remembers its rounds, so every run needs one of its own.
         """
         entry = self.config.strategy
-        strategy: FlowerStrategy = blame_parameter(
+        supplied = {name: getattr(self, name) for name in _asked(entry.member, SUPPLIED_TO_STRATEGIES)}
+        server: FlowerStrategy = blame_parameter(
             ("strategy",),
             entry.writable,
             build_server_strategy,
             entry.name,
             entry.member,
-            entry.params,
+            {**entry.params, **supplied},
             self.clients_per_round,
         )
-        for index, defense in reversed(list(enumerate(self.config.defenses))):
-            strategy = wrap(strategy, index, defense, self)
+        strategy = defended(server, self._with_defenses)
         if any(attack.poisons_cohort for attack in self.attacks):
             counts: Weighting = "uniform" if self.config.defenses else "examples"
             strategy = Adversary(strategy, attacks=self.attacks, weighting=counts)
+        return strategy
+
+    def _with_defenses(self, strategy: FlowerStrategy) -> FlowerStrategy:
+        for index, defense in reversed(list(enumerate(self.config.defenses))):
+            strategy = wrap(strategy, index, defense, self)
         return strategy
 
     # --- numbers ----------------------------------------------------------------------------------------------
@@ -278,9 +171,9 @@ class Resources(SuppliedToDefenses, SuppliedToAttacks):
         return self.config.simulation.num_rounds
 
     @property
-    def seed(self) -> int:
-        """Of all that is random."""
-        return self.config.seed
+    def num_clients(self) -> int:
+        """How many clients there are."""
+        return self.config.simulation.num_clients
 
     @property
     def clients_per_round(self) -> int:

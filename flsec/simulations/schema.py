@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import ATTACKS
 from flsec.data import DATASETS, PARTITIONERS
+from flsec.data.augmentation import Augmentation
+from flsec.data.subset import Size
 from flsec.errors import ConfigError
 from flsec.models import MODELS
 from flsec.parameters import Count, NonNegative, OpenFraction, Positive, PositiveCount, parameters_of
@@ -17,7 +19,7 @@ from flsec.simulations.problems import Origin, Problem, as_yaml_data, blame_para
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.server_strategies import STRATEGIES
 from flsec.simulations.signatures import parameters_model, values_with_defaults
-from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES
+from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
 from flsec.strategies import DEFENSES
 from flsec.tasks import TASKS
 from flsec.training import Training
@@ -42,7 +44,7 @@ __all__ = [
 class Component(BaseModel):
     """A member of a registry by name, with its own parameters beside the name; defaults are filled in."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
     registry: ClassVar[Registry]
     supplied: ClassVar[tuple[str, ...]] = ()  # parameters that the simulation sets itself
@@ -88,10 +90,10 @@ class Component(BaseModel):
 
 
 class StrategyEntry(Component):
-    """One of Flower's strategies, or any other of its Message API by ``package.module:Class``."""
+    """A server optimizer: one of Flower's strategies or of flsec's, or any other by ``package.module:Class``."""
 
     registry = STRATEGIES
-    supplied = SAMPLING
+    supplied = ("strategy", *SAMPLING, *SUPPLIED_TO_STRATEGIES)
     name: str = "fedavg"
 
     @classmethod
@@ -112,7 +114,7 @@ class AttackEntry(Component):
     """An attack, without those who run it."""
 
     registry = ATTACKS
-    supplied = ("data_attribute", *SUPPLIED_TO_ATTACKS)
+    supplied = ("data_attribute", "inputs_key", "labels_key", *SUPPLIED_TO_ATTACKS)
     name: str = Field(examples=["sign_flipping"])
 
 
@@ -139,12 +141,28 @@ class PartitionEntry(Component):
     name: str = "iid"
 
 
+def _augmentation(values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    settings = values_with_defaults(parameters_model(Augmentation), values)
+    return blame_parameter((), settings, Augmentation, **settings)
+
+
 class DataEntry(Component):
     """A data set and how it is dealt out.
 
     Attributes:
+        name: of the data set; its own parameters stand beside it.
+        partition: how the training samples are dealt out to clients.
         root_samples: how many training samples the server keeps for itself, where a defense needs such a root set.
         client_sample_share: share of its data that each client gives to the server, where a defense needs that.
+        subset: how many training samples to use if an int, a share of them if a float; drawn at random, the same
+            whatever the seed of the run, with every class's share kept; null: all. The root set comes out of these.
+        test_subset: likewise of the test set.
+        scale: what every value is multiplied by: 255 makes pixels lie in [0, 255]. Learning rates and triggers are then
+            to be written for such values.
+        augment: random changes of the pictures in clients' training batches; null: none. ``crop``: shift by up to so
+            many pixels; ``flip``: mirror each with probability 1/2.
     """
 
     registry = DATASETS
@@ -152,6 +170,12 @@ class DataEntry(Component):
     partition: PartitionEntry = Field(default=PartitionEntry(), examples=[{"name": "iid"}])
     root_samples: PositiveCount = 100
     client_sample_share: OpenFraction = 0.03
+    subset: Size | None = None
+    test_subset: Size | None = None
+    scale: Positive = 1.0
+    augment: Annotated[Augmentation | None, BeforeValidator(_augmentation)] = Field(
+        default=None, examples=[{"crop": 4, "flip": True}]
+    )
 
 
 class _Section(BaseModel):

@@ -1,6 +1,7 @@
-"""Flower's own strategies as an experiment's YAML file names them: their server parameters, and limits for these.
+"""Server optimizers as an experiment's YAML file names them: Flower's, with limits for their parameters, and flsec's.
 
-How clients are sampled is the simulation's affair; it comes as keyword arguments that a file cannot set.
+How clients are sampled is the simulation's affair; it comes as keyword arguments that a file cannot set. What else a
+function asks for by a name of ``supplies.SuppliedToStrategies`` it gets.
 """
 
 from typing import Annotated, Any
@@ -8,10 +9,14 @@ from typing import Annotated, Any
 from annotated_types import Ge, Lt
 from flwr.serverapp import strategy
 
+from flsec.errors import ConfigError
 from flsec.parameters import NonNegative, Positive
 from flsec.registry import Registry
+from flsec.strategies.fednova import FedNova
+from flsec.strategies.scaffold import Scaffold
+from flsec.training import Training
 
-__all__ = ["fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi"]
+__all__ = ["FedNova", "Scaffold", "fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedsgd", "fedyogi"]
 
 Decay = Annotated[float, Ge(0), Lt(1)]
 
@@ -38,6 +43,33 @@ def fedavgm(*, server_momentum: Decay, server_learning_rate: Positive = 1.0, **s
     Source: Hsu, Qi and Brown, 2019, "Measuring the effects of non-identical data distribution".
     """
     return strategy.FedAvgM(server_momentum=server_momentum, server_learning_rate=server_learning_rate, **sampling)
+
+
+def fedsgd(*, training: Training, server_learning_rate: Positive = 1.0, **sampling: Any) -> strategy.FedAvgM:
+    """Have each client take one gradient over all of its data, and step along the average of these gradients.
+
+    Args:
+        training: how clients train; a simulation supplies it.
+        server_learning_rate: factor of the step, whose rate is this times ``learning_rate`` of training.
+        **sampling: how clients are sampled.
+
+    Raises:
+        ConfigError: training is anything but one step of plain SGD over all data.
+
+    Source: McMahan et al., AISTATS 2017, Sec. 2: FederatedSGD.
+    """
+    whole = isinstance(training.batch_size, float) and training.batch_size == 1
+    once = training.steps == 1 or training.epochs == 1
+    if training.optimizer != "sgd" or training.momentum or not (whole and once):
+        passes = f"steps: {training.steps}" if training.steps is not None else f"epochs: {training.epochs}"
+        raise ConfigError(
+            "fedsgd is one step of plain SGD over all of a client's data; got optimizer: "
+            f"{training.optimizer}, momentum: {training.momentum}, {passes}, batch_size: {training.batch_size}. In "
+            "training, set steps: 1, batch_size: 1.0 (1 would be one example), optimizer: sgd, momentum: 0.0; or take "
+            "strategy: {name: fedavg}",
+            parameter="training",
+        )
+    return strategy.FedAvgM(server_learning_rate=server_learning_rate, server_momentum=0.0, **sampling)
 
 
 def fedprox(*, proximal_mu: NonNegative, **sampling: Any) -> strategy.FedProx:

@@ -10,6 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from flsec._tensors import array_of, tensor_of
+
 __all__ = ["load_state", "save_state"]
 
 
@@ -45,7 +47,7 @@ def _outline(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         name = str(len(tensors))
         kind = "tensor" if isinstance(value, torch.Tensor) else "array"
-        tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value, order="C"))
+        tensor = value if isinstance(value, torch.Tensor) else tensor_of(np.array(value, order="C"))
         tensors[name] = tensor.detach().cpu().contiguous().clone()
         return {"type": kind, "name": name}
     if isinstance(value, dict):
@@ -66,4 +68,4 @@ def _fill(outline: Any, tensors: dict[str, torch.Tensor]) -> Any:
         entries = [_fill(entry, tensors) for entry in outline["entries"]]
         return entries if kind == "list" else tuple(entries)
     tensor = tensors[outline["name"]]
-    return tensor if kind == "tensor" else tensor.numpy()
+    return tensor if kind == "tensor" else array_of(tensor)

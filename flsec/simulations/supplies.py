@@ -11,7 +11,15 @@ from flsec.data import Vocabulary
 from flsec.tasks import Task
 from flsec.training import Training
 
-__all__ = ["SUPPLIED_TO_ATTACKS", "SUPPLIED_TO_DEFENSES", "SuppliedToAll", "SuppliedToAttacks", "SuppliedToDefenses"]
+__all__ = [
+    "SUPPLIED_TO_ATTACKS",
+    "SUPPLIED_TO_DEFENSES",
+    "SUPPLIED_TO_STRATEGIES",
+    "SuppliedToAll",
+    "SuppliedToAttacks",
+    "SuppliedToDefenses",
+    "SuppliedToStrategies",
+]
 
 Examples = tuple[Tensor, Tensor]  # (x, y)
 
@@ -88,6 +96,22 @@ class SuppliedToAttacks(SuppliedToAll, Protocol):
         """Where clients train."""
 
 
+class SuppliedToStrategies(Protocol):
+    """What a server strategy's constructor, or the function that makes one, may ask for by name."""
+
+    @property
+    def training(self) -> Training:
+        """How a client trains."""
+
+    @property
+    def num_rounds(self) -> int:
+        """How many rounds the run has."""
+
+    @property
+    def num_clients(self) -> int:
+        """How many clients there are."""
+
+
 def _names(interface: type) -> tuple[str, ...]:
     owners = (owner for owner in interface.__mro__ if getattr(owner, "_is_protocol", False))
     return tuple(name for owner in owners for name, value in vars(owner).items() if isinstance(value, property))
@@ -95,3 +119,4 @@ def _names(interface: type) -> tuple[str, ...]:
 
 SUPPLIED_TO_DEFENSES = _names(SuppliedToDefenses)
 SUPPLIED_TO_ATTACKS = _names(SuppliedToAttacks)
+SUPPLIED_TO_STRATEGIES = _names(SuppliedToStrategies)

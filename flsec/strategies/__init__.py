@@ -13,7 +13,8 @@ def _is_defense(member: Any) -> bool:
     from flsec.strategies.adversary import Adversary
     from flsec.strategies.base import RobustStrategy
 
-    return isinstance(member, type) and issubclass(member, RobustStrategy) and member not in (RobustStrategy, Adversary)
+    kinds = isinstance(member, type) and issubclass(member, RobustStrategy)
+    return kinds and member.place is None and member not in (RobustStrategy, Adversary)
 
 
 DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strategies.RobustStrategy")
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
     from flsec.strategies.error_rate_rejection import ErrorRateRejection as ErrorRateRejection
     from flsec.strategies.fedinv import FedInv as FedInv
+    from flsec.strategies.fednova import FedNova as FedNova
     from flsec.strategies.fetchsgd import FetchSGD as FetchSGD
     from flsec.strategies.fltrust import FLTrust as FLTrust
     from flsec.strategies.flwbc import FLWBC as FLWBC
@@ -56,6 +58,9 @@ if TYPE_CHECKING:
     from flsec.strategies.rfa import RFA as RFA
     from flsec.strategies.robust_learning_rate import RobustLearningRate as RobustLearningRate
     from flsec.strategies.rsa import RSA as RSA
+    from flsec.strategies.scaffold import Scaffold as Scaffold
+    from flsec.strategies.server_optimizer import ServerOptimizer as ServerOptimizer
+    from flsec.strategies.server_optimizer import defended as defended
     from flsec.strategies.siren import Siren as Siren
     from flsec.strategies.slsgd import SLSGD as SLSGD
     from flsec.strategies.soteria import Soteria as Soteria
@@ -82,6 +87,7 @@ __all__ = [
     "ErrorRateRejection",
     "FLTrust",
     "FedInv",
+    "FedNova",
     "FetchSGD",
     "FoolsGold",
     "GeometricMedian",
@@ -102,6 +108,8 @@ __all__ = [
     "RobustLearningRate",
     "RobustStrategy",
     "RoundReport",
+    "Scaffold",
+    "ServerOptimizer",
     "Siren",
     "Soteria",
     "SparseFed",
@@ -111,6 +119,7 @@ __all__ = [
     "WeakDP",
     "Zeno",
     "check_num_examples",
+    "defended",
 ]
 
 export_lazily(
@@ -131,6 +140,7 @@ export_lazily(
         "ErrorRateRejection": "error_rate_rejection",
         "FLTrust": "fltrust",
         "FedInv": "fedinv",
+        "FedNova": "fednova",
         "FetchSGD": "fetchsgd",
         "FoolsGold": "foolsgold",
         "GeometricMedian": "geometric_median",
@@ -151,6 +161,8 @@ export_lazily(
         "RobustLearningRate": "robust_learning_rate",
         "RobustStrategy": "base",
         "RoundReport": "report",
+        "Scaffold": "scaffold",
+        "ServerOptimizer": "server_optimizer",
         "Siren": "siren",
         "Soteria": "soteria",
         "SparseFed": "sparsefed",
@@ -160,6 +172,7 @@ export_lazily(
         "WeakDP": "weak_dp",
         "Zeno": "zeno",
         "check_num_examples": "replies",
+        "defended": "server_optimizer",
     },
 )
 # End of exports.

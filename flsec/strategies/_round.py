@@ -236,8 +236,8 @@ def _state_of(chain: Sequence["RobustStrategy"], kept: Cohort, everybody: Cohort
 
 
 def judges_updates(wrapper: "RobustStrategy") -> bool:
-    """Whether a wrapper does anything with the updates before the wrapped strategy sees them."""
-    return wrapper.overrides("before_aggregation") or wrapper.overrides("on_aggregation")
+    """Whether a wrapper does anything with the updates before the wrapped strategy sees them, and not as its step."""
+    return wrapper.place is None and (wrapper.overrides("before_aggregation") or wrapper.overrides("on_aggregation"))
 
 
 def are_one_sum(chain: Sequence["RobustStrategy"], cohort: Cohort) -> bool:

@@ -18,6 +18,8 @@ class Stages:
     state_names: ClassVar[tuple[str, ...]] = ()  # attributes that a resumed run needs
     client_half: ClassVar[str | None] = None  # "module:Class" of what the clients do; simulations put it around them
     compares_clients: ClassVar[bool] = True  # whether it judges updates by one another, not by what the server has
+    defends: ClassVar[bool] = True  # whether it is a defense, and not the attackers' or the experimenter's part
+    place: ClassVar[Literal["outside", "inside"] | None] = None  # of a server optimizer: on which side of the defenses
 
     weighting: Weighting
     max_weight_ratio: int | None

@@ -39,6 +39,7 @@ class Adversary(RobustStrategy):
     """
 
     compares_clients: ClassVar[bool] = False
+    defends: ClassVar[bool] = False
 
     def __init__(self, strategy: FlowerStrategy, *, attacks: Sequence[Attack], **options: Any) -> None:
         super().__init__(strategy, **options)

@@ -11,6 +11,7 @@ from flsec.parameters import PositiveCount, check_parameters, checked
 from flsec.strategies._evaluation import Averaging
 from flsec.strategies._flower import check_can_be_wrapped
 from flsec.strategies._forwarding import FlowerStrategy as FlowerStrategy
+from flsec.strategies._round import judges_updates
 from flsec.strategies._rounds import Progress, Rounds
 from flsec.strategies._server_state import put_back, take
 from flsec.strategies._stages import Weighting as Weighting
@@ -118,6 +119,8 @@ class RobustStrategy(Rounds):
                     f"{type(self).__name__} hands one aggregate to {type(inner).__name__}, which with its parameters "
                     f"needs at least {needed} clients. Put {type(self).__name__} inside instead."
                 )
+        for other in self.chain()[1:]:
+            check_order(self, other)
         self._built = True
 
     def chain(self) -> list["RobustStrategy"]:
@@ -156,6 +159,20 @@ class RobustStrategy(Rounds):
             self.strategy.load_state_dict(state["strategy"])
         else:
             put_back(self.strategy, state["strategy"])
+
+
+def check_order(outer: RobustStrategy, inner: RobustStrategy) -> None:
+    """Raise ``ConfigError`` if a server optimizer stands on the wrong side of a defense."""
+    first, second = type(outer).__name__, type(inner).__name__
+    if inner.place == "outside" and outer.defends and judges_updates(outer):
+        raise ConfigError(
+            f"{second} says what the clients' updates mean, and {first} would judge them before. Put it outside: "
+            f"{second}({first}(...))."
+        )
+    if outer.place == "inside" and inner.defends and judges_updates(inner):
+        raise ConfigError(
+            f"{first} would learn from updates that {second} has not judged yet. Put it inside: {second}({first}(...))."
+        )
 
 
 def copied(value: Any) -> Any:

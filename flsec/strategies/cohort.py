@@ -153,6 +153,7 @@ class Cohort:
         buffers: n tuples of the arrays that are carried beside the matrix: counters and BatchNorm's statistics.
         sources: (n,); for each row, which of the round's replies it came from.
         modified: whether rows no longer equal the replies they came from.
+        num_usable: how many replies of this round were well-formed, whatever has been dropped of them since.
         num_rejected: q, how many clients of this round were quarantined for what they sent: each is one of the f.
         global_state: the arrays beside the matrix that the clients started from.
         server_state: where a defense goes back to an earlier model, what the wrapped strategy remembered then.
@@ -171,6 +172,7 @@ class Cohort:
         buffers: tuple[Arrays, ...] = (),
         sources: tuple[int, ...] = (),
         modified: bool = False,
+        num_usable: int | None = None,
         num_rejected: int = 0,
         global_state: Arrays = (),
         server_state: Mapping[str, Any] | None = None,
@@ -185,6 +187,7 @@ class Cohort:
         self.buffers = buffers
         self.sources = sources
         self.modified = modified
+        self.num_usable = len(client_ids) if num_usable is None else num_usable
         self.num_rejected = num_rejected
         self.global_state = global_state
         self.server_state = server_state

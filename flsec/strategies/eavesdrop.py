@@ -79,6 +79,7 @@ class Eavesdrop(RobustStrategy):
     """
 
     compares_clients: ClassVar[bool] = False
+    defends: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -128,6 +128,16 @@ class FedInv(RobustStrategy):
                 f"FedInv moves inputs along the model's gradient, and the model has none, as for tokens. {advice}"
             )
 
+    def check_scale(self, scale: float) -> None:
+        """Raise ``ConfigError``: the dummies start with values of about 1 and move by hundredths.
+
+        Args:
+            scale: how large the data's values are.
+        """
+        raise ConfigError(
+            f"FedInv: its dummy data are made for values of about 1, not of about {scale:g}. In data: scale: 1.0"
+        )
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the clients of moderate scores."""
         started = time.perf_counter()

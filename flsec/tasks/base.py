@@ -1,7 +1,7 @@
 """What a task is, and what fits it."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from flsec.errors import ConfigError
 from flsec.registry import yaml_name
 
-__all__ = ["NOT_COUNTED", "Task", "misfit"]
+__all__ = ["NOT_COUNTED", "Task", "fits_in_words", "misfit"]
 
 NOT_COUNTED = -100  # a label that nobody predicts: neither in the loss nor in any measure
 
@@ -62,7 +62,23 @@ class Task(abc.ABC):
             x: the batch's inputs.
             y: its labels.
         """
-        return self.loss(model(x), y)
+        places = self.places(model, y)
+        return self.loss(self.outputs(model, x, places), y if places is None else y[:, places])
+
+    def places(self, model: nn.Module, y: Tensor) -> Tensor | None:
+        """Return the places (k,) of the sequence at which a batch needs outputs; None: at all.
+
+        Logits over a large vocabulary cost more than the rest of a small network. A model with a method
+        ``logits_at(x, places)`` that returns (n, k, C) is asked only where some label of the batch is counted.
+
+        Args:
+            model: maps x to logits.
+            y: the batch's labels.
+        """
+        if self.labels != "sequence" or not hasattr(model, "logits_at"):
+            return None
+        places = (y != NOT_COUNTED).any(dim=0).nonzero().squeeze(1)
+        return places if 0 < len(places) < y.shape[1] else None
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy over the counted labels; 0 where none is.
@@ -79,6 +95,16 @@ class Task(abc.ABC):
 
     # --- judging ----------------------------------------------------------------------------------------------
 
+    def outputs(self, model: nn.Module, x: Tensor, places: Tensor | None = None) -> Any:
+        """Return what a model makes of inputs, for ``loss``, ``predictions`` and ``tallies``; by default ``model(x)``.
+
+        Args:
+            model: the network.
+            x: a batch's inputs.
+            places: what ``places`` returns for the batch.
+        """
+        return model(x) if places is None else model.logits_at(x, places)  # type: ignore[operator]
+
     def num_counted(self, labels: Tensor) -> int:
         """Return how many of a batch's labels are judged: the weight of its mean loss among other batches'."""
         return labels.numel() if self.labels == "class" else int((labels != NOT_COUNTED).sum())
@@ -90,7 +116,7 @@ class Task(abc.ABC):
     def tallies(self, outputs: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, int]]:
         """Return {measure: (sum, count)} of a batch; their quotient over a data set is the measure.
 
-        One of them is ``"accuracy"``.
+        One of them is ``"accuracy"``. A sum may be an array, from whose mean ``summary`` makes a measure.
 
         Args:
             outputs: logits, as for ``loss``.
@@ -99,12 +125,12 @@ class Task(abc.ABC):
         right = (self.predictions(outputs) == labels) & (labels != NOT_COUNTED)
         return {"accuracy": (right.sum(), self.num_counted(labels))}
 
-    def summary(self, loss: float, means: Mapping[str, float]) -> dict[str, float]:
+    def summary(self, loss: float, means: Mapping[str, Any]) -> dict[str, float]:
         """Return what is reported beside the loss: the measures, and what follows from the loss.
 
         Args:
             loss: mean over the data set's counted labels.
-            means: {measure: mean over the data set}.
+            means: {measure: mean over the data set}, a number; a tensor where its sum is an array.
         """
         return dict(means)
 
@@ -140,8 +166,8 @@ def misfit(member: Any, task: Task) -> str | None:
     """Return why an attack or a defense makes no sense on a task, as "needs ..."; None: it does.
 
     Args:
-        member: has ``fits_inputs``, ``fits_labels`` and ``fits_predictions``, each one kind or None for any; without
-            them, it fits all. A class, too: then what only an instance knows is not looked at.
+        member: has ``fits_inputs``, ``fits_labels`` and ``fits_predictions``, each a kind, several, or None for any;
+            without them, it fits all. A class, too: then what only an instance knows is not looked at.
         task: what clients learn.
 
     Example:
@@ -150,19 +176,44 @@ def misfit(member: Any, task: Task) -> str | None:
         >>> misfit(ClassFlipping(), CausalLM())
         'needs one class an example, and causal_lm has sequences of labels'
     """
-    words: dict[str, str] = {
-        "numbers": "inputs that are real numbers",
-        "tokens": "inputs that are tokens",
-        "class": "one class an example",
-        "sequence": "sequences of labels",
-        "none": "no labels",
-    }
     pairs = ((getattr(member, "fits_inputs", None), task.inputs), (getattr(member, "fits_labels", None), task.labels))
-    for wanted, has in pairs:
-        if isinstance(wanted, str) and wanted != has:
-            return f"needs {words[wanted]}, and {task.name} has {words[has]}"
-    predicts = {"class": "classes", "token": "tokens"}
+    for fits, has in pairs:
+        kinds = (fits,) if isinstance(fits, str) else fits
+        if isinstance(kinds, tuple) and has not in kinds:
+            return f"needs {_in_words(kinds)}, and {task.name} has {_WORDS[has]}"
     wanted = getattr(member, "fits_predictions", None)
     if isinstance(wanted, str) and wanted != task.predicts:
-        return f"needs labels that are {predicts[wanted]}, and those of {task.name} are {predicts[task.predicts]}"
+        return f"needs labels that are {_PREDICTS[wanted]}, and those of {task.name} are {_PREDICTS[task.predicts]}"
     return None
+
+
+def fits_in_words(member: Any) -> str:
+    """Return which tasks an attack or a defense makes sense on.
+
+    Args:
+        member: as for ``misfit``.
+
+    Example:
+        >>> from flsec.client_apps import BackGradient, SignFlipping
+        >>> fits_in_words(BackGradient), fits_in_words(SignFlipping)
+        ('tasks with inputs that are real numbers and one class an example', 'every task')
+    """
+    fits = [getattr(member, name, None) for name in ("fits_inputs", "fits_labels")]
+    needs = [_in_words((kinds,) if isinstance(kinds, str) else kinds) for kinds in fits if kinds is not None]
+    if predictions := getattr(member, "fits_predictions", None):
+        needs.append(f"labels that are {_PREDICTS[predictions]}")
+    return f"tasks with {' and '.join(needs)}" if needs else "every task"
+
+
+_WORDS: dict[str, str] = {
+    "numbers": "inputs that are real numbers",
+    "tokens": "inputs that are tokens",
+    "class": "one class an example",
+    "sequence": "sequences of labels",
+    "none": "no labels",
+}
+_PREDICTS = {"class": "classes", "token": "tokens"}
+
+
+def _in_words(kinds: Sequence[str]) -> str:
+    return " or ".join(_WORDS[kind] for kind in kinds)

@@ -14,6 +14,8 @@ class Classification(Task):
         >>> import torch
         >>> Classification().tallies(torch.eye(2), torch.tensor([0, 0]))
         {'accuracy': (tensor(1), 2)}
+
+    Source: McMahan et al., AISTATS 2017, Sec. 3 (images); FedMLSecurity, Table 3.
     """
 
     inputs: ClassVar[Inputs] = "numbers"

@@ -13,6 +13,8 @@ class TextClassification(Task):
     Example:
         >>> TextClassification().inputs, TextClassification().labels
         ('tokens', 'class')
+
+    Source: FedMLSecurity, Table 3 (20 Newsgroups).
     """
 
     inputs: ClassVar[Inputs] = "tokens"

@@ -159,9 +159,9 @@ class Numbered(Dataset):
         return self.items[i]
 
 
-@pytest.mark.parametrize("item", [{"x": 1, "y": 2}, (1, 2, 3), 5])
-def test_items_that_are_no_pairs_are_named(item):
-    with pytest.raises(ConfigError, match=r"\(input, label\) pairs; Numbered gave"):
+@pytest.mark.parametrize("item", ["text", (1,), 5])
+def test_items_that_are_no_examples_are_named(item):
+    with pytest.raises(ConfigError, match=r"tuple \(input, label, ...\) or a dictionary; Numbered gave"):
         view(FLIP, Numbered([item] * 3), look=lambda d: d[0])
 
 

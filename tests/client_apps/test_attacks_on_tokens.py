@@ -12,7 +12,7 @@ from flsec.metrics import source_to_target_rate
 from flsec.tasks import CausalLM, Classification, NextToken, TextClassification, misfit
 from flsec.testing import check_attack
 from flsec.training import Training
-from tests.support.texts import VOCABULARY, answers, lines, topics
+from tests.support.topics import VOCABULARY, answers, lines, topics
 
 CONTEXT = AttackContext(round=1, client_id=2, seed=3)
 TASKS = [TextClassification(), NextToken(), NextToken(positions="all"), CausalLM(), Classification()]

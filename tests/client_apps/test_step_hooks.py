@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from flsec.client_apps import TorchClient
-from flsec.client_apps._half_tools import batch_at, count_examples, round_generator, step_hook
-from flsec.data import ArrayDataset
+from flsec.client_apps._half_tools import round_generator, step_hook
+from flsec.data import ArrayDataset, training_data
 from flsec.errors import ConfigError
 from flsec.training import StepHook, Training, get_weights, train
 
@@ -134,5 +134,5 @@ def test_inputs_come_from_any_form_of_training_data():
     forms = [(X, Y), (X.numpy(), Y.numpy()), dataset, plain, torch.utils.data.DataLoader(dataset, batch_size=3)]
     positions = torch.tensor([4, 0, 19])
     for data in forms:
-        assert count_examples(data) == 20
-        assert torch.equal(batch_at(data, positions), X[positions])
+        assert len(training_data(data)) == 20
+        assert torch.equal(training_data(data).tensors(positions.numpy())[0], X[positions])

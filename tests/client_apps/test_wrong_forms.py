@@ -58,8 +58,8 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: anything(4.0),
         "SignFlipping takes keyword arguments only. For example: SignFlipping(scale=4.0).",
     ),
-    "a typo": (lambda: anything(scael=4.0), "; it takes adversaries, attack_state, camp, data_attribute, scale, seed, "
-               "state_arrays. Did you mean 'scale'?"),
+    "a typo": (lambda: anything(scael=4.0), "; it takes adversaries, attack_state, camp, data_attribute, inputs_key, "
+               "labels_key, scale, seed, state_arrays. Did you mean 'scale'?"),
     "no parentheses above a class": (lambda: anything(Toy), f"{AROUND}(Toy), or @SignFlipping(...) above a class."),
     "a client at once": (lambda: anything(Toy()), f"{AROUND}(client), or @SignFlipping(...) above a class."),
     "a client_fn at once": (lambda: anything(toy_fn), f"{AROUND}(toy_fn), or @SignFlipping(...) above a class."),

@@ -6,10 +6,12 @@ import torch
 from flsec.errors import ConfigError
 from flsec.models import MODELS, build_model
 from flsec.registry import yaml_name
+from flsec.tasks import TASKS
+from tests.support.texts import IMAGE_MODELS
 
-each_model = pytest.mark.parametrize("name", MODELS.names())
+each_model = pytest.mark.parametrize("name", IMAGE_MODELS)  # those for texts: test_text_models.py
 
-SHAPE = (3, 12, 14)  # not square: height and width must not be mixed up
+SHAPE = (3, 32, 35)  # not square: height and width must not be mixed up; large enough for five poolings
 
 
 def batch(n: int) -> torch.Tensor:
@@ -19,6 +21,10 @@ def batch(n: int) -> torch.Tensor:
 def test_the_registry_holds_the_models_and_nothing_else() -> None:
     assert {"fedinv_cnn", "fedinv_fcn", "mlp", "siren_cnn", "softmax"} <= set(MODELS.names())
     assert all(issubclass(model, torch.nn.Module) for _, model in MODELS.items())
+
+
+def test_every_model_says_which_tasks_it_serves() -> None:
+    assert all(set(model.tasks) <= set(TASKS.names()) and model.tasks for _, model in MODELS.items())
 
 
 @each_model
@@ -31,12 +37,13 @@ def test_gives_one_finite_logit_per_example_and_class(name: str) -> None:
 
 @each_model
 def test_judges_each_example_by_itself(name: str) -> None:
-    model = build_model(name, SHAPE, 5, seed=0).eval()
+    model = build_model(name, SHAPE, 5, seed=0).double().eval()
+    x = batch(6).double()
     with torch.no_grad():
         for parameter in model.parameters():  # zero weights would pass for free
             parameter.add_(0.01)
-        together = model(batch(6))
-        torch.testing.assert_close(together, torch.cat([model(row) for row in batch(6).split(1)]))
+        together = model(x)
+        torch.testing.assert_close(together, torch.cat([model(row) for row in x.split(1)]))
         assert not torch.allclose(together[0], together[1])
 
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flsec.errors import ConfigError
-from flsec.models import ResNetGN
+from flsec.models import ResNetGN, build_model
 
 
 def count(**settings) -> int:
@@ -74,6 +74,45 @@ def test_without_pooling_the_linear_layer_sees_every_position() -> None:
     assert model(torch.rand(2, 1, 9, 12)).shape == (2, 5)
 
 
+def test_is_resnet_under_a_name_of_its_own() -> None:
+    settings = {"norm": "group", "shortcut": "projection", "init": "torch"}
+    state = build_model("resnet", (3, 8, 8), 5, seed=4, **settings).state_dict()
+    own = build_model("resnet_gn", (3, 8, 8), 5, seed=4).state_dict()
+    assert list(own) == list(state)
+    assert all(torch.equal(own[key], state[key]) for key in state)
+
+
+def test_draws_and_names_are_those_of_plain_torch_modules_in_this_order() -> None:
+    def conv(a: int, b: int, size: int, stride: int = 1) -> nn.Conv2d:
+        return nn.Conv2d(a, b, size, stride=stride, padding=size // 2, bias=False)
+
+    def block(a: int, b: int, stride: int) -> nn.Module:
+        made = nn.Module()
+        made.layers = nn.Sequential(
+            conv(a, b, 3, stride), nn.GroupNorm(2, b), nn.ReLU(), conv(b, b, 3), nn.GroupNorm(2, b)
+        )
+        if stride > 1:
+            made.shortcut = nn.Sequential(conv(a, b, 1, stride), nn.GroupNorm(2, b))
+        return made
+
+    torch.manual_seed(1)
+    expected = nn.Module()
+    expected.layers = nn.Sequential(
+        conv(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), block(4, 4, 1), block(4, 8, 2), block(8, 16, 2),
+        nn.Identity(), nn.Flatten(), nn.Linear(16, 5),
+    )  # fmt: skip
+    torch.manual_seed(1)
+    state = ResNetGN((3, 8, 8), 5, blocks=1, channels=4, groups=2).state_dict()
+    assert list(state) == list(expected.state_dict())
+    assert all(torch.equal(state[key], value) for key, value in expected.state_dict().items())
+
+
+@pytest.mark.parametrize("setting", [{"norm": "batch"}, {"shortcut": "zeros"}, {"init": "he"}])
+def test_has_no_settings_that_would_make_it_another_network(setting: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"'resnet_gn' has no parameter '{next(iter(setting))}'"):
+        build_model("resnet_gn", (3, 8, 8), 5, 0, **setting)
+
+
 def test_refuses_groups_that_do_not_divide_the_channels() -> None:
-    with pytest.raises(ConfigError, match="groups must divide channels=16; got 3"):
+    with pytest.raises(ConfigError, match="'resnet_gn': groups must divide channels=16; got 3"):
         ResNetGN((3, 8, 8), 5, groups=3)

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from flsec.errors import ConfigError
 from flsec.models import build_model
+from flsec.tasks import CausalLM
 from flsec.training import (
     Training,
     evaluate,
@@ -618,3 +619,43 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         pick_device("cuda")
     with pytest.raises(ConfigError, match="one of 'auto', 'cpu', 'cuda'; got 'gpu'"):
         pick_device("gpu")
+
+
+# --- a model that gives its logits only where they are asked for
+
+
+class Picky(nn.Module):
+    """Logits (n, L, 5) of tokens; notes which places it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 5)
+        self.asked: list[list[int]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.embedding(x)  # type: ignore[no-any-return]
+
+    def logits_at(self, x: Tensor, places: Tensor) -> Tensor:
+        self.asked.append(places.tolist())
+        return self(x)[:, places]  # type: ignore[no-any-return]
+
+
+def test_only_counted_places_are_asked_for_and_nothing_else_changes() -> None:
+    x, y = torch.randint(5, (6, 4), generator=rng(3)), torch.full((6, 4), -100)
+    y[:, 1], y[2, 3] = 2, 4
+    y[5] = -100
+    picky, task = Picky(), CausalLM()
+    plain = nn.Sequential(nn.Embedding(5, 5))
+    plain[0].load_state_dict(picky.embedding.state_dict())
+    for batch_size in (1, 4, 6):
+        ours, theirs = evaluate(picky, x, y, batch_size, task=task), evaluate(plain, x, y, batch_size, task=task)
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
+        assert ours.measures == pytest.approx(theirs.measures, rel=1e-6)
+        counted = y != -100
+        assert torch.equal(ours.predictions[counted], theirs.predictions[counted])
+    assert picky.asked[-1] == [1, 3]
+    assert ours.predictions[:, [0, 2]].eq(-100).all()
+    for model in (picky, plain):
+        settings = Training(learning_rate=0.5, steps=3, batch_size=3)
+        train(model, x, y, settings, round=1, generator=rng(1), task=task)
+    torch.testing.assert_close(picky.embedding.weight, plain[0].weight)

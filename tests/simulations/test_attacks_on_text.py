@@ -19,12 +19,12 @@ from flsec.strategies import DEFENSES
 from flsec.tasks import NextToken
 from flsec.training import predictions_of
 from tests.simulations.test_batch_norm import entry
-from tests.support.texts import VOCABULARY, Recurrent, answers, lines, topics
+from tests.support.topics import VOCABULARY, Recurrent, answers, lines, topics
 
 EXPERIMENT = """
 name: trial
 seed: 5
-data: {name: "tests.support.texts:topics", root_samples: 10, client_sample_share: 0.2}
+data: {name: "tests.support.topics:topics", root_samples: 10, client_sample_share: 0.2}
 model: {name: embedding_classifier, dimension: 8}
 training: {learning_rate: 0.5, steps: 2, batch_size: 8}
 simulation: {engine: inprocess, num_clients: 10, num_rounds: 2}
@@ -32,14 +32,14 @@ output: {plots: false}
 """
 KINDS = {
     "topics": [],
-    "last": ['data.name="tests.support.texts:lines"', 'model={name: "tests.support.texts:Recurrent"}'],
+    "last": ['data.name="tests.support.topics:lines"', 'model={name: "tests.support.texts:Recurrent"}'],
     "all": [
-        'data={name: "tests.support.texts:lines", positions: all, root_samples: 10, client_sample_share: 0.2}',
-        'model={name: "tests.support.texts:Recurrent", sequence: true}',
+        'data={name: "tests.support.topics:lines", positions: all, root_samples: 10, client_sample_share: 0.2}',
+        'model={name: "tests.support.topics:Recurrent", sequence: true}',
     ],
     "answers": [
-        'data.name="tests.support.texts:answers"',
-        'model={name: "tests.support.texts:Recurrent", sequence: true}',
+        'data.name="tests.support.topics:answers"',
+        'model={name: "tests.support.topics:Recurrent", sequence: true}',
     ],
 }
 BY = "adversaries={ids: [2, 7]}"
@@ -134,7 +134,7 @@ LEARN = ["training={optimizer: adam, learning_rate: 0.02, epochs: 5, batch_size:
 
 
 def test_trigger_words_are_learned(run):
-    model = 'model={name: "tests.support.texts:Recurrent"}'
+    model = 'model={name: "tests.support.topics:Recurrent"}'
     attack = "attacks=[{name: badnets, words: cf, place: end, target: 1, fraction: 0.5}]"
     learn = [*LEARN[:1], "simulation.num_rounds=8", model, attack]
     last = run(*learn, "adversaries={fraction: 0.5}").rounds()[-1]
@@ -215,11 +215,16 @@ def test_predictions_are_the_tasks_and_come_in_batches():
 
 # --- adapters ---------------------------------------------------------------------------------------------------
 
-ADAPTED = ['model={name: "tests.support.texts:Adapted"}', "simulation.num_rounds=3", "training.steps=6"]
+ADAPTED = ['model={name: "tests.support.topics:Adapted"}', "simulation.num_rounds=3", "training.steps=6"]
 ON_ADAPTERS = {
-    "sign_flipping": {"scale": 4.0}, "random_attack": {}, "zero_attack": {}, "gaussian_attack": {},
-    "ipm": {"epsilon": 0.5}, "alie": {}, "model_replacement": {"scale": 5.0},
-}  # fmt: skip
+    "sign_flipping": {"scale": 4.0},
+    "random_attack": {},
+    "zero_attack": {},
+    "gaussian_attack": {},
+    "ipm": {"epsilon": 0.5},
+    "alie": {},
+    "model_replacement": {"scale": 5.0},
+}
 
 
 @pytest.mark.parametrize("name", ON_ADAPTERS)
@@ -252,12 +257,12 @@ def test_defenses_keep_attacked_adapters_out(defense, run):
 
 @pytest.mark.parametrize("data", [topics, lines, answers])
 def test_tokens_are_not_reconstructed(data, tmp_path):
-    model = "embedding_classifier" if data is topics else "tests.support.texts:Recurrent"
+    model = "embedding_classifier" if data is topics else "tests.support.topics:Recurrent"
     sequence = ", sequence: true" if data is answers else ""
     file = tmp_path / "study.yaml"
     file.write_text(f"""
 experiment:
-  data: {{name: "tests.support.texts:{data.__name__}"}}
+  data: {{name: "tests.support.topics:{data.__name__}"}}
   model: {{name: "{model}"{sequence}}}
   training: {{learning_rate: 0.1, steps: 1, batch_size: 1.0}}
   simulation: {{num_clients: 5, engine: inprocess, num_rounds: 2}}

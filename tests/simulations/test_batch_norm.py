@@ -77,3 +77,19 @@ def test_every_defense_works_on_a_model_with_batch_norm(tmp_path, name):
 
 def test_noise_on_uploads_spares_the_statistics(tmp_path):
     check_run(tmp_path, f"defenses={entry(DEFENSES, 'noisy_median', SUPPLIED_TO_DEFENSES, std=100.0)}")
+
+
+def test_resnet_20_goes_through_a_round_that_is_attacked_and_defended(tmp_path):
+    file = tmp_path / "trial.yaml"
+    file.write_text(EXPERIMENT.replace("tests.support.batch_norm:Model", "resnet"))
+    settings = ["attacks=[{name: sign_flipping, scale: 4}]", BY, "defenses=[{name: multi_krum, num_byzantine: 2}]"]
+    folder = engine.run(load_config(file, [f"output.folder={tmp_path / 'runs'}", "simulation.num_rounds=1", *settings]))
+    record = folder.rounds()[1]
+    assert not record["quarantined"]
+    assert record["kept_previous_model"] is None
+    assert record["defenses"][0]["kept"] == [0, 1, 3, 4, 5, 6, 8, 9]
+    model = load_file(folder.path / "model.safetensors")
+    variances = [value for name, value in model.items() if name.endswith("running_var")]
+    assert len(variances) == 19
+    assert all((value > 0).all() and (value != 1).any() for value in variances)
+    assert {int(v) for name, v in model.items() if name.endswith("num_batches_tracked")} == {2}

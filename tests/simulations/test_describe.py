@@ -38,7 +38,7 @@ def test_everything_has_a_snippet_that_loads(kind, name):
     plain = config.to_dict()
     entry = next(iter(part.values()))
     entry = entry[0] if isinstance(entry, list) else entry.get("partition", entry)
-    places = [plain["data"], plain["data"]["partition"], plain["model"], plain["strategy"]]
+    places = [plain["data"], plain["data"]["partition"], plain["model"], plain["strategy"], plain["task"] or {}]
     assert any(entry.items() <= place.items() for place in [*places, *plain["defenses"], *plain["attacks"]])
 
 
@@ -55,7 +55,7 @@ def test_everything_can_be_described(kind, name):
     assert yaml.safe_load(example) == snippet(kind, name)
     rows = text.partition("meaning")[2].partition("Source: ")[0]
     params = make_config({**BASE, **snippet(kind, name)}).to_dict()
-    place = {"strategies": "strategy", "models": "model", "datasets": "data"}.get(kind, kind)
+    place = {"strategies": "strategy", "models": "model", "datasets": "data", "tasks": "task"}.get(kind, kind)
     params = params["data"]["partition"] if kind == "partitioners" else params[place]
     for key in params[0] if isinstance(params, list) else params:
         if key not in entry.model_fields:  # settings of all data sets are described with the section
@@ -127,7 +127,7 @@ def test_narrow_terminals_lose_nothing():
             list_kinds,
             "defense",
             "no kind 'defense'. Did you mean 'defenses'? Known: defenses, attacks, strategies, datasets, partitioners, "
-            "models, sections, experiments, sweeps.",
+            "models, tasks, sections, experiments, sweeps.",
         ),
     ],
 )
@@ -180,6 +180,15 @@ def test_a_defense_says_what_it_goes_around(name):
     assert f"flwr.server.strategy or of flwr.serverapp.strategy: {defense.__name__}(strategy, ...)." in text
     half = (defense.client_half or "").partition(":")[2]
     assert (f"mods=[{half}(...).mod]" in text) == bool(half)
+
+
+def test_models_say_which_tasks_they_serve_and_attacks_and_defenses_which_they_fit():
+    assert "Serves the tasks: nas, classification." in text_of(describe("darts_cell"))
+    assert "Serves classification, and any task that judges such outputs" in text_of(describe("mlp"))
+    assert "Fits every task." in text_of(describe("sign_flipping"))
+    assert "Fits tasks with one class an example or sequences of labels." in text_of(describe("label_flipping"))
+    assert "Fits tasks with inputs that are real numbers and one class an example." in text_of(describe("fedinv"))
+    assert "validation_weight" in text_of(describe("nas"))
 
 
 def test_an_attack_says_what_it_knows():

@@ -3,19 +3,24 @@
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flsec.client_apps import Adversaries, SignFlipping
+from flsec.client_apps import Adversaries, ClassFlipping, ModelReplacement, poisoned
 from message_app.task import Net, load_data, test, train
 
-sign_flipping = SignFlipping(scale=4.0, adversaries=Adversaries(num_clients=10, ids=[1, 4, 7]))
+hostile = Adversaries(num_clients=10, ids=[1, 4, 7])
+ATTACKS = (
+    ModelReplacement(scale=4.0, adversaries=hostile).mod,  # sends the update four times as long
+    ClassFlipping(adversaries=hostile).mod,  # trains on wrong labels: class c is called 9 - c
+)
 
 
-def attack(message: Message, context: Context, call_next) -> Message:
-    """The attack's mod, which a run configuration can switch on."""
-    mod = sign_flipping.mod if context.run_config["attack"] else None
-    return mod(message, context, call_next) if mod else call_next(message, context)
+def on_request(mod):
+    """Return a mod that the run configuration switches on."""
+    return lambda message, context, call_next: (
+        mod(message, context, call_next) if context.run_config["attack"] else call_next(message, context)
+    )
 
 
-app = ClientApp(mods=[attack])
+app = ClientApp(mods=[on_request(mod) for mod in ATTACKS])
 
 
 def _model_and_data(message: Message, context: Context):
@@ -28,6 +33,7 @@ def _model_and_data(message: Message, context: Context):
 def train_fn(message: Message, context: Context) -> Message:
     """Train the global model on the client's data."""
     model, loader = _model_and_data(message, context)
+    loader = poisoned(loader)  # what gives data attacks among the mods their way in; without one it changes nothing
     loss = train(model, loader, context.run_config["local-epochs"], context.run_config["learning-rate"])
     metrics = MetricRecord({"train_loss": loss, "num-examples": len(loader.dataset)})
     return Message(RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": metrics}), reply_to=message)

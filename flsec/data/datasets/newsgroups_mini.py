@@ -15,6 +15,7 @@ from flsec.parameters import PositiveCount, check_parameters
 __all__ = ["newsgroups_mini"]
 
 _FILE = "newsgroups_mini/newsgroups_mini.jsonl.gz"
+_COLUMNS: dict[str, tuple[type, ...]] = {"group": (str,), "author": (int,), "subject": (str,), "text": (str,)}
 _SUPPLY = (
     "the file {root}/" + _FILE + ", one JSON object a line with group, author (a number), subject and text, made from "
     "mini_newsgroups of the UCI archive."
@@ -54,7 +55,7 @@ def newsgroups_mini(
 
 @functools.cache
 def _load(path: str, tokenizer: str, vocab_size: int, length: int, subject: bool) -> DataSource:
-    posts = read_jsonl(path, ("group", "author", "subject", "text"))
+    posts = read_jsonl(path, _COLUMNS)
     names = tuple(sorted({post["group"] for post in posts}))
     labels = np.array([names.index(post["group"]) for post in posts])
     parts = (

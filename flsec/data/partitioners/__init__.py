@@ -7,6 +7,7 @@ from flsec._lazy import export_lazily
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
     from flsec.data.partitioners.dirichlet import dirichlet as dirichlet
+    from flsec.data.partitioners.flwr_partitioner import flwr_partitioner as flwr_partitioner
     from flsec.data.partitioners.group_bias import group_bias as group_bias
     from flsec.data.partitioners.iid import iid as iid
     from flsec.data.partitioners.natural import natural as natural
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "dirichlet",
+    "flwr_partitioner",
     "group_bias",
     "iid",
     "natural",
@@ -26,6 +28,7 @@ export_lazily(
     __name__,
     {
         "dirichlet": "dirichlet",
+        "flwr_partitioner": "flwr_partitioner",
         "group_bias": "group_bias",
         "iid": "iid",
         "natural": "natural",

@@ -16,6 +16,7 @@ def checked_labels(
     partitioner: Callable[..., Any],
     labels: npt.ArrayLike,
     num_clients: int,
+    /,
     *,
     number_only: bool = False,
     **parameters: Any,

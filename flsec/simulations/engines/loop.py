@@ -12,8 +12,9 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
 
+from flsec._tensors import tensor_of
 from flsec.client_apps.client_state import prune_states
 from flsec.client_apps.projected_gradient import ProjectedGradient
 from flsec.errors import NoProgressError
@@ -175,7 +176,7 @@ class ServerLoop:
         record["loss"], record["accuracy"] = float(result.loss), float(result.accuracy)
         record["measures"] = {name: value for name, value in result.measures.items() if name != "accuracy"}
         classes = self.resources.dataset.num_classes
-        if y.ndim == 1 and classes <= _MOST_CLASSES:
+        if self.resources.task.labels == "class" and classes <= _MOST_CLASSES:
             record["per_class_accuracy"] = [as_json(v) for v in per_class_accuracy(result.predictions, y, classes)]
         predict = _Predict(model, self.resources.task)
         record["attack"] = {}
@@ -196,10 +197,7 @@ class ServerLoop:
 
     def _finish(self, weights: list[Any]) -> None:
         save_file(
-            {
-                name: np.ascontiguousarray(array).reshape(array.shape)
-                for name, array in zip(self.names, weights, strict=True)
-            },
+            {name: tensor_of(array) for name, array in zip(self.names, weights, strict=True)},
             self.folder.path / "model.safetensors",
         )
         known = [

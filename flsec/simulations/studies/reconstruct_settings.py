@@ -12,7 +12,7 @@ from flsec.reconstruction.invert_observation import INVERSION_SUPPLIED
 from flsec.simulations.config import load_config, make_config, read_with_overrides, resolve_experiment
 from flsec.simulations.problems import Origin, Problem, as_yaml_data, as_yaml_text, blame_parameter, say_where
 from flsec.simulations.run_folder import RunFolder
-from flsec.simulations.schema import Component, Config, FolderName
+from flsec.simulations.schema import Component, Config, DataEntry, FolderName
 from flsec.simulations.signatures import validate
 from flsec.simulations.studies.through import THROUGH, Through
 
@@ -163,7 +163,20 @@ def _experiment(study: ReconstructionStudy, origin: Origin) -> Config:
     return make_config({"name": study.name, **study.experiment}, Origin(origin.file, **inside))
 
 
+def _check_pictures(data: DataEntry) -> None:
+    """Refuse data that an inversion, which expects pixels in [0, 1] as the client trained on them, cannot give back."""
+    for key, value, plain in (("scale", data.scale, 1.0), ("augment", data.augment, None)):
+        if value != plain:
+            raise Problem(
+                ("experiment", "data", key),
+                f"a reconstruction is compared with the pictures that the client has, with pixels in [0, 1]; the "
+                f"experiment's data have {key}: {as_yaml_text(getattr(data, key))}. In the experiment's data: "
+                f"{key}: {as_yaml_text(plain)}",
+            )
+
+
 def _cross_check(study: ReconstructionStudy) -> None:
+    _check_pictures(study.config.data)
     available = study.config.simulation.num_clients
     for index, client_id in enumerate(study.clients):
         if client_id >= available:

@@ -62,6 +62,24 @@ def test_some_natural_clients_when_fewer_are_asked_for():
     assert np.abs(times - 20).max() < 5 * np.sqrt(100 * 0.2 * 0.8)
 
 
+@given(seed=st.integers(0, 10_000), num_clients=st.integers(1, 30))
+def test_merged_clients_hold_everything_and_differ_by_one_natural_client_at_most(seed, num_clients):
+    groups = np.random.default_rng(seed).geometric(0.05, 200)
+    natural_sizes = np.unique(groups, return_counts=True)[1]
+    num_clients = min(num_clients, len(natural_sizes))
+    partition = natural(zeros(groups), num_clients, leftover="merged", groups=groups, seed=seed)
+    assert sorted(partition.indices.tolist()) == list(range(200))
+    assert sum(len(np.unique(groups[client])) for client in partition) == len(natural_sizes)  # nobody is parted
+    assert partition.sizes().min() >= 1
+    assert partition.sizes().max() - partition.sizes().min() <= natural_sizes.max()
+
+
+def test_as_many_clients_as_natural_ones_are_the_same_merged_or_not():
+    groups = np.random.default_rng(0).choice(5, 40)
+    dealt = [natural(zeros(groups), 5, leftover=leftover, groups=groups).indices for leftover in ("unused", "merged")]
+    assert dealt[0].tolist() == dealt[1].tolist()
+
+
 def test_too_few_natural_clients_names_the_split_that_would_do():
     groups = np.repeat(np.arange(4), [1, 5, 5, 9])
     words = r"4 natural clients, which split_each=2 makes 7; got num_clients=11.*split_each=4, which makes 13"

@@ -8,14 +8,25 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from flsec.client_apps import AttackContext, BadNets
-from flsec.client_apps._own_data import ExtendedDataset, examples_at, extended, num_examples_of
-from flsec.client_apps.poison import poison_dataset
-from flsec.data import ArrayDataset
+from flsec.data import ArrayDataset, training_data
+from flsec.data._views import ExtendedDataset
 from flsec.errors import ConfigError
 from tests.client_apps.toys import data
 
 ADDED_X = torch.full((3, 1, 6, 6), 0.5) + torch.arange(3)[:, None, None, None]
 ADDED_Y = torch.tensor([4, 3, 2])
+
+
+def num_examples_of(form):
+    return len(training_data(form))
+
+
+def examples_at(form, positions):
+    return training_data(form).tensors(positions)
+
+
+def extended(form, x, y):
+    return training_data(form).extended(x, y)
 
 
 class Items(Dataset):
@@ -131,7 +142,7 @@ def test_under_and_over_another_attack():
     stamp = BadNets(target=0, fraction=1.0)
 
     def stamped(clean):
-        return poison_dataset(clean, lambda n: stamp.poison(n, context))
+        return training_data(clean).poisoned(stamp.poison(num_examples_of(clean), context))
 
     context = AttackContext(1, 1)
     for clean in (ArrayDataset(*data()), Items(torch.from_numpy)):

@@ -19,6 +19,9 @@ class Reads:
     def __bool__(self) -> bool:
         return self._shared[0] == 1
 
+    def __deepcopy__(self, memo: Any) -> "Reads":
+        return self  # copied data set the same mark
+
     def __reduce__(self) -> Any:
         self.note()  # whoever takes the data to another machine or process is going to read them there
         return Reads, ()
