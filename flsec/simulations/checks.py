@@ -16,7 +16,7 @@ from flsec.simulations.problems import Problem, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
 from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import KeyPath
-from flsec.strategies import RobustStrategy
+from flsec.strategies import Adversary, RobustStrategy, ServerOptimizer
 from flsec.strategies.base import FlowerStrategy
 from flsec.tasks import NOT_COUNTED, misfit
 
@@ -130,7 +130,7 @@ def _check_attacks_and_defenses(config: Config, resources: StandIns) -> None:
 def _defenses(strategy: FlowerStrategy) -> list[RobustStrategy]:
     """Return the wrappers that the file names, in its order."""
     wrappers = strategy.chain() if isinstance(strategy, RobustStrategy) else []
-    return [wrapper for wrapper in wrappers if wrapper.defends]
+    return [wrapper for wrapper in wrappers if not isinstance(wrapper, Adversary | ServerOptimizer)]
 
 
 def _too_few(config: Config, index: int, wrapper: RobustStrategy, resources: StandIns) -> Problem:
