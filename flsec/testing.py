@@ -33,6 +33,7 @@ from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
 from flsec.data.partition import Partition
 from flsec.data.source import DataSource
+from flsec.data.vocabulary import WordVocabulary
 from flsec.errors import ConfigError
 from flsec.models import MODELS
 from flsec.parameters import Fraction, parameters_of
@@ -86,6 +87,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "std": 0.01,
     "threshold": 2.0,
     "training": TRAINING,
+    "vocabulary": WordVocabulary(["pasta", "from", "astoria", "is", "delicious", "we", "go"]),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from flsec.state_arrays import state_by_name, state_by_pattern, state_of_module
+from flsec.state_arrays import holds, state_by_name, state_by_pattern, state_of_module
 
 MODELS = {
     "no norm": lambda: nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)),
@@ -31,6 +31,17 @@ def test_the_three_ways_agree_on_torch_models(name: str) -> None:
     trained = dict(model.named_parameters())
     buffers = {i for i, key in enumerate(model.state_dict()) if key not in trained}
     assert state_of_module(model) == state_by_pattern(arrays) == state_by_name(model.state_dict()) == buffers
+
+
+def test_a_module_that_exchanges_a_part_has_the_state_of_that_part() -> None:
+    class Part(nn.Sequential):
+        def exchanged_state(self):
+            return {name: value for name, value in self.state_dict().items() if name.startswith("1.")}
+
+    model = Part(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    assert state_of_module(model) == {2, 3, 4}
+    assert holds(model, [np.zeros(4)] * 4 + [np.array(0)])
+    assert not holds(model, list(model.state_dict().values()))
 
 
 def test_names_of_keras_and_prefixes() -> None:

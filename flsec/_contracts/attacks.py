@@ -32,6 +32,10 @@ def _images() -> tuple[NDArray[Any], NDArray[Any]]:
     return x, np.arange(30) % 10
 
 
+def _texts() -> tuple[NDArray[Any], NDArray[Any]]:
+    return np.random.default_rng(0).integers(2, 10, (30, 64)), np.arange(30) % 10
+
+
 AUXILIARY_DATA = tuple(map(torch.from_numpy, _images()))
 
 
@@ -60,7 +64,8 @@ class _Client(NumPyClient):
     def _batch(self) -> tuple[NDArray[Any], NDArray[Any]]:
         data = getattr(self, self.data_attribute)
         if not isinstance(data, tuple | list):
-            pairs = list(data) if isinstance(data, DataLoader) else [data[i] for i in range(len(data))]
+            items = list(data) if isinstance(data, DataLoader) else [data[i] for i in range(len(data))]
+            pairs = [item.values() if isinstance(item, dict) else item for item in items]
             parts = [(np.asarray(x).reshape(-1, 64), np.asarray(y).reshape(-1)) for x, y in pairs]
             data = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
         x, y = data
@@ -98,6 +103,7 @@ class AttackBattery:
     def __init__(self, attack: Attack):
         identify()
         self._attack = attack
+        self._data = _texts if getattr(attack, "fits_inputs", None) == "tokens" else _images
 
     def _config(self, round: int) -> dict[str, Any]:
         """Return what a server sends that completes the attack where it must."""
@@ -108,7 +114,7 @@ class AttackBattery:
         return [np.array(array) for array in weights], num_examples, metrics
 
     def _client(self, client_id: int = 1, data: Any = None, kind: type[_Client] = _Client) -> _Client:
-        return kind(client_id, str(self._attack.data_attribute), _images() if data is None else data)
+        return kind(client_id, str(self._attack.data_attribute), self._data() if data is None else data)
 
     def _forms(self, client_id: int) -> dict[str, Callable[[int], Fit]]:
         """Return {form: fit of an attacked client in a round}."""
@@ -118,7 +124,7 @@ class AttackBattery:
             return self._client(int(context.node_config["partition-id"])).to_client()
 
         node = Context(1, 99, {"partition-id": client_id, "num-partitions": 4}, RecordDict(), {})
-        of_class = attack(_Client)(client_id, attack.data_attribute, _images())
+        of_class = attack(_Client)(client_id, attack.data_attribute, self._data())
         clients = {
             "class": of_class,
             "instance": attack(self._client(client_id)),
@@ -185,7 +191,7 @@ class AttackBattery:
         honest, config = self._client(), self._config(2)
         weights = honest.get_parameters({})
         for form, client in {
-            "class": self._attack(_Client)(1, str(self._attack.data_attribute), _images()),
+            "class": self._attack(_Client)(1, str(self._attack.data_attribute), self._data()),
             "instance": self._attack(self._client()),
         }.items():
             self._fit(client, 2)
@@ -200,13 +206,13 @@ class AttackBattery:
         assert reply.content.metric_records["metrics"]["loss"] == loss, "mod: evaluate differs"
 
     def does_not_modify_what_it_is_given(self) -> None:
-        x, y = _images()
+        x, y = self._data()
         for form, data in self._data_forms(x, y).items():
             client = self._client(data=data)
             attacked = self._attack(client)
             given = [array.copy() for array in _WEIGHTS]
             attacked.fit(given, self._config(2))
-            assert equal((x, y), _images()), f"{form}: the caller's data were changed"
+            assert equal((x, y), self._data()), f"{form}: the caller's data were changed"
             assert equal(given, list(_WEIGHTS)), f"{form}: the parameters that the server sent were changed"
             for owner in (client, attacked):
                 assert getattr(owner, str(self._attack.data_attribute)) is data, f"{form}: the data were not put back"
@@ -224,17 +230,19 @@ class AttackBattery:
             raise AssertionError("an error of the client is hidden")
 
     def _data_forms(self, x: NDArray[Any], y: NDArray[Any]) -> dict[str, Any]:
-        dataset = ArrayDataset(x, y)
+        dataset = ArrayDataset(x, y, tokens=x.dtype.kind == "i")
+        dictionaries: Any = _Dictionaries(x, y)
         return {
             "(x, y) arrays": (x, y),
             "Dataset": dataset,
             "list of pairs as Dataset": _Pairs(x, y),
             "DataLoader": DataLoader(dataset, batch_size=7),
+            "DataLoader of dictionaries": DataLoader(dictionaries, batch_size=7),
         }
 
     def treats_all_forms_of_data_alike(self) -> None:
         reference = self._fit(self._attack(self._client()), 2)
-        for form, data in self._data_forms(*_images()).items():
+        for form, data in self._data_forms(*self._data()).items():
             result = self._fit(self._attack(self._client(data=data)), 2)
             for a, b in zip(result[0], reference[0], strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=form)
@@ -274,7 +282,7 @@ class AttackBattery:
         copied = pickled(self._attack)
         assert equal(self._fit(copied(self._client()), 2), reference), "a copy of the attack acts differently"
         for form, client in {
-            "class": self._attack(_Client)(1, str(self._attack.data_attribute), _images()),
+            "class": self._attack(_Client)(1, str(self._attack.data_attribute), self._data()),
             "instance": self._attack(self._client()),
         }.items():
             assert equal(self._fit(pickled(client), 2), reference), f"{form}: a copy of the client acts differently"
@@ -314,6 +322,13 @@ class _Pairs:
 
     def __getitem__(self, position: int) -> Any:
         return self.pairs[position]
+
+
+class _Dictionaries(_Pairs):
+    """The same, with items that are dictionaries."""
+
+    def __getitem__(self, position: int) -> Any:
+        return dict(zip(("img", "label"), super().__getitem__(position), strict=True))
 
 
 def _fit_by_message(app: ClientApp, node: Context, config: dict[str, Any]) -> Fit:

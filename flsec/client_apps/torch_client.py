@@ -10,7 +10,6 @@ from flwr.client import NumPyClient
 from numpy.typing import NDArray
 
 from flsec.client_apps._around import round_of
-from flsec.data.augmentation import Augmentation
 from flsec.errors import ConfigError
 from flsec.randomness import generator
 from flsec.tasks import CLASSIFICATION, Task
@@ -32,7 +31,8 @@ class TorchClient(NumPyClient):
         device: where to train.
         seed: the seed of the run; batches depend on it, the round and the client, and on nothing else.
         task: what the client learns: its loss and its measures.
-        augmentation: changes the pictures of each training batch; what it draws depends on what batches depend on.
+        augmentation: changes the inputs of each training batch, with ``apply(x, generator)`` as
+            ``flsec.data.augmentation.Augmentation`` has it; what it draws depends on what batches depend on.
 
     Halves of defenses that act on each step of training put hooks into ``step_hooks``; see ``flsec.training.StepHook``.
     """
@@ -49,7 +49,7 @@ class TorchClient(NumPyClient):
         device: torch.device | str = "cpu",
         seed: int = 0,
         task: Task = CLASSIFICATION,
-        augmentation: Augmentation | None = None,
+        augmentation: Any = None,
     ) -> None:
         device = torch.device(device)
         if any(tensor.device != device for tensor in chain(model.parameters(), model.buffers())):

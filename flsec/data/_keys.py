@@ -25,6 +25,7 @@ NAMES: dict[Part, tuple[str, ...]] = {
         "class classes fine_label character sentiment category",
     ),
 }
+USUAL = {part: [frozenset(names.split()) for names in lines] for part, lines in NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ def poisoned_batch(batch: Any, keys: Keys, poison: Poison, positions: Any) -> An
 
 def _usual(part: Part, example: Any) -> Iterator[Any]:
     """Yield the keys that have the best of the usual names."""
-    for names in NAMES[part]:
-        found = [key for key in (example.columns if is_frame(example) else example) if _lower(key) in names.split()]
+    for names in USUAL[part]:
+        found = [key for key in (example.columns if is_frame(example) else example) if _lower(key) in names]
         yield from found
         if found:
             return

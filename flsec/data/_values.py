@@ -13,7 +13,19 @@ from flsec.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["changed", "described", "is_column", "is_frame", "is_image", "joined", "like", "pixels", "stacked", "taken"]
+__all__ = [
+    "changed",
+    "changed_entry",
+    "described",
+    "is_column",
+    "is_frame",
+    "is_image",
+    "joined",
+    "like",
+    "pixels",
+    "stacked",
+    "taken",
+]
 
 Change = Callable[[Any], Any]
 
@@ -76,7 +88,7 @@ def changed(values: Any, change: Change, rows: NDArray[np.intp] | None = None) -
     if all(type(copied[place]) in (int, float, bool) for place in places):
         news = change(np.asarray([copied[place] for place in places])).tolist() if len(places) else []
     else:
-        news = [_changed_entry(copied[place], change) for place in places]
+        news = [changed_entry(copied[place], change) for place in places]
     for place, new in zip(places, news, strict=True):
         copied[place] = new
     return copied
@@ -118,8 +130,8 @@ def _as_series(numbers: NDArray[Any], old: Any) -> Any:
     return typed if (typed.to_numpy() == numbers).all() else new
 
 
-def _changed_entry(value: Any, change: Change) -> Any:
-    """Return one entry, which is no column, changed, in its own type."""
+def changed_entry(value: Any, change: Change) -> Any:
+    """Return what one example has, changed, in its own type; see ``changed``."""
     if is_image(value):
         return _as_image(change(pixels(value)[None])[0], value)
     if hasattr(value, "shape") and not isinstance(value, np.generic):

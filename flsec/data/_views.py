@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 from flsec.data._keys import Keys, is_example, poisoned_batch, replaced
 from flsec.data._poison import Poison
 from flsec.data._reads import ReadsCounted
-from flsec.data._values import is_frame, joined, like
+from flsec.data._values import changed_entry, is_frame, joined, like
 from flsec.data.training_data import is_hugging_face, no_example
 
 __all__ = ["ExtendedDataset", "PoisonedDataset", "gives_batches", "rest"]
@@ -89,7 +89,7 @@ class PoisonedDataset(View):
         for change, of in ((self.poison.inputs, self.keys.of_inputs), (self.poison.labels, self.keys.of_labels)):
             if change is not None:
                 key = of(item)
-                [news[key]], _ = Poison(inputs=change).apply([item[key]], None, [0])
+                news[key] = changed_entry(item[key], change)
         return replaced(item, news)
 
 

@@ -102,7 +102,7 @@ def training_data(
             raise _refused(data)
         return Samples(data, keys)
     if is_hugging_face(data):
-        from flsec.data._hugging_face import HuggingFace
+        from flsec.data._training_data_hugging_face import HuggingFace
 
         return HuggingFace(data, keys)
     if not is_map_style(data):
@@ -193,9 +193,9 @@ def views_of(data: Any) -> Iterator[Any]:
     while data is not None:
         yield data
         if is_hugging_face(data):
-            from flsec.data._hugging_face import transform_of
+            from flsec.data._training_data_hugging_face import behind
 
-            data = transform_of(data)
+            data = behind(data)
         else:
             data = getattr(data, "dataset", None)
 

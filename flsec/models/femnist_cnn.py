@@ -11,10 +11,10 @@ __all__ = ["FemnistCNN"]
 class FemnistCNN(nn.Module):
     """McMahan's convolutional network for MNIST, the "CNN" of FedMLSecurity and LEAF for FEMNIST.
 
-    Conv(32, 5 x 5), ReLU, MaxPool(2), Conv(64, 5 x 5), ReLU, MaxPool(2), Linear(512), ReLU, Linear(C). The printed count
-    settles that both convolutions are padded by 2. FedML has it as ``CNN_OriginalFedAvg``; for FEMNIST its own
-    program takes a smaller network of Reddi et al. (3 x 3 kernels, 128 neurons), which FedMLSecurity does not cite.
-    Weights start from torch's usual draw; the papers are silent.
+    Conv(32, 5 x 5), ReLU, MaxPool(2), Conv(64, 5 x 5), ReLU, MaxPool(2), Linear(512), ReLU, Linear(C). The printed
+    count settles that both convolutions are padded by 2. FedML has it as ``CNN_OriginalFedAvg``, beside a smaller
+    network of Reddi et al. (``CNN_DropOut``: 3 x 3 kernels, 128 neurons), which FedMLSecurity does not cite. Weights
+    start from torch's usual draw; the papers are silent.
 
     Args:
         input_shape: (channels, height, width); height and width of at least 4, for the two poolings.

@@ -31,8 +31,8 @@ class ResNet101LN(nn.Module):
         >>> sum(p.numel() for p in ResNet101LN((1, 28, 28), 62, blocks=(1, 1, 1, 1), channels=8).parameters())
         163270
 
-    Source: SparseFed, App. B.3.1 ("a 40M-parameter ResNet101, but we replace the batch norm with layer norm"); sizes: the
-    released program, github.com/kiddyboots216/CommEfficient; He et al., CVPR 2016, Table 1.
+    Source: SparseFed, App. B.3.1 ("a 40M-parameter ResNet101, but we replace the batch norm with layer norm"); sizes:
+    the released program, github.com/kiddyboots216/CommEfficient; He et al., CVPR 2016, Table 1.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)

@@ -14,19 +14,20 @@ class ResNet9(nn.Module):
     """Page's fast residual network without BatchNorm: SparseFed's network for CIFAR-10, CIFAR-100 and Fashion-MNIST.
 
     Eight convolutions of 3 x 3 with ReLU and without biases: channels, 2 * channels, a residual block of two,
-    4 * channels, 8 * channels, a residual block of two; the second, fifth and sixth are followed by MaxPool(2). Then the
-    largest value of each map, one linear layer without a bias, and logits times ``scale``. A residual block adds
+    4 * channels, 8 * channels, a residual block of two; the second, fifth and sixth are followed by MaxPool(2). Then
+    the largest value of each map, one linear layer without a bias, and logits times ``scale``. A residual block adds
     what is left after the second ReLU. The paper's k = d = 6,568,640 settles that no layer has a bias.
 
-    The paper is silent about initial weights; its program leaves them to torch, whose usual draw makes the signal shrink
-    from layer to layer where no BatchNorm restores it: the loss then hardly moves in the first tens of steps.
+    The paper is silent about initial weights; its program leaves them to torch, whose usual draw makes the signal
+    shrink from layer to layer where no BatchNorm restores it: the loss hardly moves in the first tens of steps.
 
     Args:
         input_shape: (channels, height, width); height and width of at least 8, for the three poolings.
         num_classes: C.
         channels: kernels of the first convolution.
         scale: of the logits.
-        init: ``"torch"``, torch's usual uniform draw; ``"he"``, He's normal one for convolutions, which keeps the signal.
+        init: ``"torch"``, torch's usual uniform draw; ``"he"``, He's normal one for convolutions, which keeps the
+            signal.
 
     Raises:
         ConfigError: a parameter out of its range, or an image smaller than 8 x 8.
@@ -35,8 +36,8 @@ class ResNet9(nn.Module):
         >>> sum(p.numel() for p in ResNet9((3, 32, 32), 10).parameters())
         6568640
 
-    Source: SparseFed, App. B.3.1 ("the ResNet9 architecture [is] drawn from Page", "We do not use batch normalization in
-    any of our experiments") and Fig. 8; Page, "How to train your ResNet", 2018, for the layout and 0.125; the
+    Source: SparseFed, App. B.3.1 ("the ResNet9 architecture are drawn from Page", "We do not use batch normalization
+    in any of our experiments") and Fig. 8; Page, "How to train your ResNet", 2018, for the layout and 0.125; the
     released program: github.com/sparsefed/sparsefed.
     """
 

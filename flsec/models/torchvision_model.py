@@ -25,15 +25,16 @@ class TorchvisionModel(nn.Module):
     are refused. Vision transformers and MaxViT are built for the size of the images; the others take any size that
     leaves something after their last pooling, although they are made for some 224 x 224.
 
-    Most have BatchNorm, which needs more than one value of a channel in training: on images of 32 x 32 or smaller, whose
-    last maps are single positions, choose a batch size that leaves no batch of one image.
+    Most have BatchNorm, which needs more than one value of a channel in training: on images of 32 x 32 or smaller,
+    whose last maps are single positions, choose a batch size that leaves no batch of one image.
 
     Args:
         input_shape: (channels, height, width), 1 or 3 channels.
         num_classes: C.
         architecture: such as ``"resnet18"``, ``"mobilenet_v3_small"``, ``"vit_b_16"``.
-        weights: file of a state dict with torchvision's names (``torch.save`` or ``.safetensors``) to start from; a last
-            layer for another number of classes stays as it was drawn. None: all weights are drawn, as torchvision does.
+        weights: file of a state dict with torchvision's names (``torch.save`` or ``.safetensors``) to start from; a
+            last layer for another number of classes stays as it was drawn. None: all weights are drawn, as
+            torchvision does.
 
     Raises:
         ConfigError: no such architecture, images that it cannot take, or weights that are not there or do not fit.

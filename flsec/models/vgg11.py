@@ -40,8 +40,8 @@ class VGG11(nn.Module):
         >>> sum(p.numel() for p in VGG11((3, 32, 32), 10, hidden=512).parameters())
         9756426
 
-    Source: DiverseFL, Sec. IV-B ("each group has 16 channels throughout the network"); Simonyan and Zisserman, "Very deep
-    convolutional networks for large-scale image recognition", ICLR 2015, Table 1, A; Wu and He, ECCV 2018.
+    Source: DiverseFL, Sec. IV-B ("each group has 16 channels throughout the network"); Simonyan and Zisserman, "Very
+    deep convolutional networks for large-scale image recognition", ICLR 2015, Table 1, A; Wu and He, ECCV 2018.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)

@@ -84,6 +84,12 @@ updates in; a simulation builds it.
 Whatever else is tried is refused in the first round in which the client would attack, in a sentence that names a form
 that works.
 
+*Training data* may have the shapes of Flower's templates: a pair or a dictionary of arrays, a pandas frame, a list of
+examples, a torch `Dataset` or a Hugging Face `Dataset`, or a `DataLoader` of one, with examples that are tuples or
+dictionaries. `data_attribute="trainloader"` says where the client holds them, also `"module.trainset"` or
+`"x_train,y_train"`; `inputs_key="picture"` and `labels_key="answer"` name parts that have no usual name. Streams are
+refused: they have no positions by which examples are chosen.
+
 `flsec describe NAME` says it for one attack, with its parameters.
 
 Made by `python -m flsec.simulations.attack_forms > docs/attacks.md`; a test compares.

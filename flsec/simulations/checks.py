@@ -175,8 +175,9 @@ def check_data(config: Config) -> Ready:
         _check_partition(config, resources)
         _check_served(config, resources)
         _check_model(config, resources)
+        _check_fit(config, resources, *([entry.member for entry in part] for part in (config.attacks, config.defenses)))
         strategy = resources.new_strategy()
-        _check_fit(config, resources, strategy)
+        _check_fit(config, resources, resources.attacks, _defenses(strategy))
         clean = _one_of_each_class(resources.dataset)
         for index, attack in enumerate(resources.attacks):
             _show_samples(attack, clean, ("attacks", index), config.attacks[index].writable)
@@ -188,18 +189,19 @@ def check_data(config: Config) -> Ready:
 
 
 def _one_of_each_class(source: DataSource) -> ArrayDataset:
+    """Return samples in which every class is found, or of sequences every token that is a label."""
     classes = source.task.classes(torch.from_numpy(source.train.labels))
-    if classes is None:
-        return source.train.subset(range(min(2, len(source.train))))
-    return source.train.subset(np.unique(classes.numpy(), return_index=True)[1])
+    labels = source.train.labels if classes is None else classes.numpy()
+    first = np.unique(labels, return_index=True)[1]
+    return source.train.subset(np.unique(first // (labels.size // len(labels))))
 
 
-def _check_fit(config: Config, resources: Resources, strategy: FlowerStrategy) -> None:
-    """Refuse attacks and defenses that make no sense on the task."""
+def _check_fit(config: Config, resources: Resources, attacks: Sequence[Any], defenses: Sequence[Any]) -> None:
+    """Refuse attacks and defenses that make no sense on the task: classes of these, or what was built."""
     task = resources.task
     members: list[tuple[str, int, Any]] = [
-        *(("attacks", index, attack) for index, attack in enumerate(resources.attacks)),
-        *(("defenses", index, wrapper) for index, wrapper in enumerate(_defenses(strategy))),
+        *(("attacks", index, attack) for index, attack in enumerate(attacks)),
+        *(("defenses", index, wrapper) for index, wrapper in enumerate(defenses)),
     ]
     for section, index, member in members:
         if reason := misfit(member, task):

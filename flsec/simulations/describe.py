@@ -36,7 +36,7 @@ from flsec.simulations.schema import (
     TaskEntry,
 )
 from flsec.simulations.signatures import example_of, example_value, field_type, parameters_model
-from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES
+from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
 from flsec.simulations.yaml_lines import dump
 from flsec.tasks import fits_in_words
 from flsec.training import Training
@@ -52,7 +52,13 @@ KINDS: dict[str, type[Component]] = {
     "models": ModelEntry,
     "tasks": TaskEntry,
 }
-_SECTIONS = {"training": Training, "adversaries": Adversaries, "simulation": Simulation, "output": Output}
+_SECTIONS = {
+    "data": DataEntry,
+    "training": Training,
+    "adversaries": Adversaries,
+    "simulation": Simulation,
+    "output": Output,
+}
 
 
 def list_kinds(kind: str | None = None) -> RenderableType:
@@ -166,7 +172,7 @@ def _description(kind: str, name: str, member: Any) -> RenderableType:
         parts += [Text(), _parameters(model, member)]
     if kind == "attacks":
         parts += [Text(), Text(_knowledge(member)), Text("\n".join(["Goes on clients", *_as_list(member)]))]
-    if kind == "defenses":
+    if hasattr(member, "client_half"):  # a wrapper: a defense, or a server optimizer that is one
         parts += [Text(), Text(_wrapping(member)), Text(_needs(member))]
     if kind in ("attacks", "defenses"):
         parts.append(Text(f"Fits {fits_in_words(member)}."))
@@ -214,7 +220,7 @@ def _needs(defense: Any) -> str:
     wanted = [
         name
         for name, (_, parameter) in parameters_of(defense).items()
-        if name in SUPPLIED_TO_DEFENSES and parameter.default is inspect.Parameter.empty
+        if name in (*SUPPLIED_TO_DEFENSES, *SUPPLIED_TO_STRATEGIES) and parameter.default is inspect.Parameter.empty
     ]
     server = f"{', '.join(wanted)}, which a simulation supplies" if wanted else "nothing"
     return f"Needs on the clients: {clients}.\nNeeds on the server: {server}."

@@ -44,7 +44,7 @@ __all__ = [
 class Component(BaseModel):
     """A member of a registry by name, with its own parameters beside the name; defaults are filled in."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
     registry: ClassVar[Registry]
     supplied: ClassVar[tuple[str, ...]] = ()  # parameters that the simulation sets itself
@@ -152,6 +152,8 @@ class DataEntry(Component):
     """A data set and how it is dealt out.
 
     Attributes:
+        name: of the data set; its own parameters stand beside it.
+        partition: how the training samples are dealt out to clients.
         root_samples: how many training samples the server keeps for itself, where a defense needs such a root set.
         client_sample_share: share of its data that each client gives to the server, where a defense needs that.
         subset: how many training samples to use if an int, a share of them if a float; drawn at random, the same

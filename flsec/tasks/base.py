@@ -167,7 +167,7 @@ def misfit(member: Any, task: Task) -> str | None:
 
     Args:
         member: has ``fits_inputs``, ``fits_labels`` and ``fits_predictions``, each a kind, several, or None for any;
-            without them, it fits all.
+            without them, it fits all. A class, too: then what only an instance knows is not looked at.
         task: what clients learn.
 
     Example:
@@ -179,10 +179,10 @@ def misfit(member: Any, task: Task) -> str | None:
     pairs = ((getattr(member, "fits_inputs", None), task.inputs), (getattr(member, "fits_labels", None), task.labels))
     for fits, has in pairs:
         kinds = (fits,) if isinstance(fits, str) else fits
-        if kinds is not None and has not in kinds:
+        if isinstance(kinds, tuple) and has not in kinds:
             return f"needs {_in_words(kinds)}, and {task.name} has {_WORDS[has]}"
     wanted = getattr(member, "fits_predictions", None)
-    if wanted is not None and wanted != task.predicts:
+    if isinstance(wanted, str) and wanted != task.predicts:
         return f"needs labels that are {_PREDICTS[wanted]}, and those of {task.name} are {_PREDICTS[task.predicts]}"
     return None
 

@@ -127,6 +127,25 @@ def test_a_data_set_of_hugging_face_is_flipped_where_it_is_held():
     assert list(data["label"]) == Y.tolist()
 
 
+def test_two_attacks_on_a_data_set_of_hugging_face():
+    client = HoldsThePartition()
+    attacked = ClassFlipping(num_classes=3)(LabelFlipping(**FLIP)(client))
+    attacked.fit(arrays(), {})
+    assert client.labels == [{0: 1, 1: 0, 2: 2}[2 - y] for y in Y.tolist()]
+
+
+def test_a_data_set_with_another_format_passes_through_poisoned_once():
+    class Passes(HoldsThePartition):
+        def fit(self, parameters, config):
+            loader = DataLoader(poisoned(self.trainset.with_transform(to_tensors)), batch_size=4)
+            self.labels = [int(y) for batch in loader for y in batch["label"]]
+            return parameters, N, {}
+
+    client = Passes()
+    LabelFlipping(**FLIP)(client).fit(arrays(), {})
+    assert client.labels == FLIPPED
+
+
 def test_its_length_alone_is_nothing_read():
     with pytest.raises(ConfigError, match=r"read nothing from it.*may be in: made_earlier \(DataLoader\)"):
         LabelFlipping(**FLIP)(HoldsThePartition(read=False)).fit(arrays(), {})

@@ -33,7 +33,7 @@ def test_drops_values_in_training_if_told_to() -> None:
 
 def test_refuses_what_does_not_fit() -> None:
     for shape in [(1, 3, 9), (1, 9, 3), (784,)]:
-        with pytest.raises(ConfigError, match="'femnist_cnn' takes images .* at least 4 x 4"):
+        with pytest.raises(ConfigError, match=r"'femnist_cnn' takes images .* at least 4 x 4"):
             FemnistCNN(shape, 10)
     for settings in [{"dropout": 1.0}, {"hidden": 0}]:
         with pytest.raises(ConfigError, match=next(iter(settings))):

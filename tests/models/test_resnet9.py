@@ -42,7 +42,7 @@ def test_judges_each_example_by_itself_in_training_too() -> None:
 def test_takes_images_from_8_x_8_on() -> None:
     assert ResNet9((1, 8, 9), 3, channels=2)(torch.rand(1, 1, 8, 9)).shape == (1, 3)
     for shape in [(1, 7, 9), (1, 9, 7), (64,)]:
-        with pytest.raises(ConfigError, match="'resnet9' takes images .* at least 8 x 8"):
+        with pytest.raises(ConfigError, match=r"'resnet9' takes images .* at least 8 x 8"):
             ResNet9(shape, 3)
 
 

@@ -35,5 +35,5 @@ def test_biases_start_at_zero_and_weights_within_glorots_bound() -> None:
 def test_takes_images_from_18_x_18_on() -> None:
     assert SirenCifarCNN((1, 18, 19), 2)(torch.zeros(1, 1, 18, 19)).shape == (1, 2)
     for shape in [(1, 17, 20), (1, 20, 17), (28, 28)]:
-        with pytest.raises(ConfigError, match="'siren_cifar_cnn' takes images .* at least 18 x 18"):
+        with pytest.raises(ConfigError, match=r"'siren_cifar_cnn' takes images .* at least 18 x 18"):
             SirenCifarCNN(shape, 2)

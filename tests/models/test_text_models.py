@@ -16,7 +16,7 @@ from flsec.registry import yaml_name
 from flsec.simulations import engine
 from flsec.simulations.config import load_config
 from flsec.tasks import TASKS
-from flsec.training import Training, evaluate, get_weights, set_weights, train, weight_names
+from flsec.training import Training, evaluate, get_weights, logits_of, set_weights, train, weight_names
 from tests.support import texts
 from tests.support.texts import LENGTH, PAD, TEXT_MODELS, VOCABULARY
 
@@ -190,6 +190,19 @@ def test_learns(name: str, params, data: str, settings) -> None:
     after = evaluate(model, *source.test.tensors(), task=source.task)
     assert after.loss < 0.8 * before.loss
     assert after.accuracy > before.accuracy
+
+
+def test_texts_are_judged_in_portions_that_fit_in_memory() -> None:
+    source, sizes = texts.counting(), []
+    model = build("lstm")
+    model.register_forward_hook(lambda module, args, logits: sizes.append(len(args[0])))
+    x, y = (part.repeat(7, 1) for part in source.train.tensors())
+    whole = evaluate(model, x, y, task=source.task)
+    assert sizes == [2048 // LENGTH] * 2 + [len(x) - 2 * 2048 // LENGTH]
+    assert evaluate(model, x, y, len(x), task=source.task).loss == pytest.approx(whole.loss)
+    sizes.clear()
+    assert len(logits_of(model, x.repeat(1, 40))) == len(x)
+    assert max(sizes) == 16_384 // (40 * LENGTH)
 
 
 EXPERIMENT = """

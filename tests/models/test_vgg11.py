@@ -94,5 +94,5 @@ def test_refuses_what_does_not_fit(settings: dict[str, object], words: str) -> N
 
 def test_refuses_images_that_five_poolings_leave_nothing_of() -> None:
     for shape in [(1, 28, 28), (3, 31, 40), (3, 40, 31)]:
-        with pytest.raises(ConfigError, match="at least 32 x 32; got .* Use lenet"):
+        with pytest.raises(ConfigError, match=r"at least 32 x 32; got .* Use lenet"):
             VGG11(shape, 10)

@@ -106,8 +106,10 @@ def test_the_pool_gives_the_same_numbers(config: Any, name: str) -> None:
 @each
 def test_attackers_who_work_together_are_seen_by_the_defense_within(config: Any, name: str) -> None:
     attack = ["attacks=[{name: ipm, epsilon: 50.0}]", "adversaries={count: 1}"]
-    folder = engine.run(config(*named(name), *attack, DEFENSES))
-    assert [verdict["name"] for verdict in folder.rounds()[-1]["defenses"]] == ["Adversary", *NAMES[name][2]]
+    settings = config(*named(name), *attack, DEFENSES)
+    folder = engine.run(settings)
+    assert [verdict["name"] for verdict in folder.rounds()[-1]["defenses"]] == NAMES[name][2]
+    assert type(Resources(settings).new_strategy()).__name__ == "Adversary"
     assert folder.rounds()[-1]["accuracy"] > 0.15
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from flsec._tensors import array_of
 from flsec.simulations.state import load_state, save_state
 
 
@@ -37,6 +38,15 @@ def test_shared_and_strided_arrays_are_saved_apart(tmp_path: Path) -> None:
     back = load_state(tmp_path / "s.safetensors")
     assert torch.equal(back["column"], whole[:, 1])
     np.testing.assert_array_equal(back["np"], whole.numpy().T)
+
+
+def test_bfloat16_comes_back_to_the_bit(tmp_path: Path) -> None:
+    numbers = torch.tensor([[1.5, -0.0], [float("nan"), 3e38]], dtype=torch.bfloat16)
+    save_state(tmp_path / "s.safetensors", {"array": array_of(numbers), "tensor": numbers})
+    back = load_state(tmp_path / "s.safetensors")
+    assert back["array"].dtype.str == "|V2"
+    assert back["array"].tobytes() == array_of(numbers).tobytes()
+    assert torch.equal(back["tensor"].view(torch.int16), numbers.view(torch.int16))
 
 
 def test_what_it_cannot_hold_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

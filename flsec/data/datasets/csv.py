@@ -170,7 +170,7 @@ def _numbers(path: str, name: str, cells: list[str]) -> npt.NDArray[np.float32]:
 
 def _is_number(cell: str) -> bool:
     try:
-        return bool(np.isfinite(np.float32(cell)))
+        return abs(float(cell)) <= float(np.finfo(np.float32).max)
     except ValueError:
         return False
 

@@ -1,5 +1,6 @@
 """A data set of Hugging Face's ``datasets``: a folder on disk, or one by its name on the hub."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -80,10 +81,14 @@ def huggingface(
     import_extra("datasets", _TITLE)
     try:
         place = str(find_path("huggingface", root, path, "path"))
-    except ConfigError as error:
+    except ConfigError as missing:
         if Path(path).expanduser().is_absolute() or path.count("/") > 1:  # no name on the hub
-            raise error
+            raise
         place = path
+        try:
+            _splits(place)
+        except ConfigError as error:
+            raise ConfigError(f"{missing} As a name on the hub: {error}", parameter="path") from error
     wanted = _Wanted(train_split, test_split, inputs, label, client, size, channels)
     return own_source("huggingface", _read, test_fraction, place, wanted)
 
@@ -103,6 +108,7 @@ def _read(test_fraction: float | None, place: str, wanted: _Wanted) -> tuple[Sam
     return train, test
 
 
+@functools.cache
 def _splits(place: str) -> dict[str, Any]:
     """Return {name of a split: Dataset}; a single data set is its own split ``train``."""
     library = import_extra("datasets", _TITLE)
@@ -110,8 +116,7 @@ def _splits(place: str) -> dict[str, Any]:
         found = library.load_from_disk(place) if Path(place).is_dir() else library.load_dataset(place)
     except Exception as error:  # whatever the hub, the network or the files say
         raise ConfigError(
-            f"{_TITLE}: {place!r} is neither a folder that save_to_disk wrote nor a data set that can be fetched "
-            f"from the hub: {type(error).__name__}: {str(error)[:200]}",
+            f"{_TITLE}: {place} cannot be read: {type(error).__name__}: {str(error).strip()[:200]}",
             parameter="path",
         ) from error
     return dict(found) if isinstance(found, dict) else {"train": found}
@@ -137,11 +142,9 @@ def _usual(split: Any, parameter: str) -> str | None:
 def _column(split: Any, parameter: str, given: str | None) -> str:
     name = _usual(split, parameter) if given is None else given
     if name is None or name not in split.column_names:
+        wanted = repr(given) if given else f"with a usual name ({', '.join(_USUAL[parameter])})"
         raise ConfigError(
-            f"{_TITLE}: no column {given!r} for {parameter}."
-            if given
-            else f"{_TITLE}: no column with a usual name for {parameter} ({', '.join(_USUAL[parameter])})."
-            f" Name one of: {', '.join(split.column_names)}.",
+            f"{_TITLE}: no column {wanted} for {parameter}. Name one of: {', '.join(split.column_names)}.",
             parameter=parameter,
         )
     return name

@@ -86,7 +86,8 @@ def _samples(path: str, x: npt.NDArray[Any], y: npt.NDArray[Any], client: npt.ND
             f"{x.shape}. Save np.moveaxis(x, -1, 1)."
         )
     if x.dtype != np.uint8:
-        x = x.astype(np.float32)
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise ConfigError(f"data set 'npz': {path}: x must be finite.")
     return Samples(x[:, None] if x.ndim == 3 else x, y, client)

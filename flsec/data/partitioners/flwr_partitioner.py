@@ -75,7 +75,9 @@ def flwr_partitioner(
             clients = [np.asarray(dealer.load_partition(i)["row"][:], np.int64) for i in range(dealer.num_partitions)]
     except Exception as error:  # each partitioner has errors of its own
         raise ConfigError(
-            f"{_TITLE}: {partitioner} refuses: {str(error).strip()[:300]}", parameter="settings"
+            f"{_TITLE}: {partitioner} cannot deal {len(labels)} samples to num_clients={num_clients}: "
+            f"{str(error).strip()[:300]}",
+            parameter="settings",
         ) from error
     if len(clients) != num_clients:
         raise ConfigError(

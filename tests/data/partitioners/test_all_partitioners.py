@@ -2,12 +2,14 @@
 
 import time
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
 
 from flsec.data import PARTITIONERS, make_partition
 from flsec.errors import ConfigError
+from flsec.testing import check_partitioner
 
 # (parameters, does it deal every sample?) for 20 clients of 1,000 samples, 10 classes, 25 natural ids
 CASES = {
@@ -17,6 +19,7 @@ CASES = {
     "sort_and_shard": ({"shards_per_client": 2}, True),
     "one_class": ({"samples_per_client": 7}, False),
     "natural": ({"split_each": 2}, False),
+    "flwr_partitioner": ({"partitioner": "IidPartitioner"}, True),
 }
 N, CLIENTS = 1000, 20
 
@@ -111,7 +114,7 @@ def test_wrong_labels_are_named(name, labels):
 def test_sequences_of_labels_are_dealt_by_number_or_refused(name):
     params, sequences = CASES[name][0], np.zeros((40, 3), dtype=int)
     groups = np.repeat(np.arange(4), 10)
-    if name in ("iid", "natural"):
+    if name in ("iid", "natural", "flwr_partitioner"):
         of_sequences = make_partition(name, sequences, 4, groups=groups, **params)
         of_numbers = make_partition(name, sequences[:, 0], 4, groups=groups, **params)
         assert of_sequences.indices.tolist() == of_numbers.indices.tolist()
@@ -155,3 +158,8 @@ def test_35_000_clients_take_a_moment_and_a_few_megabytes(name, parameters):
 def test_unknown_partitioner_names_the_nearest():
     with pytest.raises(ConfigError, match=r"no partitioner 'dirichlett'\. Did you mean 'dirichlet'"):
         make_partition("dirichlett", [0], 1)
+
+
+@each
+def test_the_contract(name):
+    check_partitioner(partial(PARTITIONERS.get(name), **CASES[name][0]))

@@ -16,7 +16,7 @@ from flsec.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["HuggingFace", "transform_of"]
+__all__ = ["HuggingFace", "behind"]
 
 POSITION = "flsec_position"  # the column by which a row knows its place in the client's data
 # What a client may look at without reading examples.
@@ -44,7 +44,7 @@ class HuggingFace(MapStyle):
         if poison.labels is not None and label in self.data.column_names:
             new = changed(self._entries(label), poison.labels, poison.rows(np.arange(len(self))))
             relabelled = _with_column(self.data, label, new)
-            if poison.inputs is None and transform_of(self.data) is None:
+            if poison.inputs is None and _view_behind(self.data) is None:
                 return _watched(relabelled)
         without = [] if poison.inputs is None else [self.keys.of_inputs(example)]
         return _seen_through(super().poisoned(poison), relabelled, without)
@@ -99,8 +99,13 @@ def _column(values: list[Any]) -> Any:
     return np.stack(values)
 
 
-def transform_of(data: Any) -> Any:
-    """Return the view behind a data set that an attack has changed; None if there is none."""
+def behind(data: Any) -> Any:
+    """Return what tells a data set that an attack has changed, also with another format: a view; None for others."""
+    view = _view_behind(data)
+    return vars(data).get("_flsec_origin") if view is None else view
+
+
+def _view_behind(data: Any) -> Any:
     transform = (getattr(data, "_format_kwargs", None) or {}).get("transform")
     return transform.view if isinstance(transform, Seen) else None
 
@@ -131,9 +136,17 @@ def _with_column(data: Any, name: Any, values: list[Any]) -> Any:
 # --- telling that a data set is read ----------------------------------------------------------------------------
 
 
+class Origin:
+    """What a data set and those made of it with another format have in common."""
+
+    def __deepcopy__(self, memo: Any) -> "Origin":
+        return self
+
+
 def _watched(data: Any) -> Any:
     """Return a data set that notes where it is used for anything but its length and the names of its columns."""
     kind: Any = type(data)
+    data._flsec_origin = Origin()
     data.__class__ = _watched_kind(kind)
     return data
 
