@@ -12,6 +12,7 @@ from flsec.data import ArrayDataset
 from flsec.errors import ConfigError
 from flsec.training import Training
 from tests.client_apps import toys
+from tests.support.tasks import WithLoss
 
 MU, DELTA, LAMBDA, SCALE = 0.25, 0.125, 0.5, 0.5
 SETTINGS = {"rsa-delta": DELTA, "rsa-gradient-scale": SCALE}
@@ -46,7 +47,7 @@ class Client(TorchClient):
             self.training,
             round=config["server-round"],
             generator=generator,
-            loss=lambda out, _: out.mean(),
+            task=WithLoss(function=lambda out, _: out.mean()),
             hooks=self.step_hooks,
         )
         return get_weights(self.model), len(y), {}
