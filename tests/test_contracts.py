@@ -16,15 +16,19 @@ from flsec._contracts.server import MODEL, ClassicServer, MessageServer, flower_
 from flsec.aggregation.siren import ALARM
 from flsec.client_apps import ATTACKS
 from flsec.errors import ConfigError
+from flsec.models import MODELS, build_model
 from flsec.parameters import parameters_of
 from flsec.simulations.server_strategies import STRATEGIES
 from flsec.strategies import DEFENSES
+from flsec.tasks import TASKS, CausalLM, NextToken
 from flsec.testing import (
     EXAMPLE_PARAMETERS,
     check_attack,
+    check_model,
     check_rule,
     check_server_optimizer,
     check_strategy,
+    check_task,
     example,
 )
 
@@ -291,3 +295,35 @@ def test_server_optimizer(name):
 def test_attack(name):
     attack = ATTACKS.get(name)
     check_attack(attack(**example(attack)))
+
+
+# --- models and tasks -------------------------------------------------------------------------------------------
+
+# What a model needs to be checked in seconds: smaller networks, and images that are large enough for its poolings.
+MODEL_SETTINGS = {
+    "resnet9": {"channels": 8},
+    "resnet101_ln": {"blocks": (1, 1, 1, 1), "channels": 4},
+    "siren_cifar_cnn": {"input_shape": (3, 18, 19)},
+    "softmax": {"starts_constant": True},  # at zero, unless told otherwise
+    "torchvision_model": {"architecture": "squeezenet1_1", "input_shape": (3, 32, 33)},
+    "vgg11": {"channels": 16, "hidden": 16, "input_shape": (3, 32, 33)},
+}
+
+# Tasks with the settings that change what they do, and those whose outputs come from a network of their own.
+TASKS_CHECKED = {
+    "causal_lm": [CausalLM(), CausalLM(answers=(3, 5, 8))],
+    "next_token": [NextToken(), NextToken(positions="all")],
+}
+NETWORKS = {"gan": "mlp_gan", "nas": "darts_cell"}
+
+
+@named(MODELS.names())
+def test_model(name):
+    check_model(name, **MODEL_SETTINGS.get(name, {}))
+
+
+@named(TASKS.names())
+def test_task(name):
+    network = build_model(NETWORKS[name], (1, 4, 4), 12, seed=0) if name in NETWORKS else None
+    for task in TASKS_CHECKED.get(name, [TASKS.get(name)()]):
+        check_task(task, model=network)

@@ -110,12 +110,12 @@ class ModelBattery:
             assert not _same(first, other), "another seed gives the same weights; starts_constant=True if meant so"
 
     def leaves_the_global_random_state_alone(self) -> None:
-        before = torch.random.get_rng_state(), np.random.get_state()[1].tobytes()  # type: ignore[index]
+        before = _random_states()
         model = self._build().eval()
         with torch.no_grad():
             model(self._batch())
-        after = torch.random.get_rng_state(), np.random.get_state()[1].tobytes()  # type: ignore[index]
-        assert torch.equal(before[0], after[0]), "building or evaluating it draws from torch's global random state"
+        after = _random_states()
+        assert before[0] == after[0], "building or evaluating it draws from torch's global random state"
         assert before[1] == after[1], "building or evaluating it draws from numpy's global random state"
 
     def gives_what_its_tasks_judge(self) -> None:
@@ -210,6 +210,11 @@ def _variants(task: Task) -> Iterator[Task]:
     for name, (hint, _) in parameters_of(type(task)).items():
         for value in get_args(hint) if get_origin(hint) is Literal else ():
             yield dataclasses.replace(task, **{name: value})
+
+
+def _random_states() -> tuple[bytes, str]:
+    state: Any = np.random.get_state()
+    return torch.random.get_rng_state().numpy().tobytes(), f"{state[1].tolist()} {state[2]}"
 
 
 def _same(first: Sequence[Any], second: Sequence[Any]) -> bool:

@@ -12,13 +12,14 @@ from flsec.client_apps import Attack, AttackContext
 from flsec.data import ArrayDataset, DataSource
 from flsec.errors import ConfigError
 from flsec.models import MODELS
+from flsec.registry import yaml_name
 from flsec.simulations.problems import Problem, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
 from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import KeyPath
 from flsec.strategies import Adversary, RobustStrategy, ServerOptimizer
 from flsec.strategies.base import FlowerStrategy
-from flsec.tasks import NOT_COUNTED, misfit
+from flsec.tasks import NOT_COUNTED, Task, misfit
 
 __all__ = ["Ready", "check_data", "check_settings"]
 
@@ -238,13 +239,14 @@ def _check_partition(config: Config, resources: Resources) -> None:
 
 
 def _check_served(config: Config, resources: Resources) -> None:
-    """Refuse a model that says it is for other tasks, before it is built."""
-    task, served = resources.task, getattr(config.model.member, "tasks", None)
-    if served is not None and task.name not in served:
-        others = [name for name, model in MODELS.items() if task.name in getattr(model, "tasks", ())]
+    """Refuse a model that says it is for other tasks, before it is built; a task is also what it is derived from."""
+    served = getattr(config.model.member, "tasks", None)
+    names = {yaml_name(kind) for kind in type(resources.task).__mro__ if issubclass(kind, Task)}
+    if served is not None and not names & set(served):
+        others = [name for name, model in MODELS.items() if names & set(getattr(model, "tasks", ()))]
         raise Problem(
             ("model", "name"),
-            f"{config.model.name} serves {', '.join(served)}; what is learned is {task.name}."
+            f"{config.model.name} serves {', '.join(served)}; what is learned is {resources.task.name}."
             + (f" Models that serve it: {', '.join(others)}." if others else ""),
         )
 

@@ -184,7 +184,7 @@ def test_a_defense_says_what_it_goes_around(name):
 
 def test_models_say_which_tasks_they_serve_and_attacks_and_defenses_which_they_fit():
     assert "Serves the tasks: nas, classification." in text_of(describe("darts_cell"))
-    assert "Serves classification, and any task that judges such outputs" in text_of(describe("mlp"))
+    assert "Serves the tasks: classification." in text_of(describe("mlp"))
     assert "Fits every task." in text_of(describe("sign_flipping"))
     assert "Fits tasks with one class an example or sequences of labels." in text_of(describe("label_flipping"))
     assert "Fits tasks with inputs that are real numbers and one class an example." in text_of(describe("fedinv"))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flsec.client_apps import SignFlipping
 from flsec.data import ArrayDataset, DataSource
 from flsec.strategies import Median
-from flsec.tasks import NOT_COUNTED, CausalLM, NextToken, TextClassification
+from flsec.tasks import NOT_COUNTED, CausalLM, Classification, NextToken, TextClassification
 
 CLASSES, TOKENS, LENGTH, TRAIN, TEST = 4, 9, 5, 120, 40
 ANSWERS = (3, 5)
@@ -124,3 +124,7 @@ class OneTooMany(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bias.expand(len(x), self.num_outputs)
+
+
+class Derived(Classification):
+    """Somebody's own classification."""
