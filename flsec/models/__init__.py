@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from flsec.models.mlp import MLP as MLP
     from flsec.models.mlp_gan import MLPGAN as MLPGAN
     from flsec.models.resnet import ResNet as ResNet
-    from flsec.models.resnet101_ln import ResNet101LN as ResNet101LN
     from flsec.models.resnet9 import ResNet9 as ResNet9
+    from flsec.models.resnet101_ln import ResNet101LN as ResNet101LN
     from flsec.models.resnet_gn import ResNetGN as ResNetGN
     from flsec.models.sequence_classifier import SequenceClassifier as SequenceClassifier
     from flsec.models.siren_cifar_cnn import SirenCifarCNN as SirenCifarCNN
