@@ -167,9 +167,11 @@ def _wrong_call(cls: type, name: str, args: tuple[Any, ...], kwargs: Mapping[str
 
 @functools.cache
 def _adapter(target: Callable[..., Any], name: str) -> "TypeAdapter[Any]":
-    from pydantic import ConfigDict, TypeAdapter
+    from pydantic import ConfigDict, InstanceOf, TypeAdapter
 
     hint, _ = parameters_of(target)[name]
+    if inspect.isabstract(hint):  # of which pydantic would make an instance, where it is a dataclass
+        hint = InstanceOf[hint]  # type: ignore[valid-type]
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
     except Exception:  # a type that carries its own configuration refuses ours

@@ -30,7 +30,7 @@ class LeNet(nn.Module):
         61706
 
     Source: LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998, Sec. II-B;
-    named by FedMLSecurity, Sec. 3.
+    named by FedMLSecurity, Sec. 1.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
