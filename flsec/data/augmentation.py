@@ -28,7 +28,7 @@ class Augmentation:
 
     Example:
         >>> batch = torch.arange(9.0).reshape(1, 1, 3, 3)
-        >>> Augmentation(flip=True).apply(batch, torch.Generator().manual_seed(2))[0, 0, 0]
+        >>> Augmentation(flip=True).apply(batch, torch.Generator().manual_seed(0))[0, 0, 0]
         tensor([2., 1., 0.])
 
     Source: He, Zhang, Ren and Sun, CVPR 2016, Sec. 4.2 (crop of 4 and flip on CIFAR-10); SparseFed trains so.
