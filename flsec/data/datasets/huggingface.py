@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flsec.data._huggingface import import_extra
+from flsec.data._extras import import_extra
 from flsec.data.datasets._own import Samples, check_one_test_set, find_path, own_source
 from flsec.data.datasets._pictures import Pictures
 from flsec.data.source import DataSource

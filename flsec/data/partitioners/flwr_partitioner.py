@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flsec.data._huggingface import import_extra
+from flsec.data._extras import import_extra
 from flsec.data.partition import Partition
 from flsec.data.partitioners._checks import checked_groups, checked_labels
 from flsec.errors import ConfigError
