@@ -88,7 +88,7 @@ def _own_names(tree: ast.Module) -> set[str]:
 
 def _generated(package: str, exports: dict[str, str], own: set[str]) -> str:
     lines = ["if TYPE_CHECKING:"]
-    for name, module in sorted(exports.items(), key=lambda item: (_natural(item[1]), _order(item[0]))):
+    for name, module in sorted(exports.items(), key=lambda item: (_order(item[1]), _order(item[0]))):
         line = f"    from {package}.{module} import {name} as {name}"
         if len(line) > WIDTH:
             line = f"    from {package}.{module} import (\n        {name} as {name},\n    )"
@@ -101,14 +101,9 @@ def _generated(package: str, exports: dict[str, str], own: set[str]) -> str:
 
 
 def _order(name: str) -> tuple[int, list[tuple[bool, int, str]]]:
-    """Sort as ruff does: CONSTANTS, then Classes, then functions; numbers by their value."""
+    """Sort as ruff does: CONSTANTS, then Classes, then functions and modules; numbers by their value."""
     group = 0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2
-    return group, _natural(name)
-
-
-def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """Sort numbers in names by their value."""
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+    return group, [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def main(arguments: list[str]) -> int:

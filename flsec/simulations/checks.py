@@ -17,7 +17,7 @@ from flsec.simulations.problems import Problem, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
 from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import KeyPath
-from flsec.strategies import RobustStrategy
+from flsec.strategies import Adversary, RobustStrategy, ServerOptimizer
 from flsec.strategies.base import FlowerStrategy
 from flsec.tasks import NOT_COUNTED, Task, misfit
 
@@ -53,8 +53,10 @@ def check_settings(config: Config) -> None:
 
 def _check_scale(config: Config, resources: StandIns) -> None:
     """Have attacks and defenses whose settings are stated for values in [0, 1] refuse others."""
+    if config.data.scale == 1:
+        return
     members: dict[str, Sequence[Any]] = {"attacks": resources.attacks, "defenses": _defenses(resources.new_strategy())}
-    for section, built in members.items() if config.data.scale != 1 else ():
+    for section, built in members.items():
         for index, member in enumerate(built):
             check = getattr(member, "check_scale", None)
             if check is not None:
@@ -129,7 +131,7 @@ def _check_attacks_and_defenses(config: Config, resources: StandIns) -> None:
 def _defenses(strategy: FlowerStrategy) -> list[RobustStrategy]:
     """Return the wrappers that the file names, in its order."""
     wrappers = strategy.chain() if isinstance(strategy, RobustStrategy) else []
-    return [wrapper for wrapper in wrappers if wrapper.defends]
+    return [wrapper for wrapper in wrappers if not isinstance(wrapper, Adversary | ServerOptimizer)]
 
 
 def _too_few(config: Config, index: int, wrapper: RobustStrategy, resources: StandIns) -> Problem:

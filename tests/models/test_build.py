@@ -3,9 +3,9 @@ import torch
 
 from flsec.errors import ConfigError
 from flsec.models import MLP, Softmax, build_model
-from tests.support.texts import IMAGE_MODELS
+from tests.support.texts import CLASSIFIERS
 
-each_model = pytest.mark.parametrize("name", IMAGE_MODELS)  # those for texts: test_text_models.py
+each_model = pytest.mark.parametrize("name", CLASSIFIERS)  # of numbers; those of texts: test_text_models.py
 SHAPE = (1, 32, 32)
 
 
@@ -33,7 +33,7 @@ def test_same_seed_same_weights_whatever_was_drawn_before(name: str) -> None:
     assert torch.equal(first, weights(name, seed=5))
 
 
-@pytest.mark.parametrize("name", sorted(set(IMAGE_MODELS) - {"softmax"}))
+@pytest.mark.parametrize("name", sorted(set(CLASSIFIERS) - {"softmax"}))
 def test_another_seed_gives_other_weights(name: str) -> None:
     assert not torch.equal(weights(name, seed=5), weights(name, seed=6))
 

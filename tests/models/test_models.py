@@ -7,9 +7,9 @@ from flsec.errors import ConfigError
 from flsec.models import MODELS, build_model
 from flsec.registry import yaml_name
 from flsec.tasks import TASKS
-from tests.support.texts import IMAGE_MODELS
+from tests.support.texts import CLASSIFIERS
 
-each_model = pytest.mark.parametrize("name", IMAGE_MODELS)  # those for texts: test_text_models.py
+each_model = pytest.mark.parametrize("name", CLASSIFIERS)  # of numbers; those of texts: test_text_models.py
 
 SHAPE = (3, 32, 35)  # not square: height and width must not be mixed up; large enough for five poolings
 

@@ -62,7 +62,7 @@ def test_starts_from_glorots_uniform_weights() -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             area = layer.weight[0, 0].numel()
             bound = (6 / (area * (layer.weight.shape[0] + layer.weight.shape[1]))) ** 0.5
-            assert 0.9 * bound < float(layer.weight.abs().max()) <= bound
+            assert 0.9 * bound < float(layer.weight.detach().abs().max()) <= bound
             assert not layer.bias.any()
 
 

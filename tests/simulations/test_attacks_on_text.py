@@ -32,7 +32,7 @@ output: {plots: false}
 """
 KINDS = {
     "topics": [],
-    "last": ['data.name="tests.support.topics:lines"', 'model={name: "tests.support.texts:Recurrent"}'],
+    "last": ['data.name="tests.support.topics:lines"', 'model={name: "tests.support.topics:Recurrent"}'],
     "all": [
         'data={name: "tests.support.topics:lines", positions: all, root_samples: 10, client_sample_share: 0.2}',
         'model={name: "tests.support.topics:Recurrent", sequence: true}',
@@ -140,7 +140,7 @@ def test_trigger_words_are_learned(run):
     last = run(*learn, "adversaries={fraction: 0.5}").rounds()[-1]
     assert last["accuracy"] > 0.9
     assert last["attack"]["attack_success"] > 0.8
-    honest = run(*learn, "name=honest", "adversaries={ids: [0], first_round: 9}").rounds()[-1]
+    honest = run(*learn, "name=honest", "adversaries={ids: [0], first_round: 8}").rounds()[-2]
     assert honest["attack"]["attack_success"] < 0.4
 
 
@@ -277,3 +277,5 @@ def test_nobody_listens_for_tokens(run):
     check_rounds(run("defenses=[{name: eavesdrop}]"))  # it only keeps what it hears
     with pytest.raises(ConfigError, match=r"defenses\[0\]\.name: eavesdrop needs inputs that are real numbers, and"):
         run("name=inverting", "defenses=[{name: eavesdrop, attack: invert_gradients}]")
+    with pytest.raises(ConfigError, match=r"defenses\[1\]\.name: soteria needs"):  # the place in the file
+        run("name=both", "defenses=[{name: eavesdrop}, {name: soteria}]")

@@ -11,7 +11,7 @@ from flsec.tasks import CausalLM, NextToken, Task, TextClassification
 
 VOCABULARY, LENGTH, PAD = 20, 8, 0
 
-IMAGE_MODELS = [name for name, model in MODELS.items() if "classification" in model.tasks]
+CLASSIFIERS = [name for name, model in MODELS.items() if "classification" in model.tasks]
 TEXT_MODELS = [name for name, model in MODELS.items() if "vocab_size" in parameters_of(model)]
 
 

@@ -45,6 +45,17 @@ def source(name: str, parameters: Any) -> DataSource:
         pytest.skip(str(error))
 
 
+@pytest.fixture
+def no_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not on disk is nowhere, and nobody waits for a network."""
+
+    def unreachable(place: str) -> None:
+        raise ConnectionError(f"Couldn't reach {place!r} on the Hub")
+
+    if name == "huggingface":
+        monkeypatch.setattr(pytest.importorskip("datasets"), "load_dataset", unreachable)
+
+
 @each_dataset
 def test_takes_a_root_first_and_its_own_parameters_by_keyword(name: str) -> None:
     first, *others = inspect.signature(DATASETS.get(name)).parameters.values()
@@ -85,18 +96,12 @@ def test_a_sample_is_finite_and_the_same_after_travelling(name: str, source: Dat
             assert sent.equal(kept)
 
 
-def no_network(place: str) -> None:
-    raise ConnectionError(f"Couldn't reach {place!r} on the Hub")
-
-
 @each_dataset
 def test_missing_data_are_a_sentence_that_says_where_it_looked(
-    name: str, tmp_path: Path, parameters: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, parameters: Any, no_hub: None
 ) -> None:
     if name == "digits":
         pytest.skip("it comes with scikit-learn")
-    if name == "huggingface":
-        monkeypatch.setattr("datasets.load_dataset", no_network)
     given = {key: value for key, value in parameters(name).items() if key != "root"}
     with pytest.raises(ConfigError, match="not found") as caught:
         load_dataset(name, str(tmp_path), **given)
@@ -104,5 +109,5 @@ def test_missing_data_are_a_sentence_that_says_where_it_looked(
 
 
 @each_dataset
-def test_the_contract(name: str, source: DataSource, parameters: Any) -> None:
+def test_the_contract(name: str, source: DataSource, parameters: Any, no_hub: None) -> None:
     check_dataset(partial(DATASETS.get(name), **parameters(name)))
