@@ -205,6 +205,13 @@ def test_a_new_file_is_exported_and_the_part_by_hand_is_kept(toy: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_modules_with_numbers_stand_in_the_order_that_ruff_wants(toy: Path) -> None:
+    for number in (101, 9):
+        (toy / f"net{number}.py").write_text(f'__all__ = ["Net{number}"]\nclass Net{number}: pass\n')
+    [text] = _exports.outdated(toy).values()
+    assert text.index("from toy.net9 import") < text.index("from toy.net101 import")
+
+
 def test_who_forgets_the_script_is_still_found_by_registries(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (toy / "forgotten.py").write_text('__all__ = ["forgotten"]\n\ndef forgotten(): return 1\n')
     monkeypatch.syspath_prepend(str(toy.parent))

@@ -199,6 +199,8 @@ def fits_in_words(member: Any) -> str:
         ('tasks with inputs that are real numbers and one class an example', 'every task')
     """
     fits = [getattr(member, name, None) for name in ("fits_inputs", "fits_labels")]
+    if any(isinstance(kinds, property) for kinds in fits):  # of a class; it takes an instance to know
+        return "every task, or fewer with some of its settings"
     needs = [_in_words((kinds,) if isinstance(kinds, str) else kinds) for kinds in fits if kinds is not None]
     if predictions := getattr(member, "fits_predictions", None):
         needs.append(f"labels that are {_PREDICTS[predictions]}")

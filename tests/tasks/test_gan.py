@@ -48,7 +48,7 @@ def test_each_network_gets_its_own_gradient_and_none_of_the_other_s():
         for got, by_hand in zip(own, expected, strict=True):
             torch.testing.assert_close(got, by_hand, rtol=1e-10, atol=1e-14)
             assert by_hand.any()
-    assert float(loss) == pytest.approx(float(discriminator_loss + generator_loss), rel=1e-12)
+    assert loss.item() == pytest.approx((discriminator_loss + generator_loss).item(), rel=1e-12)
 
 
 def test_measures_by_hand():
