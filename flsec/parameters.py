@@ -171,7 +171,7 @@ def _adapter(target: Callable[..., Any], name: str) -> "TypeAdapter[Any]":
 
     hint, _ = parameters_of(target)[name]
     if inspect.isabstract(hint):  # of which pydantic would make an instance, where it is a dataclass
-        hint = InstanceOf.__class_getitem__(hint)
+        hint = Annotated[hint, InstanceOf()]  # type: ignore[type-arg]
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
     except Exception:  # a type that carries its own configuration refuses ours
