@@ -108,7 +108,17 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
     @functools.cached_property
     def attacks(self) -> list[Attack]:
         """The attacks in the order of the file, carried out by ``adversaries``."""
-        return [self._attack(index, entry) for index, entry in enumerate(self.config.attacks)]
+        return [self.attack(index) for index in range(len(self.config.attacks))]
+
+    @functools.cached_property
+    def _attacks_made(self) -> dict[int, Attack]:
+        return {}
+
+    def attack(self, index: int) -> Attack:
+        """Return the attack at a place in the file, always the same one."""
+        if index not in self._attacks_made:
+            self._attacks_made[index] = self._attack(index, self.config.attacks[index])
+        return self._attacks_made[index]
 
     def _attack(self, index: int, entry: AttackEntry) -> Attack:
         asked = _asked(entry.member, SUPPLIED_TO_ATTACKS)
@@ -227,14 +237,13 @@ class StandIns(Resources):
         """The real ones."""
         return self._real.adversaries
 
-    @functools.cached_property
-    def attacks(self) -> list[Attack]:
-        """The real attacks, unless one of them asks for what depends on the data."""
-        asked = {name for entry in self.config.attacks for name in _asked(entry.member, SUPPLIED_TO_ATTACKS)}
-        return super().attacks if asked & _DATA_DEPENDENT else self._real.attacks
+    def attack(self, index: int) -> Attack:
+        """Return the real attack, unless it asks for what depends on the data."""
+        depends = _DATA_DEPENDENT & {*_asked(self.config.attacks[index].member, SUPPLIED_TO_ATTACKS)}
+        return super().attack(index) if depends else self._real.attack(index)
 
 
-_DATA_DEPENDENT = frozenset(vars(StandIns)) - {"adversaries", "attacks"}
+_DATA_DEPENDENT = frozenset(vars(StandIns)) - {"adversaries", "attack"}
 
 
 def wrap(strategy: FlowerStrategy, index: int, entry: DefenseEntry, resources: Resources) -> RobustStrategy:

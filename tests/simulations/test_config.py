@@ -229,7 +229,7 @@ EXACT = [
         "seed: 7",
         "sead: 7",
         2,
-        "sead: no such key. Did you mean 'seed'? Legal here: name, seed, data, model, training, "
+        "sead: no such key. Did you mean 'seed'? Legal here: name, seed, data, task, model, training, "
         "strategy, defenses, attacks, adversaries, simulation, output.",
     ),
     (

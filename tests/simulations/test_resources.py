@@ -11,7 +11,7 @@ from flsec import parameters
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import ATTACKS
 from flsec.errors import ConfigError
-from flsec.simulations import engine, resources
+from flsec.simulations import data_resources, engine, resources
 from flsec.simulations.config import load_config
 from flsec.simulations.resources import Resources, StandIns, resources_of, resources_of_text
 from flsec.simulations.schema import Config
@@ -23,12 +23,12 @@ data: {name: digits, root_samples: 57}
 model: {name: softmax}
 training: {learning_rate: 0.1}
 defenses: [{name: krum, num_byzantine: 1}]
-attacks: [{name: sign_flipping}, {name: label_flipping, source: 1, target: 2}]
+attacks: [{name: sign_flipping}, {name: class_flipping}]
 adversaries: {fraction: 0.2}
 simulation: {engine: inprocess, num_clients: 6, num_rounds: 2}
 """
 
-ATTACKS_HERE = ("sign_flipping", "label_flipping", "projected_gradient")
+ATTACKS_HERE = ("sign_flipping", "class_flipping", "projected_gradient")
 DEFENSES_HERE = ("krum", "fltrust")
 
 
@@ -57,8 +57,10 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return call
 
-    for name in ("load_dataset", "make_partition", "build_model", "carve_root", "Adversaries", "build_server_strategy"):
-        monkeypatch.setattr(resources, name, counted(name, getattr(resources, name)))
+    here = dict.fromkeys(("build_model", "Adversaries", "build_server_strategy"), resources)
+    here |= dict.fromkeys(("load_dataset", "make_partition", "carve_root"), data_resources)
+    for name, module in here.items():
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     for registry, names in ((ATTACKS, ATTACKS_HERE), (DEFENSES, DEFENSES_HERE)):
         for name in names:
             member = registry.get(name)
@@ -71,7 +73,7 @@ def test_everything_is_built_once_for_check_server_and_clients(load: Any, counts
     assert counts == {
         "Adversaries": 1,
         "sign_flipping": 1,
-        "label_flipping": 1,
+        "class_flipping": 1,
         "build_server_strategy": 1,
         "krum": 1,
     }
@@ -80,9 +82,9 @@ def test_everything_is_built_once_for_check_server_and_clients(load: Any, counts
         "load_dataset": 1,
         "make_partition": 1,
         "build_model": 1,
-        "Adversaries": 1,
+        "class_flipping": 1,
         "sign_flipping": 1,
-        "label_flipping": 1,
+        "class_flipping": 1,
         "build_server_strategy": 2,  # a strategy remembers its rounds: one for the check, one for each run
         "krum": 2,
     }

@@ -57,6 +57,8 @@ def jsonl(
 
     Example:
         >>> source = jsonl(train="reviews.jsonl", label="stars", client="reader")  # doctest: +SKIP
+
+    Source: JSON Lines, jsonlines.org.
     """
     given = {"train": train, "test": test, "text": text, "label": label, "client": client, "task": task}
     sizes = {"tokenizer": tokenizer, "vocab_size": vocab_size, "length": length}
