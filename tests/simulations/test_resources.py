@@ -82,7 +82,7 @@ def test_everything_is_built_once_for_check_server_and_clients(load: Any, counts
         "load_dataset": 1,
         "make_partition": 1,
         "build_model": 1,
-        "class_flipping": 1,
+        "Adversaries": 1,
         "sign_flipping": 1,
         "class_flipping": 1,
         "build_server_strategy": 2,  # a strategy remembers its rounds: one for the check, one for each run
