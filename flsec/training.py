@@ -554,8 +554,8 @@ def _lone_example_named() -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ConfigError(
-            "BatchNorm needs more than one value a channel, and a batch of one example gave it one. Choose a batch_size "
-            "that leaves no batch of one example, or a network with another normalisation.",
+            "BatchNorm needs more than one value a channel, and a batch of one example gave it one. Choose a "
+            "batch_size that leaves no batch of one example, or a network with another normalisation.",
             parameter="batch_size",
         ) from None
 
