@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.median import median as median
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
     from flsec.aggregation.multi_krum import multi_krum_selection as multi_krum_selection
+    from flsec.aggregation.nearest_neighbor_mixing import nearest_neighbor_mixing as nearest_neighbor_mixing
     from flsec.aggregation.noisy_median import noisy_upload as noisy_upload
     from flsec.aggregation.norm_clipping import norm_clipping as norm_clipping
     from flsec.aggregation.removal_rejection import removal_rejection as removal_rejection
@@ -118,6 +119,7 @@ __all__ = [
     "median",
     "multi_krum",
     "multi_krum_selection",
+    "nearest_neighbor_mixing",
     "noisy_upload",
     "norm_clipping",
     "normalising_factors",
@@ -193,6 +195,7 @@ export_lazily(
         "median": "median",
         "multi_krum": "multi_krum",
         "multi_krum_selection": "multi_krum",
+        "nearest_neighbor_mixing": "nearest_neighbor_mixing",
         "noisy_upload": "noisy_median",
         "norm_clipping": "norm_clipping",
         "normalising_factors": "fednova",

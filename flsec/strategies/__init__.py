@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
     from flsec.strategies.median import Median as Median
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
+    from flsec.strategies.nearest_neighbor_mixing import NearestNeighborMixing as NearestNeighborMixing
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
@@ -99,6 +100,7 @@ __all__ = [
     "Malformed",
     "Median",
     "MultiKrum",
+    "NearestNeighborMixing",
     "NoisyMedian",
     "NormClipping",
     "OracleSGD",
@@ -152,6 +154,7 @@ export_lazily(
         "Malformed": "replies",
         "Median": "median",
         "MultiKrum": "multi_krum",
+        "NearestNeighborMixing": "nearest_neighbor_mixing",
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
         "OracleSGD": "oracle_sgd",

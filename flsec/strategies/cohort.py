@@ -138,6 +138,13 @@ class _Rows:
             kept._distances = (distances[rows][:, rows], self._matrix._version)
         return kept
 
+    def mixed(self, updates: Tensor, weights: Tensor) -> "_Rows":
+        """Return other rows, the (n, n) weighted means of these, with what follows from what is known of these."""
+        mixed, distances = _Rows(updates), self._still_true(self._distances)
+        if distances is not None and (known := _gram.distances_of_means(distances, weights)) is not None:
+            mixed._distances = (known, updates._version)
+        return mixed
+
 
 class Cohort:
     """The well-formed replies of one round, ordered by client id. Nothing in it is changed in place.
@@ -240,6 +247,17 @@ class Cohort:
     def squared_distances(self) -> Tensor:
         """Return the (n, n) float64 squared distances of the updates, computed once like ``gram``."""
         return self._rows.squared_distances()
+
+    def with_means(self, weights: Tensor) -> Self:
+        """Return the cohort with weighted means of its rows for the same clients, in one pass over them.
+
+        Distances of the means follow from those of the rows, where those are known: no pass for them.
+
+        Args:
+            weights: (n, n) float64, at least 0; row i, of sum 1, makes client i's new row.
+        """
+        means = _gram.mixed_rows(self.updates, weights)
+        return self.replace(updates=self._rows.mixed(means, weights), modified=True)
 
     def with_updates(self, updates: Tensor) -> Self:
         """Return the cohort with other rows for the same clients; the replies are no longer handed on as sent.
