@@ -7,6 +7,7 @@ from flsec._lazy import export_lazily
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
     from flsec.aggregation.adaptive_clipping import adaptive_max_norm as adaptive_max_norm
+    from flsec.aggregation.adaptive_robust_clipping import adaptive_robust_clipping as adaptive_robust_clipping
     from flsec.aggregation.bulyan import bulyan as bulyan
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
     from flsec.aggregation.bulyan import bulyan_selection as bulyan_selection
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.krum import krum_scores as krum_scores
     from flsec.aggregation.mean import mean as mean
     from flsec.aggregation.median import median as median
+    from flsec.aggregation.median_norm_clipping import median_norm_clipping as median_norm_clipping
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
     from flsec.aggregation.multi_krum import multi_krum_selection as multi_krum_selection
     from flsec.aggregation.nearest_neighbor_mixing import nearest_neighbor_mixing as nearest_neighbor_mixing
@@ -90,6 +92,7 @@ __all__ = [
     "Variant",
     "accumulated_steps",
     "adaptive_max_norm",
+    "adaptive_robust_clipping",
     "bulyan",
     "bulyan_second_phase",
     "bulyan_selection",
@@ -117,6 +120,7 @@ __all__ = [
     "krum_scores",
     "mean",
     "median",
+    "median_norm_clipping",
     "multi_krum",
     "multi_krum_selection",
     "nearest_neighbor_mixing",
@@ -166,6 +170,7 @@ export_lazily(
         "Variant": "sparsefed",
         "accumulated_steps": "fednova",
         "adaptive_max_norm": "adaptive_clipping",
+        "adaptive_robust_clipping": "adaptive_robust_clipping",
         "bulyan": "bulyan",
         "bulyan_second_phase": "bulyan",
         "bulyan_selection": "bulyan",
@@ -193,6 +198,7 @@ export_lazily(
         "krum_scores": "krum",
         "mean": "mean",
         "median": "median",
+        "median_norm_clipping": "median_norm_clipping",
         "multi_krum": "multi_krum",
         "multi_krum_selection": "multi_krum",
         "nearest_neighbor_mixing": "nearest_neighbor_mixing",

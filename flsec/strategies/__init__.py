@@ -21,6 +21,7 @@ DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strat
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bulyan import Bulyan as Bulyan
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from flsec.strategies.krum import Krum as Krum
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
     from flsec.strategies.median import Median as Median
+    from flsec.strategies.median_norm_clipping import MedianNormClipping as MedianNormClipping
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
     from flsec.strategies.nearest_neighbor_mixing import NearestNeighborMixing as NearestNeighborMixing
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
@@ -78,6 +80,7 @@ __all__ = [
     "RFA",
     "RSA",
     "SLSGD",
+    "AdaptiveRobustClipping",
     "Adversary",
     "Bulyan",
     "CenteredClipping",
@@ -99,6 +102,7 @@ __all__ = [
     "LossFunctionRejection",
     "Malformed",
     "Median",
+    "MedianNormClipping",
     "MultiKrum",
     "NearestNeighborMixing",
     "NoisyMedian",
@@ -132,6 +136,7 @@ export_lazily(
         "RFA": "rfa",
         "RSA": "rsa",
         "SLSGD": "slsgd",
+        "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
@@ -153,6 +158,7 @@ export_lazily(
         "LossFunctionRejection": "loss_function_rejection",
         "Malformed": "replies",
         "Median": "median",
+        "MedianNormClipping": "median_norm_clipping",
         "MultiKrum": "multi_krum",
         "NearestNeighborMixing": "nearest_neighbor_mixing",
         "NoisyMedian": "noisy_median",
