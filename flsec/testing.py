@@ -60,6 +60,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "alpha": 0.5,
     "auxiliary_data": AUXILIARY_DATA,
     "boost": 4.0,
+    "bucket_size": 2,
     "center": lambda updates: updates.new_zeros(updates.shape[-1]),
     "client_samples": CLIENT_SAMPLES,
     "epsilon": 0.5,

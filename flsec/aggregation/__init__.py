@@ -8,6 +8,7 @@ from flsec._lazy import export_lazily
 if TYPE_CHECKING:
     from flsec.aggregation.adaptive_clipping import adaptive_max_norm as adaptive_max_norm
     from flsec.aggregation.adaptive_robust_clipping import adaptive_robust_clipping as adaptive_robust_clipping
+    from flsec.aggregation.bucketing import bucketing as bucketing
     from flsec.aggregation.bulyan import bulyan as bulyan
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
     from flsec.aggregation.bulyan import bulyan_selection as bulyan_selection
@@ -93,6 +94,7 @@ __all__ = [
     "accumulated_steps",
     "adaptive_max_norm",
     "adaptive_robust_clipping",
+    "bucketing",
     "bulyan",
     "bulyan_second_phase",
     "bulyan_selection",
@@ -171,6 +173,7 @@ export_lazily(
         "accumulated_steps": "fednova",
         "adaptive_max_norm": "adaptive_clipping",
         "adaptive_robust_clipping": "adaptive_robust_clipping",
+        "bucketing": "bucketing",
         "bulyan": "bulyan",
         "bulyan_second_phase": "bulyan",
         "bulyan_selection": "bulyan",

@@ -346,8 +346,7 @@ def distances_of_means(distances: Tensor, weights: Tensor) -> Tensor | None:
     products = products.tril() + products.tril(-1).T
     spread = products.diagonal()[:, None] + products.diagonal()[None, :]
     between = products - spread / 2
-    kinds = weights.unique(dim=0, return_inverse=True)[1]
-    equal = kinds[:, None] == kinds[None, :]
+    equal = torch.stack([(weights == row).all(dim=1) for row in weights])
     exact = equal | (between >= _CANCELLED * spread) & between.isfinite()
     return between.masked_fill(equal, 0.0) if bool(exact.all()) else None
 

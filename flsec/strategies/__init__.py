@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
     from flsec.strategies.base import RobustStrategy as RobustStrategy
+    from flsec.strategies.bucketing import Bucketing as Bucketing
     from flsec.strategies.bulyan import Bulyan as Bulyan
     from flsec.strategies.centered_clipping import CenteredClipping as CenteredClipping
     from flsec.strategies.cohort import Cohort as Cohort
@@ -82,6 +83,7 @@ __all__ = [
     "SLSGD",
     "AdaptiveRobustClipping",
     "Adversary",
+    "Bucketing",
     "Bulyan",
     "CenteredClipping",
     "Cohort",
@@ -138,6 +140,7 @@ export_lazily(
         "SLSGD": "slsgd",
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
+        "Bucketing": "bucketing",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
         "Cohort": "cohort",

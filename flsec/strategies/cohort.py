@@ -164,6 +164,7 @@ class Cohort:
         num_rejected: q, how many clients of this round were quarantined for what they sent: each is one of the f.
         global_state: the arrays beside the matrix that the clients started from.
         server_state: where a defense goes back to an earlier model, what the wrapped strategy remembered then.
+        members: n tuples of the ids of the clients that a row is the mean of; by default each is its one client's.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class Cohort:
         num_rejected: int = 0,
         global_state: Arrays = (),
         server_state: Mapping[str, Any] | None = None,
+        members: tuple[tuple[int, ...], ...] = (),
     ):
         self._rows = updates if isinstance(updates, _Rows) else _Rows(updates)
         self.num_examples = num_examples
@@ -198,6 +200,7 @@ class Cohort:
         self.num_rejected = num_rejected
         self.global_state = global_state
         self.server_state = server_state
+        self.members = members or tuple((client_id,) for client_id in client_ids)
 
     def __len__(self) -> int:
         return len(self.client_ids)
@@ -206,6 +209,11 @@ class Cohort:
     def updates(self) -> Tensor:
         """(n, d) float32; row i is client i's local minus global parameters."""
         return self._rows.updates
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """The ids of all clients that have a part in a row, in ascending order."""
+        return tuple(sorted(client_id for group in self.members for client_id in group))
 
     def replace(self, **changes: Any) -> Self:
         """Return a cohort that differs in some of the attributes."""
@@ -231,6 +239,7 @@ class Cohort:
             metrics=tuple(self.metrics[i] for i in index),
             buffers=tuple(self.buffers[i] for i in index) if self.buffers else (),
             sources=tuple(self.sources[i] for i in index),
+            members=tuple(self.members[i] for i in index),
         )
 
     def parts(self) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Wrappers that change the rows for the rule inside: what the rule is given, in both APIs, with and without attackers."""
+"""Wrappers that change the rows for the rule inside: what it is given, in both APIs, attackers or not."""
 
 from functools import partial
 
@@ -60,17 +60,18 @@ def outliers(reply):
     return first_array(reply, lambda array: array + 50)
 
 
-def step(api, strategy, hostile):
+def step(api, strategy, hostile, num_clients=N):
     """Play one round; return its server, the updates sent, in the order of clients, and the global model's step."""
     sent, starts = {}, []
 
     def answer(round, client_id, arrays):
         replies = sends(hostile)(round, client_id, arrays)
         starts.append(arrays)
-        sent.update({client_id: flat(reply.arrays) - flat(arrays) for reply in replies})
+        if replies:
+            sent[client_id] = flat(replies[0].arrays) - flat(arrays)
         return replies
 
-    server = play(api, strategy, N, [1], answer)
+    server = play(api, strategy, num_clients, [1], answer)
     return server, torch.stack([sent[i] for i in sorted(sent)]), flat(server.arrays) - flat(starts[0])
 
 
