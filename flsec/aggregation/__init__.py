@@ -7,6 +7,7 @@ from flsec._lazy import export_lazily
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
     from flsec.aggregation.adaptive_clipping import adaptive_max_norm as adaptive_max_norm
+    from flsec.aggregation.adaptive_quantile_clipping import next_quantile_estimate as next_quantile_estimate
     from flsec.aggregation.adaptive_robust_clipping import adaptive_robust_clipping as adaptive_robust_clipping
     from flsec.aggregation.bucketing import bucketing as bucketing
     from flsec.aggregation.bulyan import bulyan as bulyan
@@ -126,6 +127,7 @@ __all__ = [
     "multi_krum",
     "multi_krum_selection",
     "nearest_neighbor_mixing",
+    "next_quantile_estimate",
     "noisy_upload",
     "norm_clipping",
     "normalising_factors",
@@ -205,6 +207,7 @@ export_lazily(
         "multi_krum": "multi_krum",
         "multi_krum_selection": "multi_krum",
         "nearest_neighbor_mixing": "nearest_neighbor_mixing",
+        "next_quantile_estimate": "adaptive_quantile_clipping",
         "noisy_upload": "noisy_median",
         "norm_clipping": "norm_clipping",
         "normalising_factors": "fednova",

@@ -21,6 +21,7 @@ DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strat
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.strategies.adaptive_quantile_clipping import AdaptiveQuantileClipping as AdaptiveQuantileClipping
     from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
     from flsec.strategies.base import RobustStrategy as RobustStrategy
@@ -81,6 +82,7 @@ __all__ = [
     "RFA",
     "RSA",
     "SLSGD",
+    "AdaptiveQuantileClipping",
     "AdaptiveRobustClipping",
     "Adversary",
     "Bucketing",
@@ -138,6 +140,7 @@ export_lazily(
         "RFA": "rfa",
         "RSA": "rsa",
         "SLSGD": "slsgd",
+        "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
         "Bucketing": "bucketing",
