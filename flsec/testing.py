@@ -70,6 +70,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "loss": distance_to_median,
     "max_norm": 3.0,
     "model_factory": lambda *defended: Network if defended else AttackedNetwork,
+    "momenta": lambda updates: updates.clone(),
     "num_byzantine": 3,
     "num_classes": 2,
     "num_clients": 20,

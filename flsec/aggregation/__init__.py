@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.top_k import top_k as top_k
     from flsec.aggregation.trimmed_mean import trimmed_mean as trimmed_mean
     from flsec.aggregation.weak_dp import weak_dp as weak_dp
+    from flsec.aggregation.worker_momentum import worker_momentum as worker_momentum
     from flsec.aggregation.zeno import zeno as zeno
     from flsec.aggregation.zeno import zeno_scores as zeno_scores
 
@@ -156,6 +157,7 @@ __all__ = [
     "trimmed_mean",
     "wbc_perturbation",
     "weak_dp",
+    "worker_momentum",
     "zeno",
     "zeno_scores",
 ]
@@ -236,6 +238,7 @@ export_lazily(
         "trimmed_mean": "trimmed_mean",
         "wbc_perturbation": "flwbc",
         "weak_dp": "weak_dp",
+        "worker_momentum": "worker_momentum",
         "zeno": "zeno",
         "zeno_scores": "zeno",
     },

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from flsec.strategies.three_sigma import ThreeSigma as ThreeSigma
     from flsec.strategies.trimmed_mean import TrimmedMean as TrimmedMean
     from flsec.strategies.weak_dp import WeakDP as WeakDP
+    from flsec.strategies.worker_momentum import WorkerMomentum as WorkerMomentum
     from flsec.strategies.zeno import Zeno as Zeno
 
 __all__ = [
@@ -127,6 +128,7 @@ __all__ = [
     "TrimmedMean",
     "Verdict",
     "WeakDP",
+    "WorkerMomentum",
     "Zeno",
     "check_num_examples",
     "defended",
@@ -185,6 +187,7 @@ export_lazily(
         "TrimmedMean": "trimmed_mean",
         "Verdict": "report",
         "WeakDP": "weak_dp",
+        "WorkerMomentum": "worker_momentum",
         "Zeno": "zeno",
         "check_num_examples": "replies",
         "defended": "server_optimizer",

@@ -9,10 +9,19 @@ from flwr.server.strategy import FedAvg
 
 from flsec._contracts.faults import first_array
 from flsec._contracts.server import flower_strategy, from_npy, honest, identify
-from flsec.aggregation import _gram, adaptive_robust_clipping, krum, median, median_norm_clipping, multi_krum
+from flsec.aggregation import (
+    _gram,
+    adaptive_robust_clipping,
+    krum,
+    median,
+    median_norm_clipping,
+    multi_krum,
+    norm_clipping,
+)
 from flsec.aggregation import nearest_neighbor_mixing as mixing
 from flsec.errors import ConfigError
 from flsec.strategies import (
+    AdaptiveQuantileClipping,
     AdaptiveRobustClipping,
     Bulyan,
     GeometricMedian,
@@ -21,6 +30,7 @@ from flsec.strategies import (
     MedianNormClipping,
     MultiKrum,
     NearestNeighborMixing,
+    WorkerMomentum,
 )
 from tests.support.boundary import assert_moved, both_apis, nan, play, quarantined, report, sends, silence, why_kept
 from tests.support.cohorts import SIZE, cohort
@@ -36,6 +46,11 @@ RULES = {  # the wrapper, the function
 OUTSIDE = {
     "nearest_neighbor_mixing": (partial(NearestNeighborMixing, num_byzantine=F), mixing),
     "adaptive_robust_clipping": (partial(AdaptiveRobustClipping, num_byzantine=F), adaptive_robust_clipping),
+    "adaptive_quantile_clipping": (
+        partial(AdaptiveQuantileClipping, initial_norm=0.5),
+        lambda rows, _: norm_clipping(rows, 0.5),
+    ),
+    "worker_momentum": (WorkerMomentum, lambda rows, _: rows),  # in the first round
     "median_norm_clipping": (MedianNormClipping, lambda rows, _: median_norm_clipping(rows)),
 }
 each_rule = pytest.mark.parametrize("rule", RULES)
