@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from flsec import ConfigError
 from flsec.aggregation import _gram, krum, mean, median, nearest_neighbor_mixing
+from flsec.aggregation._device import computing_on
 from flsec.aggregation._gram import distances_of_means, mixed_rows, squared_distances
 from flsec.aggregation.nearest_neighbor_mixing import mixing_weights
 from tests.aggregation import brute_force
@@ -132,3 +133,11 @@ def test_mixed_rows_read_no_row_of_weight_zero():
     u[0] = torch.nan
     weights = torch.tensor([[0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
     torch.testing.assert_close(mixed_rows(u, weights), torch.stack([u[1:3].mean(dim=0), u[3]]))
+
+
+def test_blocks_sent_to_another_device_give_the_same_rows():
+    u = honest(0, 9, 50).float()
+    u[4] = torch.nan
+    expected = nearest_neighbor_mixing(u, 2)
+    with computing_on(torch.device("cpu")):
+        torch.testing.assert_close(nearest_neighbor_mixing(u, 2), expected, equal_nan=True)
