@@ -7,6 +7,9 @@ from flsec._lazy import export_lazily
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
     from flsec.aggregation.adaptive_clipping import adaptive_max_norm as adaptive_max_norm
+    from flsec.aggregation.adaptive_quantile_clipping import next_quantile_estimate as next_quantile_estimate
+    from flsec.aggregation.adaptive_robust_clipping import adaptive_robust_clipping as adaptive_robust_clipping
+    from flsec.aggregation.bucketing import bucketing as bucketing
     from flsec.aggregation.bulyan import bulyan as bulyan
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
     from flsec.aggregation.bulyan import bulyan_selection as bulyan_selection
@@ -38,8 +41,10 @@ if TYPE_CHECKING:
     from flsec.aggregation.krum import krum_scores as krum_scores
     from flsec.aggregation.mean import mean as mean
     from flsec.aggregation.median import median as median
+    from flsec.aggregation.median_norm_clipping import median_norm_clipping as median_norm_clipping
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
     from flsec.aggregation.multi_krum import multi_krum_selection as multi_krum_selection
+    from flsec.aggregation.nearest_neighbor_mixing import nearest_neighbor_mixing as nearest_neighbor_mixing
     from flsec.aggregation.noisy_median import noisy_upload as noisy_upload
     from flsec.aggregation.norm_clipping import norm_clipping as norm_clipping
     from flsec.aggregation.removal_rejection import removal_rejection as removal_rejection
@@ -74,6 +79,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.top_k import top_k as top_k
     from flsec.aggregation.trimmed_mean import trimmed_mean as trimmed_mean
     from flsec.aggregation.weak_dp import weak_dp as weak_dp
+    from flsec.aggregation.worker_momentum import worker_momentum as worker_momentum
     from flsec.aggregation.zeno import zeno as zeno
     from flsec.aggregation.zeno import zeno_scores as zeno_scores
 
@@ -89,6 +95,8 @@ __all__ = [
     "Variant",
     "accumulated_steps",
     "adaptive_max_norm",
+    "adaptive_robust_clipping",
+    "bucketing",
     "bulyan",
     "bulyan_second_phase",
     "bulyan_selection",
@@ -116,8 +124,11 @@ __all__ = [
     "krum_scores",
     "mean",
     "median",
+    "median_norm_clipping",
     "multi_krum",
     "multi_krum_selection",
+    "nearest_neighbor_mixing",
+    "next_quantile_estimate",
     "noisy_upload",
     "norm_clipping",
     "normalising_factors",
@@ -146,6 +157,7 @@ __all__ = [
     "trimmed_mean",
     "wbc_perturbation",
     "weak_dp",
+    "worker_momentum",
     "zeno",
     "zeno_scores",
 ]
@@ -164,6 +176,8 @@ export_lazily(
         "Variant": "sparsefed",
         "accumulated_steps": "fednova",
         "adaptive_max_norm": "adaptive_clipping",
+        "adaptive_robust_clipping": "adaptive_robust_clipping",
+        "bucketing": "bucketing",
         "bulyan": "bulyan",
         "bulyan_second_phase": "bulyan",
         "bulyan_selection": "bulyan",
@@ -191,8 +205,11 @@ export_lazily(
         "krum_scores": "krum",
         "mean": "mean",
         "median": "median",
+        "median_norm_clipping": "median_norm_clipping",
         "multi_krum": "multi_krum",
         "multi_krum_selection": "multi_krum",
+        "nearest_neighbor_mixing": "nearest_neighbor_mixing",
+        "next_quantile_estimate": "adaptive_quantile_clipping",
         "noisy_upload": "noisy_median",
         "norm_clipping": "norm_clipping",
         "normalising_factors": "fednova",
@@ -221,6 +238,7 @@ export_lazily(
         "trimmed_mean": "trimmed_mean",
         "wbc_perturbation": "flwbc",
         "weak_dp": "weak_dp",
+        "worker_momentum": "worker_momentum",
         "zeno": "zeno",
         "zeno_scores": "zeno",
     },

@@ -21,8 +21,11 @@ DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strat
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.strategies.adaptive_quantile_clipping import AdaptiveQuantileClipping as AdaptiveQuantileClipping
+    from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
     from flsec.strategies.base import RobustStrategy as RobustStrategy
+    from flsec.strategies.bucketing import Bucketing as Bucketing
     from flsec.strategies.bulyan import Bulyan as Bulyan
     from flsec.strategies.centered_clipping import CenteredClipping as CenteredClipping
     from flsec.strategies.cohort import Cohort as Cohort
@@ -42,7 +45,9 @@ if TYPE_CHECKING:
     from flsec.strategies.krum import Krum as Krum
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
     from flsec.strategies.median import Median as Median
+    from flsec.strategies.median_norm_clipping import MedianNormClipping as MedianNormClipping
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
+    from flsec.strategies.nearest_neighbor_mixing import NearestNeighborMixing as NearestNeighborMixing
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
@@ -68,6 +73,7 @@ if TYPE_CHECKING:
     from flsec.strategies.three_sigma import ThreeSigma as ThreeSigma
     from flsec.strategies.trimmed_mean import TrimmedMean as TrimmedMean
     from flsec.strategies.weak_dp import WeakDP as WeakDP
+    from flsec.strategies.worker_momentum import WorkerMomentum as WorkerMomentum
     from flsec.strategies.zeno import Zeno as Zeno
 
 __all__ = [
@@ -77,7 +83,10 @@ __all__ = [
     "RFA",
     "RSA",
     "SLSGD",
+    "AdaptiveQuantileClipping",
+    "AdaptiveRobustClipping",
     "Adversary",
+    "Bucketing",
     "Bulyan",
     "CenteredClipping",
     "Cohort",
@@ -98,7 +107,9 @@ __all__ = [
     "LossFunctionRejection",
     "Malformed",
     "Median",
+    "MedianNormClipping",
     "MultiKrum",
+    "NearestNeighborMixing",
     "NoisyMedian",
     "NormClipping",
     "OracleSGD",
@@ -117,6 +128,7 @@ __all__ = [
     "TrimmedMean",
     "Verdict",
     "WeakDP",
+    "WorkerMomentum",
     "Zeno",
     "check_num_examples",
     "defended",
@@ -130,7 +142,10 @@ export_lazily(
         "RFA": "rfa",
         "RSA": "rsa",
         "SLSGD": "slsgd",
+        "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
+        "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
+        "Bucketing": "bucketing",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
         "Cohort": "cohort",
@@ -151,7 +166,9 @@ export_lazily(
         "LossFunctionRejection": "loss_function_rejection",
         "Malformed": "replies",
         "Median": "median",
+        "MedianNormClipping": "median_norm_clipping",
         "MultiKrum": "multi_krum",
+        "NearestNeighborMixing": "nearest_neighbor_mixing",
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
         "OracleSGD": "oracle_sgd",
@@ -170,6 +187,7 @@ export_lazily(
         "TrimmedMean": "trimmed_mean",
         "Verdict": "report",
         "WeakDP": "weak_dp",
+        "WorkerMomentum": "worker_momentum",
         "Zeno": "zeno",
         "check_num_examples": "replies",
         "defended": "server_optimizer",
