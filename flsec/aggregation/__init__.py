@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.krum import krum_scores as krum_scores
     from flsec.aggregation.mean import mean as mean
     from flsec.aggregation.median import median as median
+    from flsec.aggregation.minimum_diameter_averaging import minimum_diameter_averaging as minimum_diameter_averaging
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
     from flsec.aggregation.multi_krum import multi_krum_selection as multi_krum_selection
     from flsec.aggregation.noisy_median import noisy_upload as noisy_upload
@@ -116,6 +117,7 @@ __all__ = [
     "krum_scores",
     "mean",
     "median",
+    "minimum_diameter_averaging",
     "multi_krum",
     "multi_krum_selection",
     "noisy_upload",
@@ -191,6 +193,7 @@ export_lazily(
         "krum_scores": "krum",
         "mean": "mean",
         "median": "median",
+        "minimum_diameter_averaging": "minimum_diameter_averaging",
         "multi_krum": "multi_krum",
         "multi_krum_selection": "multi_krum",
         "noisy_upload": "noisy_median",

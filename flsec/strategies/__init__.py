@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from flsec.strategies.krum import Krum as Krum
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
     from flsec.strategies.median import Median as Median
+    from flsec.strategies.minimum_diameter_averaging import MinimumDiameterAveraging as MinimumDiameterAveraging
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
@@ -98,6 +99,7 @@ __all__ = [
     "LossFunctionRejection",
     "Malformed",
     "Median",
+    "MinimumDiameterAveraging",
     "MultiKrum",
     "NoisyMedian",
     "NormClipping",
@@ -151,6 +153,7 @@ export_lazily(
         "LossFunctionRejection": "loss_function_rejection",
         "Malformed": "replies",
         "Median": "median",
+        "MinimumDiameterAveraging": "minimum_diameter_averaging",
         "MultiKrum": "multi_krum",
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
