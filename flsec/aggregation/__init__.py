@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.krum import krum as krum
     from flsec.aggregation.krum import krum_scores as krum_scores
     from flsec.aggregation.mean import mean as mean
+    from flsec.aggregation.mean_around_median import mean_around_median as mean_around_median
     from flsec.aggregation.median import median as median
     from flsec.aggregation.minimum_diameter_averaging import minimum_diameter_averaging as minimum_diameter_averaging
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
@@ -116,6 +117,7 @@ __all__ = [
     "krum",
     "krum_scores",
     "mean",
+    "mean_around_median",
     "median",
     "minimum_diameter_averaging",
     "multi_krum",
@@ -192,6 +194,7 @@ export_lazily(
         "krum": "krum",
         "krum_scores": "krum",
         "mean": "mean",
+        "mean_around_median": "mean_around_median",
         "median": "median",
         "minimum_diameter_averaging": "minimum_diameter_averaging",
         "multi_krum": "multi_krum",

@@ -6,7 +6,7 @@ from torch import Tensor
 from flsec.aggregation._gram import is_whole, weighted_sum
 from flsec.errors import ConfigError
 
-__all__ = ["ball_around", "check_minority", "mean_of_rows", "smallest_ball"]
+__all__ = ["ball_around", "central_row", "check_minority", "mean_of_rows"]
 
 
 def check_minority(rule: str, n: int, num_byzantine: int) -> None:
@@ -32,8 +32,8 @@ def ball_around(distances: Tensor, row: int, count: int) -> Tensor:
     return others.argsort(stable=True)[:count].sort().values
 
 
-def smallest_ball(distances: Tensor, count: int) -> Tensor:
-    """Return the sorted numbers of the ``count`` rows in the smallest ball that is centred at a row.
+def central_row(distances: Tensor, count: int) -> int:
+    """Return the row whose ``count`` nearest rows, itself included, lie in the smallest ball around it.
 
     Two rows that are each the other's farthest have balls of one radius, but not always of the same rows: of equal
     radii the ball with the smallest sum of squared distances to its centre is taken, so that row order does not
@@ -46,5 +46,4 @@ def smallest_ball(distances: Tensor, count: int) -> Tensor:
     nearest = distances.sort(dim=1).values[:, :count]
     radii = nearest[:, -1]
     sums = torch.where(radii == radii.min(), nearest.sum(dim=1), torch.inf)
-    centre = int(sums.argmin()) if bool(sums.isfinite().any()) else int(radii.argmin())
-    return ball_around(distances, centre, count)
+    return int(sums.argmin())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flsec.aggregation._gram import Array, check_updates, squared_distances
-from flsec.aggregation._subsets import check_minority, mean_of_rows, smallest_ball
+from flsec.aggregation._subsets import ball_around, central_row, check_minority, mean_of_rows
 from flsec.parameters import Count
 
 __all__ = ["minimum_diameter_averaging"]
@@ -42,8 +42,8 @@ def minimum_diameter_averaging(updates: Tensor, num_byzantine: Count) -> Tensor:
         >>> minimum_diameter_averaging(torch.tensor([[0.0], [0.1], [0.2], [0.3], [9.0]]), num_byzantine=1)
         tensor([0.1500])
 
-    Source: El Mhamdi, Guerraoui and Rouault, "Distributed Momentum for Byzantine-resilient Stochastic Gradient Descent",
-        ICLR 2021, Sec. 2 (MDA), after Rousseeuw, "Multivariate Estimation with High Breakdown Point", 1985.
+    Source: El Mhamdi, Guerraoui and Rouault, "Distributed Momentum for Byzantine-resilient Stochastic Gradient
+        Descent", ICLR 2021, Sec. 2 (MDA), after Rousseeuw, "Multivariate Estimation with High Breakdown Point", 1985.
     """
     check_minority("minimum_diameter_averaging", check_updates(updates, "minimum_diameter_averaging"), num_byzantine)
     return mean_of_rows(updates, smallest_diameter(squared_distances(updates), num_byzantine)[0])
@@ -61,7 +61,7 @@ def smallest_diameter(distances: Tensor, num_byzantine: int) -> tuple[Tensor, bo
     n = distances.shape[0]
     count = max(1, n - num_byzantine)
     if num_byzantine > EXACT_UP_TO:
-        return smallest_ball(distances, count), False
+        return ball_around(distances, central_row(distances, count), count), False
     matrix = distances.cpu().numpy()
     levels = np.unique(matrix)
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from flsec.strategies.geometric_median import GeometricMedian as GeometricMedian
     from flsec.strategies.krum import Krum as Krum
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
+    from flsec.strategies.mean_around_median import MeanAroundMedian as MeanAroundMedian
     from flsec.strategies.median import Median as Median
     from flsec.strategies.minimum_diameter_averaging import MinimumDiameterAveraging as MinimumDiameterAveraging
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
@@ -98,6 +99,7 @@ __all__ = [
     "Layout",
     "LossFunctionRejection",
     "Malformed",
+    "MeanAroundMedian",
     "Median",
     "MinimumDiameterAveraging",
     "MultiKrum",
@@ -152,6 +154,7 @@ export_lazily(
         "Layout": "cohort",
         "LossFunctionRejection": "loss_function_rejection",
         "Malformed": "replies",
+        "MeanAroundMedian": "mean_around_median",
         "Median": "median",
         "MinimumDiameterAveraging": "minimum_diameter_averaging",
         "MultiKrum": "multi_krum",
