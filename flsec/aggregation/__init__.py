@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
     from flsec.aggregation.bulyan import bulyan_selection as bulyan_selection
     from flsec.aggregation.centered_clipping import centered_clipping as centered_clipping
+    from flsec.aggregation.comparative_gradient_elimination import (
+        comparative_gradient_elimination as comparative_gradient_elimination,
+    )
     from flsec.aggregation.count_sketch import CountSketch as CountSketch
     from flsec.aggregation.crfl import clip_model as clip_model
     from flsec.aggregation.crfl import crfl as crfl
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.mean_around_median import mean_around_median as mean_around_median
     from flsec.aggregation.median import median as median
     from flsec.aggregation.minimum_diameter_averaging import minimum_diameter_averaging as minimum_diameter_averaging
+    from flsec.aggregation.monna import monna as monna
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
     from flsec.aggregation.multi_krum import multi_krum_selection as multi_krum_selection
     from flsec.aggregation.noisy_median import noisy_upload as noisy_upload
@@ -97,6 +101,7 @@ __all__ = [
     "centered_clipping",
     "choose_k",
     "clip_model",
+    "comparative_gradient_elimination",
     "crfl",
     "crfl_max_norm",
     "cross_round_similarities",
@@ -120,6 +125,7 @@ __all__ = [
     "mean_around_median",
     "median",
     "minimum_diameter_averaging",
+    "monna",
     "multi_krum",
     "multi_krum_selection",
     "noisy_upload",
@@ -174,6 +180,7 @@ export_lazily(
         "centered_clipping": "centered_clipping",
         "choose_k": "sparsefed",
         "clip_model": "crfl",
+        "comparative_gradient_elimination": "comparative_gradient_elimination",
         "crfl": "crfl",
         "crfl_max_norm": "crfl",
         "cross_round_similarities": "cross_round",
@@ -197,6 +204,7 @@ export_lazily(
         "mean_around_median": "mean_around_median",
         "median": "median",
         "minimum_diameter_averaging": "minimum_diameter_averaging",
+        "monna": "monna",
         "multi_krum": "multi_krum",
         "multi_krum_selection": "multi_krum",
         "noisy_upload": "noisy_median",

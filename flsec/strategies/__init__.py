@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from flsec.strategies.centered_clipping import CenteredClipping as CenteredClipping
     from flsec.strategies.cohort import Cohort as Cohort
     from flsec.strategies.cohort import Layout as Layout
+    from flsec.strategies.comparative_gradient_elimination import (
+        ComparativeGradientElimination as ComparativeGradientElimination,
+    )
     from flsec.strategies.crfl import CRFL as CRFL
     from flsec.strategies.cross_round import CrossRound as CrossRound
     from flsec.strategies.diversefl import DiverseFL as DiverseFL
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from flsec.strategies.mean_around_median import MeanAroundMedian as MeanAroundMedian
     from flsec.strategies.median import Median as Median
     from flsec.strategies.minimum_diameter_averaging import MinimumDiameterAveraging as MinimumDiameterAveraging
+    from flsec.strategies.monna import MoNNA as MoNNA
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
@@ -83,6 +87,7 @@ __all__ = [
     "Bulyan",
     "CenteredClipping",
     "Cohort",
+    "ComparativeGradientElimination",
     "CrossRound",
     "DiverseFL",
     "Eavesdrop",
@@ -102,6 +107,7 @@ __all__ = [
     "MeanAroundMedian",
     "Median",
     "MinimumDiameterAveraging",
+    "MoNNA",
     "MultiKrum",
     "NoisyMedian",
     "NormClipping",
@@ -138,6 +144,7 @@ export_lazily(
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
         "Cohort": "cohort",
+        "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
         "DiverseFL": "diversefl",
         "Eavesdrop": "eavesdrop",
@@ -157,6 +164,7 @@ export_lazily(
         "MeanAroundMedian": "mean_around_median",
         "Median": "median",
         "MinimumDiameterAveraging": "minimum_diameter_averaging",
+        "MoNNA": "monna",
         "MultiKrum": "multi_krum",
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
