@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.bulyan import bulyan as bulyan
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
     from flsec.aggregation.bulyan import bulyan_selection as bulyan_selection
+    from flsec.aggregation.caf import caf as caf
     from flsec.aggregation.centered_clipping import centered_clipping as centered_clipping
     from flsec.aggregation.comparative_gradient_elimination import (
         comparative_gradient_elimination as comparative_gradient_elimination,
@@ -98,6 +99,7 @@ __all__ = [
     "bulyan",
     "bulyan_second_phase",
     "bulyan_selection",
+    "caf",
     "centered_clipping",
     "choose_k",
     "clip_model",
@@ -177,6 +179,7 @@ export_lazily(
         "bulyan": "bulyan",
         "bulyan_second_phase": "bulyan",
         "bulyan_selection": "bulyan",
+        "caf": "caf",
         "centered_clipping": "centered_clipping",
         "choose_k": "sparsefed",
         "clip_model": "crfl",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flsec.strategies.adversary import Adversary as Adversary
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bulyan import Bulyan as Bulyan
+    from flsec.strategies.caf import CAF as CAF
     from flsec.strategies.centered_clipping import CenteredClipping as CenteredClipping
     from flsec.strategies.cohort import Cohort as Cohort
     from flsec.strategies.cohort import Layout as Layout
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from flsec.strategies.zeno import Zeno as Zeno
 
 __all__ = [
+    "CAF",
     "CRFL",
     "DEFENSES",
     "FLWBC",
@@ -135,6 +137,7 @@ __all__ = [
 export_lazily(
     __name__,
     {
+        "CAF": "caf",
         "CRFL": "crfl",
         "FLWBC": "flwbc",
         "RFA": "rfa",
