@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.siren import siren_decision as siren_decision
     from flsec.aggregation.siren import siren_penalties as siren_penalties
     from flsec.aggregation.slsgd import slsgd as slsgd
+    from flsec.aggregation.smea import smea as smea
     from flsec.aggregation.soteria import representation_and_sensitivity as representation_and_sensitivity
     from flsec.aggregation.soteria import soteria_pruned as soteria_pruned
     from flsec.aggregation.sparsefed import Coordinates as Coordinates
@@ -150,6 +151,7 @@ __all__ = [
     "siren_decision",
     "siren_penalties",
     "slsgd",
+    "smea",
     "soteria_pruned",
     "sparsefed_init",
     "sparsefed_step",
@@ -230,6 +232,7 @@ export_lazily(
         "siren_decision": "siren",
         "siren_penalties": "siren",
         "slsgd": "slsgd",
+        "smea": "smea",
         "soteria_pruned": "soteria",
         "sparsefed_init": "sparsefed",
         "sparsefed_step": "sparsefed",

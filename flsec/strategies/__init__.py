@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from flsec.strategies.server_optimizer import defended as defended
     from flsec.strategies.siren import Siren as Siren
     from flsec.strategies.slsgd import SLSGD as SLSGD
+    from flsec.strategies.smea import SMEA as SMEA
     from flsec.strategies.soteria import Soteria as Soteria
     from flsec.strategies.sparsefed import SparseFed as SparseFed
     from flsec.strategies.three_sigma import ThreeSigma as ThreeSigma
@@ -85,6 +86,7 @@ __all__ = [
     "RFA",
     "RSA",
     "SLSGD",
+    "SMEA",
     "Adversary",
     "Bulyan",
     "CenteredClipping",
@@ -143,6 +145,7 @@ export_lazily(
         "RFA": "rfa",
         "RSA": "rsa",
         "SLSGD": "slsgd",
+        "SMEA": "smea",
         "Adversary": "adversary",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
