@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.cross_round import cross_round_similarities as cross_round_similarities
     from flsec.aggregation.diversefl import diversefl as diversefl
     from flsec.aggregation.diversefl import diversefl_scores as diversefl_scores
+    from flsec.aggregation.divide_and_conquer import divide_and_conquer as divide_and_conquer
     from flsec.aggregation.fedinv import fedinv as fedinv
     from flsec.aggregation.fedinv import fedinv_distances as fedinv_distances
     from flsec.aggregation.fedinv import fedinv_scores as fedinv_scores
@@ -111,6 +112,7 @@ __all__ = [
     "distances_from_center",
     "diversefl",
     "diversefl_scores",
+    "divide_and_conquer",
     "fedinv",
     "fedinv_distances",
     "fedinv_scores",
@@ -192,6 +194,7 @@ export_lazily(
         "distances_from_center": "three_sigma",
         "diversefl": "diversefl",
         "diversefl_scores": "diversefl",
+        "divide_and_conquer": "divide_and_conquer",
         "fedinv": "fedinv",
         "fedinv_distances": "fedinv",
         "fedinv_scores": "fedinv",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from flsec.strategies.crfl import CRFL as CRFL
     from flsec.strategies.cross_round import CrossRound as CrossRound
     from flsec.strategies.diversefl import DiverseFL as DiverseFL
+    from flsec.strategies.divide_and_conquer import DivideAndConquer as DivideAndConquer
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
     from flsec.strategies.error_rate_rejection import ErrorRateRejection as ErrorRateRejection
     from flsec.strategies.fedinv import FedInv as FedInv
@@ -94,6 +95,7 @@ __all__ = [
     "ComparativeGradientElimination",
     "CrossRound",
     "DiverseFL",
+    "DivideAndConquer",
     "Eavesdrop",
     "ErrorRateRejection",
     "FLTrust",
@@ -153,6 +155,7 @@ export_lazily(
         "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
         "DiverseFL": "diversefl",
+        "DivideAndConquer": "divide_and_conquer",
         "Eavesdrop": "eavesdrop",
         "ErrorRateRejection": "error_rate_rejection",
         "FLTrust": "fltrust",
