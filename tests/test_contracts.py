@@ -41,6 +41,7 @@ EXEMPTIONS = {
     "centered_clipping": {"shift_equivariant": False, "scale_equivariant": False},  # has a centre and a radius
     "comparative_gradient_elimination": {"shift_equivariant": False},  # the length of an update counts
     "weak_dp": {"shift_equivariant": False, "scale_equivariant": False},  # has a bound, and adds noise
+    "median_of_means": {"order_invariant": False},  # rows in a row share a group
     "slsgd": {"shift_equivariant": False},  # goes a part of the way
     "fltrust": {
         "shift_equivariant": False,

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.mean import mean as mean
     from flsec.aggregation.mean_around_median import mean_around_median as mean_around_median
     from flsec.aggregation.median import median as median
+    from flsec.aggregation.median_of_means import median_of_means as median_of_means
     from flsec.aggregation.minimum_diameter_averaging import minimum_diameter_averaging as minimum_diameter_averaging
     from flsec.aggregation.monna import monna as monna
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
@@ -129,6 +130,7 @@ __all__ = [
     "mean",
     "mean_around_median",
     "median",
+    "median_of_means",
     "minimum_diameter_averaging",
     "monna",
     "multi_krum",
@@ -211,6 +213,7 @@ export_lazily(
         "mean": "mean",
         "mean_around_median": "mean_around_median",
         "median": "median",
+        "median_of_means": "median_of_means",
         "minimum_diameter_averaging": "minimum_diameter_averaging",
         "monna": "monna",
         "multi_krum": "multi_krum",

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
     from flsec.strategies.mean_around_median import MeanAroundMedian as MeanAroundMedian
     from flsec.strategies.median import Median as Median
+    from flsec.strategies.median_of_means import MedianOfMeans as MedianOfMeans
     from flsec.strategies.minimum_diameter_averaging import MinimumDiameterAveraging as MinimumDiameterAveraging
     from flsec.strategies.monna import MoNNA as MoNNA
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
@@ -112,6 +113,7 @@ __all__ = [
     "Malformed",
     "MeanAroundMedian",
     "Median",
+    "MedianOfMeans",
     "MinimumDiameterAveraging",
     "MoNNA",
     "MultiKrum",
@@ -172,6 +174,7 @@ export_lazily(
         "Malformed": "replies",
         "MeanAroundMedian": "mean_around_median",
         "Median": "median",
+        "MedianOfMeans": "median_of_means",
         "MinimumDiameterAveraging": "minimum_diameter_averaging",
         "MoNNA": "monna",
         "MultiKrum": "multi_krum",
