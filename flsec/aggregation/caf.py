@@ -52,8 +52,8 @@ def filter_weights(products: Tensor, num_byzantine: int) -> Tensor:
     if not bool(present.any()):
         return torch.full_like(products[0], 1 / len(products))
     weights = best = present.double()
-    least = torch.inf
-    while float(weights.sum()) > len(products) - 2 * num_byzantine:
+    least, enough = torch.inf, max(0, len(products) - 2 * num_byzantine)  # 0 where f is too large for n
+    while float(weights.sum()) > enough:
         variance, along = widest_direction(known, weights)
         if variance < least:
             best, least = weights, variance

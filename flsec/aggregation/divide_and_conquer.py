@@ -42,7 +42,8 @@ def divide_and_conquer(
         (d,), with the dtype and device of ``updates``. Of equal scores the last rows are dropped.
 
     Raises:
-        ConfigError: ``updates`` is no floating matrix, f < 0, n < 2 f + 1, ceil(c f) >= n, or a setting is out of range.
+        ConfigError: ``updates`` is no floating matrix, f < 0, n < 2 f + 1, ceil(c f) >= n, or a setting is out of its
+            range.
 
     Where every row is dropped by some iteration, which the paper leaves open, those dropped least often are averaged.
 

@@ -78,7 +78,8 @@ def _largest_eigenvalues(products: Tensor) -> Tensor:
     """Return the (b,) largest eigenvalues of the centred versions of (b, m, m) Gram matrices."""
     towards = products.mean(dim=2, keepdim=True)
     centred = products - towards - towards.mT + towards.mean(dim=1, keepdim=True)
-    return torch.linalg.eigvalsh(centred)[:, -1]
+    variances: Tensor = torch.linalg.eigvalsh(centred)
+    return variances[:, -1]
 
 
 def _drop_one_by_one(products: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flsec import ConfigError
-from flsec.aggregation import divide_and_conquer
+from flsec.aggregation import caf, divide_and_conquer
 from flsec.aggregation.divide_and_conquer import rows_kept
 from flsec.randomness import generator
 from tests.aggregation.brute_force import displacement, honest, with_hostile
@@ -95,3 +95,12 @@ def test_rows_that_are_not_finite_outside_the_sample_are_out_as_well():
 def test_settings_that_cannot_work(given):
     with pytest.raises(ConfigError, match="divide_and_conquer needs"):
         divide_and_conquer(torch.zeros(9, 2), **given)
+
+
+def test_rows_far_out_in_several_directions_cover_for_each_other():
+    """What the docstring says of one iteration; CAF, which looks again after each step, drops all three."""
+    u = honest(0, 11, 5)
+    u[:3] = 0
+    u[0, 0], u[1, 1], u[2, 2] = 1e30, 1e6, -1e3
+    assert displacement(divide_and_conquer(u, 3), u[3:]) > 2
+    assert displacement(caf(u, 3), u[3:]) <= 1
