@@ -137,6 +137,7 @@ def _example_value(name: str, args: Sequence[Any]) -> Any:
 def check_rule(
     rule: Callable[[Tensor], Tensor],
     *,
+    order_invariant: bool = True,
     shift_equivariant: bool = True,
     scale_equivariant: bool = True,
     min_clients: int = 1,
@@ -147,6 +148,7 @@ def check_rule(
 
     Args:
         rule: the rule with its parameters bound, such as ``partial(krum, num_byzantine=2)``.
+        order_invariant: whether the order of rows does not matter; it does to rules that group them.
         shift_equivariant: whether ``rule(u + s) == rule(u) + s``; not so for rules with a centre or a bound.
         scale_equivariant: whether ``rule(c * u) == c * rule(u)`` for c > 0.
         min_clients: the fewest rows that the rule accepts; one row less must raise ``ConfigError``.
@@ -164,7 +166,9 @@ def check_rule(
     name = getattr(rule, "__name__", None) or getattr(getattr(rule, "func", rule), "__name__", None)
     run(
         name or repr(rule),
-        RuleBattery(rule, shift_equivariant, scale_equivariant, min_clients, num_byzantine, max_displacement),
+        RuleBattery(
+            rule, shift_equivariant, scale_equivariant, min_clients, num_byzantine, max_displacement, order_invariant
+        ),
     )
 
 

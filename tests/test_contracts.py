@@ -39,7 +39,9 @@ EXEMPTIONS = {
     "mean": {"num_byzantine": 0},  # no defense: the baseline
     "robust_learning_rate": {"num_byzantine": 0, "shift_equivariant": False},  # votes on signs, then takes the mean
     "centered_clipping": {"shift_equivariant": False, "scale_equivariant": False},  # has a centre and a radius
+    "comparative_gradient_elimination": {"shift_equivariant": False},  # the length of an update counts
     "weak_dp": {"shift_equivariant": False, "scale_equivariant": False},  # has a bound, and adds noise
+    "median_of_means": {"order_invariant": False},  # rows in a row share a group
     "slsgd": {"shift_equivariant": False},  # goes a part of the way
     "fltrust": {
         "shift_equivariant": False,

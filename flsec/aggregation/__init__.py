@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from flsec.aggregation.bulyan import bulyan as bulyan
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
     from flsec.aggregation.bulyan import bulyan_selection as bulyan_selection
+    from flsec.aggregation.caf import caf as caf
     from flsec.aggregation.centered_clipping import centered_clipping as centered_clipping
+    from flsec.aggregation.comparative_gradient_elimination import (
+        comparative_gradient_elimination as comparative_gradient_elimination,
+    )
     from flsec.aggregation.count_sketch import CountSketch as CountSketch
     from flsec.aggregation.crfl import clip_model as clip_model
     from flsec.aggregation.crfl import crfl as crfl
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.cross_round import cross_round_similarities as cross_round_similarities
     from flsec.aggregation.diversefl import diversefl as diversefl
     from flsec.aggregation.diversefl import diversefl_scores as diversefl_scores
+    from flsec.aggregation.divide_and_conquer import divide_and_conquer as divide_and_conquer
     from flsec.aggregation.fedinv import fedinv as fedinv
     from flsec.aggregation.fedinv import fedinv_distances as fedinv_distances
     from flsec.aggregation.fedinv import fedinv_scores as fedinv_scores
@@ -40,8 +45,12 @@ if TYPE_CHECKING:
     from flsec.aggregation.krum import krum as krum
     from flsec.aggregation.krum import krum_scores as krum_scores
     from flsec.aggregation.mean import mean as mean
+    from flsec.aggregation.mean_around_median import mean_around_median as mean_around_median
     from flsec.aggregation.median import median as median
     from flsec.aggregation.median_norm_clipping import median_norm_clipping as median_norm_clipping
+    from flsec.aggregation.median_of_means import median_of_means as median_of_means
+    from flsec.aggregation.minimum_diameter_averaging import minimum_diameter_averaging as minimum_diameter_averaging
+    from flsec.aggregation.monna import monna as monna
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
     from flsec.aggregation.multi_krum import multi_krum_selection as multi_krum_selection
     from flsec.aggregation.nearest_neighbor_mixing import nearest_neighbor_mixing as nearest_neighbor_mixing
@@ -64,6 +73,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.siren import siren_decision as siren_decision
     from flsec.aggregation.siren import siren_penalties as siren_penalties
     from flsec.aggregation.slsgd import slsgd as slsgd
+    from flsec.aggregation.smea import smea as smea
     from flsec.aggregation.soteria import representation_and_sensitivity as representation_and_sensitivity
     from flsec.aggregation.soteria import soteria_pruned as soteria_pruned
     from flsec.aggregation.sparsefed import Coordinates as Coordinates
@@ -100,15 +110,18 @@ __all__ = [
     "bulyan",
     "bulyan_second_phase",
     "bulyan_selection",
+    "caf",
     "centered_clipping",
     "choose_k",
     "clip_model",
+    "comparative_gradient_elimination",
     "crfl",
     "crfl_max_norm",
     "cross_round_similarities",
     "distances_from_center",
     "diversefl",
     "diversefl_scores",
+    "divide_and_conquer",
     "fedinv",
     "fedinv_distances",
     "fedinv_scores",
@@ -123,8 +136,12 @@ __all__ = [
     "krum",
     "krum_scores",
     "mean",
+    "mean_around_median",
     "median",
     "median_norm_clipping",
+    "median_of_means",
+    "minimum_diameter_averaging",
+    "monna",
     "multi_krum",
     "multi_krum_selection",
     "nearest_neighbor_mixing",
@@ -149,6 +166,7 @@ __all__ = [
     "siren_decision",
     "siren_penalties",
     "slsgd",
+    "smea",
     "soteria_pruned",
     "sparsefed_init",
     "sparsefed_step",
@@ -181,15 +199,18 @@ export_lazily(
         "bulyan": "bulyan",
         "bulyan_second_phase": "bulyan",
         "bulyan_selection": "bulyan",
+        "caf": "caf",
         "centered_clipping": "centered_clipping",
         "choose_k": "sparsefed",
         "clip_model": "crfl",
+        "comparative_gradient_elimination": "comparative_gradient_elimination",
         "crfl": "crfl",
         "crfl_max_norm": "crfl",
         "cross_round_similarities": "cross_round",
         "distances_from_center": "three_sigma",
         "diversefl": "diversefl",
         "diversefl_scores": "diversefl",
+        "divide_and_conquer": "divide_and_conquer",
         "fedinv": "fedinv",
         "fedinv_distances": "fedinv",
         "fedinv_scores": "fedinv",
@@ -204,8 +225,12 @@ export_lazily(
         "krum": "krum",
         "krum_scores": "krum",
         "mean": "mean",
+        "mean_around_median": "mean_around_median",
         "median": "median",
         "median_norm_clipping": "median_norm_clipping",
+        "median_of_means": "median_of_means",
+        "minimum_diameter_averaging": "minimum_diameter_averaging",
+        "monna": "monna",
         "multi_krum": "multi_krum",
         "multi_krum_selection": "multi_krum",
         "nearest_neighbor_mixing": "nearest_neighbor_mixing",
@@ -230,6 +255,7 @@ export_lazily(
         "siren_decision": "siren",
         "siren_penalties": "siren",
         "slsgd": "slsgd",
+        "smea": "smea",
         "soteria_pruned": "soteria",
         "sparsefed_init": "sparsefed",
         "sparsefed_step": "sparsefed",

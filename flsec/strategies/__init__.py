@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bucketing import Bucketing as Bucketing
     from flsec.strategies.bulyan import Bulyan as Bulyan
+    from flsec.strategies.caf import CAF as CAF
     from flsec.strategies.centered_clipping import CenteredClipping as CenteredClipping
     from flsec.strategies.cohort import Cohort as Cohort
     from flsec.strategies.cohort import Layout as Layout
+    from flsec.strategies.comparative_gradient_elimination import (
+        ComparativeGradientElimination as ComparativeGradientElimination,
+    )
     from flsec.strategies.crfl import CRFL as CRFL
     from flsec.strategies.cross_round import CrossRound as CrossRound
     from flsec.strategies.diversefl import DiverseFL as DiverseFL
+    from flsec.strategies.divide_and_conquer import DivideAndConquer as DivideAndConquer
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
     from flsec.strategies.error_rate_rejection import ErrorRateRejection as ErrorRateRejection
     from flsec.strategies.fedinv import FedInv as FedInv
@@ -44,8 +49,12 @@ if TYPE_CHECKING:
     from flsec.strategies.geometric_median import GeometricMedian as GeometricMedian
     from flsec.strategies.krum import Krum as Krum
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
+    from flsec.strategies.mean_around_median import MeanAroundMedian as MeanAroundMedian
     from flsec.strategies.median import Median as Median
     from flsec.strategies.median_norm_clipping import MedianNormClipping as MedianNormClipping
+    from flsec.strategies.median_of_means import MedianOfMeans as MedianOfMeans
+    from flsec.strategies.minimum_diameter_averaging import MinimumDiameterAveraging as MinimumDiameterAveraging
+    from flsec.strategies.monna import MoNNA as MoNNA
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
     from flsec.strategies.nearest_neighbor_mixing import NearestNeighborMixing as NearestNeighborMixing
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
@@ -68,6 +77,7 @@ if TYPE_CHECKING:
     from flsec.strategies.server_optimizer import defended as defended
     from flsec.strategies.siren import Siren as Siren
     from flsec.strategies.slsgd import SLSGD as SLSGD
+    from flsec.strategies.smea import SMEA as SMEA
     from flsec.strategies.soteria import Soteria as Soteria
     from flsec.strategies.sparsefed import SparseFed as SparseFed
     from flsec.strategies.three_sigma import ThreeSigma as ThreeSigma
@@ -77,12 +87,14 @@ if TYPE_CHECKING:
     from flsec.strategies.zeno import Zeno as Zeno
 
 __all__ = [
+    "CAF",
     "CRFL",
     "DEFENSES",
     "FLWBC",
     "RFA",
     "RSA",
     "SLSGD",
+    "SMEA",
     "AdaptiveQuantileClipping",
     "AdaptiveRobustClipping",
     "Adversary",
@@ -90,8 +102,10 @@ __all__ = [
     "Bulyan",
     "CenteredClipping",
     "Cohort",
+    "ComparativeGradientElimination",
     "CrossRound",
     "DiverseFL",
+    "DivideAndConquer",
     "Eavesdrop",
     "ErrorRateRejection",
     "FLTrust",
@@ -106,8 +120,12 @@ __all__ = [
     "Layout",
     "LossFunctionRejection",
     "Malformed",
+    "MeanAroundMedian",
     "Median",
     "MedianNormClipping",
+    "MedianOfMeans",
+    "MinimumDiameterAveraging",
+    "MoNNA",
     "MultiKrum",
     "NearestNeighborMixing",
     "NoisyMedian",
@@ -137,11 +155,13 @@ __all__ = [
 export_lazily(
     __name__,
     {
+        "CAF": "caf",
         "CRFL": "crfl",
         "FLWBC": "flwbc",
         "RFA": "rfa",
         "RSA": "rsa",
         "SLSGD": "slsgd",
+        "SMEA": "smea",
         "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
@@ -149,8 +169,10 @@ export_lazily(
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
         "Cohort": "cohort",
+        "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
         "DiverseFL": "diversefl",
+        "DivideAndConquer": "divide_and_conquer",
         "Eavesdrop": "eavesdrop",
         "ErrorRateRejection": "error_rate_rejection",
         "FLTrust": "fltrust",
@@ -165,8 +187,12 @@ export_lazily(
         "Layout": "cohort",
         "LossFunctionRejection": "loss_function_rejection",
         "Malformed": "replies",
+        "MeanAroundMedian": "mean_around_median",
         "Median": "median",
         "MedianNormClipping": "median_norm_clipping",
+        "MedianOfMeans": "median_of_means",
+        "MinimumDiameterAveraging": "minimum_diameter_averaging",
+        "MoNNA": "monna",
         "MultiKrum": "multi_krum",
         "NearestNeighborMixing": "nearest_neighbor_mixing",
         "NoisyMedian": "noisy_median",
