@@ -61,9 +61,9 @@ def draw(recorded: dict[str, Any], path: Path, measure: str) -> None:
 
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for name, run in recorded["runs"].items():
-        axes.plot(
-            run["curves"]["round"], run["curves"][measure], marker="o", markersize=3, label=name.replace("_", " ")
-        )
+        curve = run["curves"]
+        if measure in curve:  # a run without an attack has no success of it
+            axes.plot(curve["round"], curve[measure], marker="o", markersize=3, label=name.replace("_", " "))
     axes.set(xlabel="round", ylabel=f"test {measure.replace('_', ' ')}", title=path.stem.replace("_", " "))
     axes.grid(alpha=0.3)
     axes.legend()
