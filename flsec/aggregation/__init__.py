@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from flsec.aggregation.rsa import rsa_gradient as rsa_gradient
     from flsec.aggregation.rsa import rsa_server_step as rsa_server_step
     from flsec.aggregation.scaffold import scaffold_control as scaffold_control
+    from flsec.aggregation.sign_guard import Similarity as Similarity
+    from flsec.aggregation.sign_guard import sign_guard as sign_guard
     from flsec.aggregation.siren import SirenCase as SirenCase
     from flsec.aggregation.siren import SirenDecision as SirenDecision
     from flsec.aggregation.siren import siren_alarm as siren_alarm
@@ -82,6 +84,7 @@ __all__ = [
     "CountSketch",
     "FetchSGDState",
     "Momentum",
+    "Similarity",
     "SirenCase",
     "SirenDecision",
     "SketchVariant",
@@ -134,6 +137,7 @@ __all__ = [
     "rsa_gradient",
     "rsa_server_step",
     "scaffold_control",
+    "sign_guard",
     "siren_alarm",
     "siren_decision",
     "siren_penalties",
@@ -157,6 +161,7 @@ export_lazily(
         "CountSketch": "count_sketch",
         "FetchSGDState": "fetchsgd",
         "Momentum": "sparsefed",
+        "Similarity": "sign_guard",
         "SirenCase": "siren",
         "SirenDecision": "siren",
         "SketchVariant": "fetchsgd",
@@ -209,6 +214,7 @@ export_lazily(
         "rsa_gradient": "rsa",
         "rsa_server_step": "rsa",
         "scaffold_control": "scaffold",
+        "sign_guard": "sign_guard",
         "siren_alarm": "siren",
         "siren_decision": "siren",
         "siren_penalties": "siren",

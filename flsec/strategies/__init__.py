@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from flsec.strategies.scaffold import Scaffold as Scaffold
     from flsec.strategies.server_optimizer import ServerOptimizer as ServerOptimizer
     from flsec.strategies.server_optimizer import defended as defended
+    from flsec.strategies.sign_guard import SignGuard as SignGuard
     from flsec.strategies.siren import Siren as Siren
     from flsec.strategies.slsgd import SLSGD as SLSGD
     from flsec.strategies.soteria import Soteria as Soteria
@@ -110,6 +111,7 @@ __all__ = [
     "RoundReport",
     "Scaffold",
     "ServerOptimizer",
+    "SignGuard",
     "Siren",
     "Soteria",
     "SparseFed",
@@ -163,6 +165,7 @@ export_lazily(
         "RoundReport": "report",
         "Scaffold": "scaffold",
         "ServerOptimizer": "server_optimizer",
+        "SignGuard": "sign_guard",
         "Siren": "siren",
         "Soteria": "soteria",
         "SparseFed": "sparsefed",
