@@ -45,6 +45,7 @@ EXEMPTIONS = {
         "shift_equivariant": False,
         "scale_equivariant": False,
     },  # directions count, the length is u_0's
+    "clipped_clustering": {"shift_equivariant": False},  # judges directions
     "sign_guard": {"shift_equivariant": False},  # judges norms and signs
     "zeno": {"shift_equivariant": False},  # the length of an update counts
     "removal_rejection": {"num_byzantine": 0},  # those who cancel each other out hide each other, see its docstring

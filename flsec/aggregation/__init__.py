@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
     from flsec.aggregation.bulyan import bulyan_selection as bulyan_selection
     from flsec.aggregation.centered_clipping import centered_clipping as centered_clipping
+    from flsec.aggregation.clipped_clustering import clipped_clustering as clipped_clustering
     from flsec.aggregation.count_sketch import CountSketch as CountSketch
     from flsec.aggregation.crfl import clip_model as clip_model
     from flsec.aggregation.crfl import crfl as crfl
@@ -98,6 +99,7 @@ __all__ = [
     "centered_clipping",
     "choose_k",
     "clip_model",
+    "clipped_clustering",
     "crfl",
     "crfl_max_norm",
     "cross_round_similarities",
@@ -175,6 +177,7 @@ export_lazily(
         "centered_clipping": "centered_clipping",
         "choose_k": "sparsefed",
         "clip_model": "crfl",
+        "clipped_clustering": "clipped_clustering",
         "crfl": "crfl",
         "crfl_max_norm": "crfl",
         "cross_round_similarities": "cross_round",

@@ -16,6 +16,7 @@ class Filtered(NamedTuple):
     kept: Tensor  # (n,) bool
     factors: Tensor  # (n,) float64 in [0, 1]: what a kept row is multiplied by before the mean
     scores: Tensor  # (n,) float64; not a number where there is none
+    norms: Tensor  # (n,) float64, before clipping
     max_norm: float  # the norm that kept rows are clipped to
 
     def shares(self, trust: Tensor | None = None) -> Tensor:

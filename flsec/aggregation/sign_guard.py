@@ -107,7 +107,7 @@ def sign_guard_filter(
             features = torch.cat([features, _resemblance(updates, similarity, previous)[:, None]], dim=1)
         kept = on_finite_rows(kept, largest_cluster(_mean_shift(features[kept], quantile), norms[kept]))
     kept &= (norms >= lower * middle) & (norms <= upper * middle)
-    return Filtered(kept, clipping_factors(norms, middle), norms / middle if middle > 0 else norms, middle)
+    return Filtered(kept, clipping_factors(norms, middle), norms / middle if middle > 0 else norms, norms, middle)
 
 
 def sign_shares(values: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bulyan import Bulyan as Bulyan
     from flsec.strategies.centered_clipping import CenteredClipping as CenteredClipping
+    from flsec.strategies.clipped_clustering import ClippedClustering as ClippedClustering
     from flsec.strategies.cohort import Cohort as Cohort
     from flsec.strategies.cohort import Layout as Layout
     from flsec.strategies.crfl import CRFL as CRFL
@@ -81,6 +82,7 @@ __all__ = [
     "Adversary",
     "Bulyan",
     "CenteredClipping",
+    "ClippedClustering",
     "Cohort",
     "CrossRound",
     "DiverseFL",
@@ -135,6 +137,7 @@ export_lazily(
         "Adversary": "adversary",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
+        "ClippedClustering": "clipped_clustering",
         "Cohort": "cohort",
         "CrossRound": "cross_round",
         "DiverseFL": "diversefl",
