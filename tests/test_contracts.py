@@ -41,6 +41,7 @@ EXEMPTIONS = {
     "centered_clipping": {"shift_equivariant": False, "scale_equivariant": False},  # has a centre and a radius
     "weak_dp": {"shift_equivariant": False, "scale_equivariant": False},  # has a bound, and adds noise
     "slsgd": {"shift_equivariant": False},  # goes a part of the way
+    "flame": {"shift_equivariant": False},  # judges directions
     "fltrust": {
         "shift_equivariant": False,
         "scale_equivariant": False,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.fetchsgd import SketchVariant as SketchVariant
     from flsec.aggregation.fetchsgd import fetchsgd_init as fetchsgd_init
     from flsec.aggregation.fetchsgd import fetchsgd_step as fetchsgd_step
+    from flsec.aggregation.flame import flame as flame
     from flsec.aggregation.fltrust import fltrust as fltrust
     from flsec.aggregation.fltrust import fltrust_scores as fltrust_scores
     from flsec.aggregation.flwbc import wbc_perturbation as wbc_perturbation
@@ -111,6 +112,7 @@ __all__ = [
     "fedinv_scores",
     "fetchsgd_init",
     "fetchsgd_step",
+    "flame",
     "fltrust",
     "fltrust_scores",
     "foolsgold_similarities",
@@ -189,6 +191,7 @@ export_lazily(
         "fedinv_scores": "fedinv",
         "fetchsgd_init": "fetchsgd",
         "fetchsgd_step": "fetchsgd",
+        "flame": "flame",
         "fltrust": "fltrust",
         "fltrust_scores": "fltrust",
         "foolsgold_similarities": "foolsgold",

@@ -1,4 +1,4 @@
-"""What filters have in common: who is kept, the clipped mean of these, cosines, and the larger of two clusters."""
+"""What filters have in common: who is kept, the clipped mean of these, cosine distances, and the largest cluster."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,9 @@ from torch import Tensor
 
 from flsec.aggregation._gram import weighted_sum
 
-__all__ = ["Filtered", "clipping_factors", "cosines", "largest_cluster", "median_norm", "on_finite_rows"]
+__all__ = ["Filtered", "clipping_factors", "cosine_distances", "largest_cluster", "median_norm", "on_finite_rows"]
+
+_SAME = 1e-12  # cosine distances below this are those of float32 rounding
 
 
 class Filtered(NamedTuple):
@@ -44,11 +46,15 @@ def clipping_factors(norms: Tensor, max_norm: float) -> Tensor:
     return torch.where(norms > max_norm, max_norm / norms, 1.0)
 
 
-def cosines(products: Tensor) -> Tensor:
-    """Return the (n, n) cosines of finite rows from their inner products: 0 beside a zero row, 1 with itself."""
+def cosine_distances(products: Tensor) -> Tensor:
+    """Return the (n, n) distances 1 - cos of finite rows from their inner products.
+
+    A zero row has the distance 1 to all others. Rows that point the same way but for rounding have the distance 0.
+    """
     squares = products.diagonal()
     scales = torch.where(squares > 0, squares, torch.inf).rsqrt()
-    return (products * scales[:, None] * scales[None, :]).clamp_(-1, 1).fill_diagonal_(1)
+    distances = (1 - products * scales[:, None] * scales[None, :]).clamp_(0, 2).fill_diagonal_(0)
+    return torch.where(distances < _SAME, 0, distances)
 
 
 def largest_cluster(labels: Tensor, norms: Tensor) -> Tensor:
@@ -60,7 +66,7 @@ def largest_cluster(labels: Tensor, norms: Tensor) -> Tensor:
         labels: (n,) integers.
         norms: (n,) finite.
     """
-    masks = [labels == label for label in labels.unique()]
+    masks: list[Tensor] = [labels == label for label in set(labels.tolist())]
     return max(masks, key=lambda mask: (int(mask.sum()), -float(norms[mask].mean())))
 
 

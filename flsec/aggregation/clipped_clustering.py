@@ -3,14 +3,20 @@
 import torch
 from torch import Tensor
 
-from flsec.aggregation._filters import Filtered, clipping_factors, cosines, largest_cluster, median_norm, on_finite_rows
+from flsec.aggregation._filters import (
+    Filtered,
+    clipping_factors,
+    cosine_distances,
+    largest_cluster,
+    median_norm,
+    on_finite_rows,
+)
 from flsec.aggregation._gram import check_updates, gram
 from flsec.errors import ConfigError
 
 __all__ = ["clipped_clustering"]
 
 _FEWEST = 3  # rows that can be told into more and fewer
-_SAME = 1e-9  # cosines this close to 1 differ by rounding only
 
 
 @torch.no_grad()
@@ -58,7 +64,7 @@ def clipped_clustering_filter(updates: Tensor, history: Tensor | None) -> Filter
     products = gram(updates, center=False)
     norms = products.diagonal().sqrt()
     finite = norms.isfinite()
-    distances = 1 - cosines(products[finite][:, finite])
+    distances = cosine_distances(products[finite][:, finite])
     larger = _larger_cluster(distances, norms[finite])
     scores = distances[:, larger].mean(dim=1) if len(larger) else distances.new_empty(0)
     max_norm = median_norm(norms if history is None else torch.cat([history.to(norms), norms]))
@@ -68,7 +74,7 @@ def clipped_clustering_filter(updates: Tensor, history: Tensor | None) -> Filter
 
 def _larger_cluster(distances: Tensor, norms: Tensor) -> Tensor:
     n = len(norms)
-    if n < _FEWEST or bool((distances < _SAME).all()):
+    if n < _FEWEST or bool((distances == 0).all()):
         return torch.ones(n, dtype=torch.bool, device=norms.device)
     from sklearn.cluster import AgglomerativeClustering  # takes a second, and few runs use it
 

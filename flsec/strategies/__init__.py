@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flsec.strategies.fedinv import FedInv as FedInv
     from flsec.strategies.fednova import FedNova as FedNova
     from flsec.strategies.fetchsgd import FetchSGD as FetchSGD
+    from flsec.strategies.flame import Flame as Flame
     from flsec.strategies.fltrust import FLTrust as FLTrust
     from flsec.strategies.flwbc import FLWBC as FLWBC
     from flsec.strategies.foolsgold import FoolsGold as FoolsGold
@@ -92,6 +93,7 @@ __all__ = [
     "FedInv",
     "FedNova",
     "FetchSGD",
+    "Flame",
     "FoolsGold",
     "GeometricMedian",
     "GlobalModel",
@@ -147,6 +149,7 @@ export_lazily(
         "FedInv": "fedinv",
         "FedNova": "fednova",
         "FetchSGD": "fetchsgd",
+        "Flame": "flame",
         "FoolsGold": "foolsgold",
         "GeometricMedian": "geometric_median",
         "GlobalModel": "replies",
