@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from flsec.aggregation.fetchsgd import SketchVariant as SketchVariant
     from flsec.aggregation.fetchsgd import fetchsgd_init as fetchsgd_init
     from flsec.aggregation.fetchsgd import fetchsgd_step as fetchsgd_step
+    from flsec.aggregation.fl_detector import fl_detector_change as fl_detector_change
+    from flsec.aggregation.fl_detector import fl_detector_suspects as fl_detector_suspects
     from flsec.aggregation.flame import flame as flame
     from flsec.aggregation.fltrust import fltrust as fltrust
     from flsec.aggregation.fltrust import fltrust_scores as fltrust_scores
@@ -112,6 +114,8 @@ __all__ = [
     "fedinv_scores",
     "fetchsgd_init",
     "fetchsgd_step",
+    "fl_detector_change",
+    "fl_detector_suspects",
     "flame",
     "fltrust",
     "fltrust_scores",
@@ -191,6 +195,8 @@ export_lazily(
         "fedinv_scores": "fedinv",
         "fetchsgd_init": "fetchsgd",
         "fetchsgd_step": "fetchsgd",
+        "fl_detector_change": "fl_detector",
+        "fl_detector_suspects": "fl_detector",
         "flame": "flame",
         "fltrust": "fltrust",
         "fltrust_scores": "fltrust",

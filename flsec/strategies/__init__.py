@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flsec.strategies.fedinv import FedInv as FedInv
     from flsec.strategies.fednova import FedNova as FedNova
     from flsec.strategies.fetchsgd import FetchSGD as FetchSGD
+    from flsec.strategies.fl_detector import FLDetector as FLDetector
     from flsec.strategies.flame import Flame as Flame
     from flsec.strategies.fltrust import FLTrust as FLTrust
     from flsec.strategies.flwbc import FLWBC as FLWBC
@@ -89,6 +90,7 @@ __all__ = [
     "DiverseFL",
     "Eavesdrop",
     "ErrorRateRejection",
+    "FLDetector",
     "FLTrust",
     "FedInv",
     "FedNova",
@@ -145,6 +147,7 @@ export_lazily(
         "DiverseFL": "diversefl",
         "Eavesdrop": "eavesdrop",
         "ErrorRateRejection": "error_rate_rejection",
+        "FLDetector": "fl_detector",
         "FLTrust": "fltrust",
         "FedInv": "fedinv",
         "FedNova": "fednova",
