@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.fl_detector import fl_detector_change as fl_detector_change
     from flsec.aggregation.fl_detector import fl_detector_suspects as fl_detector_suspects
     from flsec.aggregation.flame import flame as flame
+    from flsec.aggregation.flanders import flanders_forecast as flanders_forecast
     from flsec.aggregation.fltrust import fltrust as fltrust
     from flsec.aggregation.fltrust import fltrust_scores as fltrust_scores
     from flsec.aggregation.flwbc import wbc_perturbation as wbc_perturbation
@@ -117,6 +118,7 @@ __all__ = [
     "fl_detector_change",
     "fl_detector_suspects",
     "flame",
+    "flanders_forecast",
     "fltrust",
     "fltrust_scores",
     "foolsgold_similarities",
@@ -198,6 +200,7 @@ export_lazily(
         "fl_detector_change": "fl_detector",
         "fl_detector_suspects": "fl_detector",
         "flame": "flame",
+        "flanders_forecast": "flanders",
         "fltrust": "fltrust",
         "fltrust_scores": "fltrust",
         "foolsgold_similarities": "foolsgold",

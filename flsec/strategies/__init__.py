@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from flsec.strategies.fetchsgd import FetchSGD as FetchSGD
     from flsec.strategies.fl_detector import FLDetector as FLDetector
     from flsec.strategies.flame import Flame as Flame
+    from flsec.strategies.flanders import Flanders as Flanders
     from flsec.strategies.fltrust import FLTrust as FLTrust
     from flsec.strategies.flwbc import FLWBC as FLWBC
     from flsec.strategies.foolsgold import FoolsGold as FoolsGold
@@ -96,6 +97,7 @@ __all__ = [
     "FedNova",
     "FetchSGD",
     "Flame",
+    "Flanders",
     "FoolsGold",
     "GeometricMedian",
     "GlobalModel",
@@ -153,6 +155,7 @@ export_lazily(
         "FedNova": "fednova",
         "FetchSGD": "fetchsgd",
         "Flame": "flame",
+        "Flanders": "flanders",
         "FoolsGold": "foolsgold",
         "GeometricMedian": "geometric_median",
         "GlobalModel": "replies",

