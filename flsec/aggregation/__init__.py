@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.median import median as median
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
     from flsec.aggregation.multi_krum import multi_krum_selection as multi_krum_selection
+    from flsec.aggregation.multi_metrics import multi_metrics_scores as multi_metrics_scores
     from flsec.aggregation.noisy_median import noisy_upload as noisy_upload
     from flsec.aggregation.norm_clipping import norm_clipping as norm_clipping
     from flsec.aggregation.removal_rejection import removal_rejection as removal_rejection
@@ -131,6 +132,7 @@ __all__ = [
     "median",
     "multi_krum",
     "multi_krum_selection",
+    "multi_metrics_scores",
     "noisy_upload",
     "norm_clipping",
     "normalising_factors",
@@ -213,6 +215,7 @@ export_lazily(
         "median": "median",
         "multi_krum": "multi_krum",
         "multi_krum_selection": "multi_krum",
+        "multi_metrics_scores": "multi_metrics",
         "noisy_upload": "noisy_median",
         "norm_clipping": "norm_clipping",
         "normalising_factors": "fednova",

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
     from flsec.strategies.median import Median as Median
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
+    from flsec.strategies.multi_metrics import MultiMetrics as MultiMetrics
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
@@ -108,6 +109,7 @@ __all__ = [
     "Malformed",
     "Median",
     "MultiKrum",
+    "MultiMetrics",
     "NoisyMedian",
     "NormClipping",
     "OracleSGD",
@@ -166,6 +168,7 @@ export_lazily(
         "Malformed": "replies",
         "Median": "median",
         "MultiKrum": "multi_krum",
+        "MultiMetrics": "multi_metrics",
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
         "OracleSGD": "oracle_sgd",
