@@ -60,6 +60,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "alpha": 0.5,
     "auxiliary_data": AUXILIARY_DATA,
     "boost": 4.0,
+    "bucket_size": 2,
     "center": lambda updates: updates.new_zeros(updates.shape[-1]),
     "client_samples": CLIENT_SAMPLES,
     "epsilon": 0.5,
@@ -69,6 +70,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "loss": distance_to_median,
     "max_norm": 3.0,
     "model_factory": lambda *defended: Network if defended else AttackedNetwork,
+    "momenta": lambda updates: updates.clone(),
     "num_byzantine": 3,
     "num_classes": 2,
     "num_clients": 20,
@@ -135,6 +137,7 @@ def _example_value(name: str, args: Sequence[Any]) -> Any:
 def check_rule(
     rule: Callable[[Tensor], Tensor],
     *,
+    order_invariant: bool = True,
     shift_equivariant: bool = True,
     scale_equivariant: bool = True,
     min_clients: int = 1,
@@ -145,6 +148,7 @@ def check_rule(
 
     Args:
         rule: the rule with its parameters bound, such as ``partial(krum, num_byzantine=2)``.
+        order_invariant: whether the order of rows does not matter; it does to rules that group them.
         shift_equivariant: whether ``rule(u + s) == rule(u) + s``; not so for rules with a centre or a bound.
         scale_equivariant: whether ``rule(c * u) == c * rule(u)`` for c > 0.
         min_clients: the fewest rows that the rule accepts; one row less must raise ``ConfigError``.
@@ -162,7 +166,9 @@ def check_rule(
     name = getattr(rule, "__name__", None) or getattr(getattr(rule, "func", rule), "__name__", None)
     run(
         name or repr(rule),
-        RuleBattery(rule, shift_equivariant, scale_equivariant, min_clients, num_byzantine, max_displacement),
+        RuleBattery(
+            rule, shift_equivariant, scale_equivariant, min_clients, num_byzantine, max_displacement, order_invariant
+        ),
     )
 
 

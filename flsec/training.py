@@ -251,8 +251,8 @@ def train(
         Mean loss (without the proximal term), number of examples, number of steps.
 
     Raises:
-        ConfigError: no data, x and y of different lengths, a round that the schedule does not cover, or a
-            proximal_mu that is negative or not finite.
+        ConfigError: no data, x and y of different lengths, a round that the schedule does not cover, a proximal_mu
+            that is negative or not finite, or a batch of one example for a BatchNorm that needs more.
 
     Example:
         >>> x, y = torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1])
@@ -275,7 +275,7 @@ def train(
     steps = training.num_steps(num_examples)
     batches = _batches(num_examples, training.batch_size_for(num_examples), steps, generator)
     total, seen = torch.zeros((), dtype=torch.float64, device=device), 0
-    with _mode(model, training=True), _reproducible(generator, device), torch.enable_grad():
+    with _mode(model, training=True), _reproducible(generator, device), torch.enable_grad(), _lone_example_named():
         for batch in batches:
             index = batch.to(device)
             inputs = x[index] if augment is None else augment(x[index])
@@ -543,6 +543,21 @@ def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, mode in before.items():
             module.training = mode
+
+
+@contextmanager
+def _lone_example_named() -> Iterator[None]:
+    """Say what to do where BatchNorm gets a batch of one example whose maps are single values."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "BatchNorm needs more than one value a channel, and a batch of one example gave it one. Choose a "
+            "batch_size that leaves no batch of one example, or a network with another normalisation.",
+            parameter="batch_size",
+        ) from None
 
 
 @contextmanager

@@ -39,7 +39,9 @@ EXEMPTIONS = {
     "mean": {"num_byzantine": 0},  # no defense: the baseline
     "robust_learning_rate": {"num_byzantine": 0, "shift_equivariant": False},  # votes on signs, then takes the mean
     "centered_clipping": {"shift_equivariant": False, "scale_equivariant": False},  # has a centre and a radius
+    "comparative_gradient_elimination": {"shift_equivariant": False},  # the length of an update counts
     "weak_dp": {"shift_equivariant": False, "scale_equivariant": False},  # has a bound, and adds noise
+    "median_of_means": {"order_invariant": False},  # rows in a row share a group
     "slsgd": {"shift_equivariant": False},  # goes a part of the way
     "flame": {"shift_equivariant": False},  # judges directions
     "fltrust": {
@@ -103,6 +105,9 @@ ROWWISE = {
     for name, (function, result) in FUNCTIONS.items()
     if len(result) == N and name not in RULES and name not in SELECTIONS
 }
+GROUPINGS = {
+    name: function for name, (function, result) in FUNCTIONS.items() if result.ndim == 2 and 1 < len(result) < N
+}
 
 
 def fewest(rule):
@@ -120,7 +125,7 @@ def named(members):
 
 
 def test_every_function_of_updates_is_covered_below():
-    assert {*RULES, *SELECTIONS, *ROWWISE} == set(FUNCTIONS)
+    assert {*RULES, *SELECTIONS, *ROWWISE, *GROUPINGS} == set(FUNCTIONS)
     assert set(EXEMPTIONS) <= set(RULES)
     assert len(RULES) >= 8
 
@@ -165,7 +170,16 @@ def test_selection_follows_the_order_of_rows(name):
     assert torch.equal(u, before)
 
 
-@named({**SELECTIONS, **ROWWISE})
+@named(GROUPINGS)
+def test_grouped_rows_follow_shift_and_scale(name):
+    function, u = bound(GROUPINGS[name]), updates()
+    before, grouped = u.clone(), function(u)
+    torch.testing.assert_close(function(3 * u + 7), 3 * grouped + 7)
+    torch.testing.assert_close(function(u.float()).double(), grouped, rtol=1e-5, atol=1e-5)
+    assert torch.equal(u, before)
+
+
+@named({**SELECTIONS, **ROWWISE, **GROUPINGS})
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e30])
 def test_hostile_rows_never_raise_and_are_never_selected(name, value):
     for dtype in (torch.float32, torch.float64):

@@ -7,11 +7,18 @@ from flsec._lazy import export_lazily
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
     from flsec.aggregation.adaptive_clipping import adaptive_max_norm as adaptive_max_norm
+    from flsec.aggregation.adaptive_quantile_clipping import next_quantile_estimate as next_quantile_estimate
+    from flsec.aggregation.adaptive_robust_clipping import adaptive_robust_clipping as adaptive_robust_clipping
+    from flsec.aggregation.bucketing import bucketing as bucketing
     from flsec.aggregation.bulyan import bulyan as bulyan
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
     from flsec.aggregation.bulyan import bulyan_selection as bulyan_selection
+    from flsec.aggregation.caf import caf as caf
     from flsec.aggregation.centered_clipping import centered_clipping as centered_clipping
     from flsec.aggregation.clipped_clustering import clipped_clustering as clipped_clustering
+    from flsec.aggregation.comparative_gradient_elimination import (
+        comparative_gradient_elimination as comparative_gradient_elimination,
+    )
     from flsec.aggregation.count_sketch import CountSketch as CountSketch
     from flsec.aggregation.crfl import clip_model as clip_model
     from flsec.aggregation.crfl import crfl as crfl
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.cross_round import cross_round_similarities as cross_round_similarities
     from flsec.aggregation.diversefl import diversefl as diversefl
     from flsec.aggregation.diversefl import diversefl_scores as diversefl_scores
+    from flsec.aggregation.divide_and_conquer import divide_and_conquer as divide_and_conquer
     from flsec.aggregation.fedinv import fedinv as fedinv
     from flsec.aggregation.fedinv import fedinv_distances as fedinv_distances
     from flsec.aggregation.fedinv import fedinv_scores as fedinv_scores
@@ -42,10 +50,16 @@ if TYPE_CHECKING:
     from flsec.aggregation.krum import krum as krum
     from flsec.aggregation.krum import krum_scores as krum_scores
     from flsec.aggregation.mean import mean as mean
+    from flsec.aggregation.mean_around_median import mean_around_median as mean_around_median
     from flsec.aggregation.median import median as median
+    from flsec.aggregation.median_norm_clipping import median_norm_clipping as median_norm_clipping
+    from flsec.aggregation.median_of_means import median_of_means as median_of_means
+    from flsec.aggregation.minimum_diameter_averaging import minimum_diameter_averaging as minimum_diameter_averaging
+    from flsec.aggregation.monna import monna as monna
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
     from flsec.aggregation.multi_krum import multi_krum_selection as multi_krum_selection
     from flsec.aggregation.multi_metrics import multi_metrics_scores as multi_metrics_scores
+    from flsec.aggregation.nearest_neighbor_mixing import nearest_neighbor_mixing as nearest_neighbor_mixing
     from flsec.aggregation.noisy_median import noisy_upload as noisy_upload
     from flsec.aggregation.norm_clipping import norm_clipping as norm_clipping
     from flsec.aggregation.removal_rejection import removal_rejection as removal_rejection
@@ -67,6 +81,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.siren import siren_decision as siren_decision
     from flsec.aggregation.siren import siren_penalties as siren_penalties
     from flsec.aggregation.slsgd import slsgd as slsgd
+    from flsec.aggregation.smea import smea as smea
     from flsec.aggregation.soteria import representation_and_sensitivity as representation_and_sensitivity
     from flsec.aggregation.soteria import soteria_pruned as soteria_pruned
     from flsec.aggregation.sparsefed import Coordinates as Coordinates
@@ -82,6 +97,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.top_k import top_k as top_k
     from flsec.aggregation.trimmed_mean import trimmed_mean as trimmed_mean
     from flsec.aggregation.weak_dp import weak_dp as weak_dp
+    from flsec.aggregation.worker_momentum import worker_momentum as worker_momentum
     from flsec.aggregation.zeno import zeno as zeno
     from flsec.aggregation.zeno import zeno_scores as zeno_scores
 
@@ -98,19 +114,24 @@ __all__ = [
     "Variant",
     "accumulated_steps",
     "adaptive_max_norm",
+    "adaptive_robust_clipping",
+    "bucketing",
     "bulyan",
     "bulyan_second_phase",
     "bulyan_selection",
+    "caf",
     "centered_clipping",
     "choose_k",
     "clip_model",
     "clipped_clustering",
+    "comparative_gradient_elimination",
     "crfl",
     "crfl_max_norm",
     "cross_round_similarities",
     "distances_from_center",
     "diversefl",
     "diversefl_scores",
+    "divide_and_conquer",
     "fedinv",
     "fedinv_distances",
     "fedinv_scores",
@@ -129,10 +150,17 @@ __all__ = [
     "krum",
     "krum_scores",
     "mean",
+    "mean_around_median",
     "median",
+    "median_norm_clipping",
+    "median_of_means",
+    "minimum_diameter_averaging",
+    "monna",
     "multi_krum",
     "multi_krum_selection",
     "multi_metrics_scores",
+    "nearest_neighbor_mixing",
+    "next_quantile_estimate",
     "noisy_upload",
     "norm_clipping",
     "normalising_factors",
@@ -154,6 +182,7 @@ __all__ = [
     "siren_decision",
     "siren_penalties",
     "slsgd",
+    "smea",
     "soteria_pruned",
     "sparsefed_init",
     "sparsefed_step",
@@ -162,6 +191,7 @@ __all__ = [
     "trimmed_mean",
     "wbc_perturbation",
     "weak_dp",
+    "worker_momentum",
     "zeno",
     "zeno_scores",
 ]
@@ -181,19 +211,24 @@ export_lazily(
         "Variant": "sparsefed",
         "accumulated_steps": "fednova",
         "adaptive_max_norm": "adaptive_clipping",
+        "adaptive_robust_clipping": "adaptive_robust_clipping",
+        "bucketing": "bucketing",
         "bulyan": "bulyan",
         "bulyan_second_phase": "bulyan",
         "bulyan_selection": "bulyan",
+        "caf": "caf",
         "centered_clipping": "centered_clipping",
         "choose_k": "sparsefed",
         "clip_model": "crfl",
         "clipped_clustering": "clipped_clustering",
+        "comparative_gradient_elimination": "comparative_gradient_elimination",
         "crfl": "crfl",
         "crfl_max_norm": "crfl",
         "cross_round_similarities": "cross_round",
         "distances_from_center": "three_sigma",
         "diversefl": "diversefl",
         "diversefl_scores": "diversefl",
+        "divide_and_conquer": "divide_and_conquer",
         "fedinv": "fedinv",
         "fedinv_distances": "fedinv",
         "fedinv_scores": "fedinv",
@@ -212,10 +247,17 @@ export_lazily(
         "krum": "krum",
         "krum_scores": "krum",
         "mean": "mean",
+        "mean_around_median": "mean_around_median",
         "median": "median",
+        "median_norm_clipping": "median_norm_clipping",
+        "median_of_means": "median_of_means",
+        "minimum_diameter_averaging": "minimum_diameter_averaging",
+        "monna": "monna",
         "multi_krum": "multi_krum",
         "multi_krum_selection": "multi_krum",
         "multi_metrics_scores": "multi_metrics",
+        "nearest_neighbor_mixing": "nearest_neighbor_mixing",
+        "next_quantile_estimate": "adaptive_quantile_clipping",
         "noisy_upload": "noisy_median",
         "norm_clipping": "norm_clipping",
         "normalising_factors": "fednova",
@@ -237,6 +279,7 @@ export_lazily(
         "siren_decision": "siren",
         "siren_penalties": "siren",
         "slsgd": "slsgd",
+        "smea": "smea",
         "soteria_pruned": "soteria",
         "sparsefed_init": "sparsefed",
         "sparsefed_step": "sparsefed",
@@ -245,6 +288,7 @@ export_lazily(
         "trimmed_mean": "trimmed_mean",
         "wbc_perturbation": "flwbc",
         "weak_dp": "weak_dp",
+        "worker_momentum": "worker_momentum",
         "zeno": "zeno",
         "zeno_scores": "zeno",
     },

@@ -19,14 +19,17 @@ from flsec.errors import ConfigError
 
 __all__ = [
     "check_byzantine",
+    "check_minority",
     "check_updates",
     "check_weights",
     "column_blocks",
+    "distances_of_means",
     "expand_squares",
     "float64_blocks",
     "gram",
     "gram_of_rows",
     "is_whole",
+    "mixed_rows",
     "robust_gram",
     "rounded_gram",
     "row_norms",
@@ -79,6 +82,15 @@ def check_byzantine(rule: str, n: int, num_byzantine: int, factor: int, unsafe: 
     if not is_whole(num_byzantine) or num_byzantine < 0 or too_few:
         raise ConfigError(
             f"{rule} needs a whole num_byzantine >= 0 and n >= {factor} * num_byzantine + 3; got num_byzantine="
+            f"{num_byzantine}, n={n}. Sample more clients per round or lower num_byzantine."
+        )
+
+
+def check_minority(rule: str, n: int, num_byzantine: int) -> None:
+    """Raise ``ConfigError`` unless num_byzantine >= 0 and n >= 2 * num_byzantine + 1."""
+    if not is_whole(num_byzantine) or num_byzantine < 0 or n < 2 * num_byzantine + 1:
+        raise ConfigError(
+            f"{rule} needs a whole num_byzantine >= 0 and n >= 2 * num_byzantine + 1; got num_byzantine="
             f"{num_byzantine}, n={n}. Sample more clients per round or lower num_byzantine."
         )
 
@@ -282,6 +294,61 @@ def weighted_sum(updates: Tensor, weights: Tensor) -> Tensor:
     for columns, block in float64_blocks(updates, some, device=device):
         total[columns] = (factors.to(block.device) @ block).to(total)
     return total
+
+
+@torch.no_grad()
+def mixed_rows(updates: Tensor, weights: Tensor) -> Tensor:
+    """Return weights @ updates, multiplied in float64, with the dtype of ``updates``: one pass over memory.
+
+    Args:
+        updates: (n, d).
+        weights: (m, n), at least 0, each row of sum 1. Rows of the updates that have weight 0 in all are not read: NaN
+            in them does no harm. A row of NaN gives a row of NaN.
+
+    Returns:
+        (m, d).
+    """
+    mixed = torch.full((len(weights), updates.shape[1]), torch.nan, dtype=updates.dtype, device=updates.device)
+    rows = (weights > 0).any(dim=0).nonzero().squeeze(1).to(updates.device)
+    if len(rows) == 0:
+        return mixed
+    factors = weights.to(updates.device, torch.float64)[:, rows]
+    some = None if len(rows) == updates.shape[0] else rows
+    device = device_of_blocks(updates)
+    if device is None:
+        known = factors.numpy()
+        means = mixed if mixed.dtype in (torch.float32, torch.float64) else mixed.float()
+
+        def multiply(columns: slice, block: Array) -> float:
+            means.numpy()[:, columns] = known @ block
+            return 0.0
+
+        _sum_over_blocks(multiply, updates, some)
+        return means.to(mixed.dtype)
+    for columns, block in float64_blocks(updates, some, device=device):
+        mixed[:, columns] = (factors.to(block.device) @ block).to(mixed)
+    return mixed
+
+
+def distances_of_means(distances: Tensor, weights: Tensor) -> Tensor | None:
+    """Return the squared distances of weighted means of rows from those of the rows, without looking at the rows.
+
+    With weights p and q of sum 1 and squared distances D, the means are -(p - q) D (p - q) / 2 apart.
+
+    Args:
+        distances: (n, n), as ``squared_distances`` returned them.
+        weights: (m, n), each row of sum 1. Equal rows are at distance 0 exactly.
+
+    Returns:
+        (m, m) float64; None where too few digits are left: means close together of rows far apart.
+    """
+    products = weights @ distances @ weights.T
+    products = products.tril() + products.tril(-1).T
+    spread = products.diagonal()[:, None] + products.diagonal()[None, :]
+    between = products - spread / 2
+    equal = torch.stack([(weights == row).all(dim=1) for row in weights])
+    exact = equal | (between >= _CANCELLED * spread) & between.isfinite()
+    return between.masked_fill(equal, 0.0) if bool(exact.all()) else None
 
 
 def rounded_gram(updates: Tensor, center: Tensor) -> Tensor:

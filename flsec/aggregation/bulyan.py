@@ -3,9 +3,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from flsec.aggregation._device import where_blocks_are
 from flsec.aggregation._gram import check_byzantine, check_updates, is_whole, squared_distances
-from flsec.aggregation._threads import each_block
+from flsec.aggregation._windows import mean_of_windows
 from flsec.errors import ConfigError
 from flsec.parameters import Count
 
@@ -151,50 +150,6 @@ def second_phase_of_rows(updates: Tensor, selected: Tensor, num_byzantine: int, 
 
     Who calls it has checked that there are enough rows, or knows that there are not: one value counts at least.
     """
-    updates, centred, theta = updates.detach(), second_phase == "mean", len(selected)
+    centred, theta = second_phase == "mean", len(selected)
     most = theta - 1 if centred else 2 * ((theta - 1) // 2)  # as many are trimmed on each side
-    dropped = min(2 * num_byzantine, most)
-    result = torch.empty(updates.shape[1], dtype=updates.dtype, device=updates.device)
-    source, device = where_blocks_are(updates)
-    selected = selected.to(source.device)
-
-    def work(columns: slice) -> float:
-        values = _sorted_columns(source[:, columns].index_select(0, selected).to(device))
-        result[columns] = _window_means(values, dropped, centred)
-        return 0.0
-
-    each_block(work, theta, updates.shape[1], device)
-    return result
-
-
-def _sorted_columns(block: Tensor) -> Tensor:
-    """Return (b, theta): the values of each column of a (theta, b) block in ascending order."""
-    values = block.T.contiguous().to(torch.promote_types(block.dtype, torch.float32))
-    if values.is_cuda:
-        return values.sort(dim=1).values
-    values.numpy().sort(axis=1)  # in place; numpy's vectorised sort is some 10 times faster here than torch's
-    return values
-
-
-def _window_means(values: Tensor, num_dropped: int, centred: bool) -> Tensor:
-    """Return the (b,) mean of theta - num_dropped consecutive sorted values of each row.
-
-    Args:
-        values: (b, theta), ascending.
-        num_dropped: 2 f, at most theta - 1.
-        centred: True: the values closest to the median. They are consecutive, and moving the window up by one is right
-            as long as the value that enters is closer than the one that leaves. False: as many dropped on each side.
-    """
-    theta = values.shape[1]
-    beta = theta - num_dropped
-    if not centred:
-        start = torch.full((values.shape[0], 1), num_dropped // 2, device=values.device)
-    else:
-        middle = values[:, (theta - 1) // 2 : theta // 2 + 1].to(torch.float64).mean(dim=1, keepdim=True)
-        leaves = middle - values[:, :num_dropped]
-        enters = values[:, beta:] - middle
-        start = (leaves > enters).sum(dim=1, keepdim=True)
-    position = torch.arange(theta, device=values.device)
-    inside = (position >= start) & (position < start + beta)
-    # not by differences of prefix sums: one value of 1e12 would take the digits of all others
-    return torch.where(inside, values, 0).sum(dim=1, dtype=torch.float64) / beta
+    return mean_of_windows(updates, selected, min(2 * num_byzantine, most), centred=centred)

@@ -37,4 +37,10 @@ def norm_clipping(updates: Tensor, max_norm: Positive) -> Tensor:
     check_updates(updates, "norm_clipping")
     if not 0 < max_norm < math.inf:
         raise ConfigError(f"norm_clipping needs 0 < max_norm < inf; got max_norm={max_norm}. 5.0 is a common start.")
-    return scaled_rows(updates, (max_norm / row_norms(updates)).clamp_(max=1.0))  # a zero row: inf, so 1
+    return shortened_rows(updates, row_norms(updates), max_norm)
+
+
+def shortened_rows(updates: Tensor, norms: Tensor, bound: float) -> Tensor:
+    """Return the rows of (n, d) updates scaled down to L2 norms of at most ``bound`` >= 0, given their (n,) norms."""
+    factors = torch.where(norms > bound, bound / norms, 1.0)  # a row with NaN stays one
+    return scaled_rows(updates, factors)

@@ -21,16 +21,24 @@ DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strat
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.strategies.adaptive_quantile_clipping import AdaptiveQuantileClipping as AdaptiveQuantileClipping
+    from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
     from flsec.strategies.base import RobustStrategy as RobustStrategy
+    from flsec.strategies.bucketing import Bucketing as Bucketing
     from flsec.strategies.bulyan import Bulyan as Bulyan
+    from flsec.strategies.caf import CAF as CAF
     from flsec.strategies.centered_clipping import CenteredClipping as CenteredClipping
     from flsec.strategies.clipped_clustering import ClippedClustering as ClippedClustering
     from flsec.strategies.cohort import Cohort as Cohort
     from flsec.strategies.cohort import Layout as Layout
+    from flsec.strategies.comparative_gradient_elimination import (
+        ComparativeGradientElimination as ComparativeGradientElimination,
+    )
     from flsec.strategies.crfl import CRFL as CRFL
     from flsec.strategies.cross_round import CrossRound as CrossRound
     from flsec.strategies.diversefl import DiverseFL as DiverseFL
+    from flsec.strategies.divide_and_conquer import DivideAndConquer as DivideAndConquer
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
     from flsec.strategies.error_rate_rejection import ErrorRateRejection as ErrorRateRejection
     from flsec.strategies.fedinv import FedInv as FedInv
@@ -45,9 +53,15 @@ if TYPE_CHECKING:
     from flsec.strategies.geometric_median import GeometricMedian as GeometricMedian
     from flsec.strategies.krum import Krum as Krum
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
+    from flsec.strategies.mean_around_median import MeanAroundMedian as MeanAroundMedian
     from flsec.strategies.median import Median as Median
+    from flsec.strategies.median_norm_clipping import MedianNormClipping as MedianNormClipping
+    from flsec.strategies.median_of_means import MedianOfMeans as MedianOfMeans
+    from flsec.strategies.minimum_diameter_averaging import MinimumDiameterAveraging as MinimumDiameterAveraging
+    from flsec.strategies.monna import MoNNA as MoNNA
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
     from flsec.strategies.multi_metrics import MultiMetrics as MultiMetrics
+    from flsec.strategies.nearest_neighbor_mixing import NearestNeighborMixing as NearestNeighborMixing
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
@@ -69,27 +83,36 @@ if TYPE_CHECKING:
     from flsec.strategies.sign_guard import SignGuard as SignGuard
     from flsec.strategies.siren import Siren as Siren
     from flsec.strategies.slsgd import SLSGD as SLSGD
+    from flsec.strategies.smea import SMEA as SMEA
     from flsec.strategies.soteria import Soteria as Soteria
     from flsec.strategies.sparsefed import SparseFed as SparseFed
     from flsec.strategies.three_sigma import ThreeSigma as ThreeSigma
     from flsec.strategies.trimmed_mean import TrimmedMean as TrimmedMean
     from flsec.strategies.weak_dp import WeakDP as WeakDP
+    from flsec.strategies.worker_momentum import WorkerMomentum as WorkerMomentum
     from flsec.strategies.zeno import Zeno as Zeno
 
 __all__ = [
+    "CAF",
     "CRFL",
     "DEFENSES",
     "FLWBC",
     "RFA",
     "RSA",
     "SLSGD",
+    "SMEA",
+    "AdaptiveQuantileClipping",
+    "AdaptiveRobustClipping",
     "Adversary",
+    "Bucketing",
     "Bulyan",
     "CenteredClipping",
     "ClippedClustering",
     "Cohort",
+    "ComparativeGradientElimination",
     "CrossRound",
     "DiverseFL",
+    "DivideAndConquer",
     "Eavesdrop",
     "ErrorRateRejection",
     "FLDetector",
@@ -107,9 +130,15 @@ __all__ = [
     "Layout",
     "LossFunctionRejection",
     "Malformed",
+    "MeanAroundMedian",
     "Median",
+    "MedianNormClipping",
+    "MedianOfMeans",
+    "MinimumDiameterAveraging",
+    "MoNNA",
     "MultiKrum",
     "MultiMetrics",
+    "NearestNeighborMixing",
     "NoisyMedian",
     "NormClipping",
     "OracleSGD",
@@ -129,6 +158,7 @@ __all__ = [
     "TrimmedMean",
     "Verdict",
     "WeakDP",
+    "WorkerMomentum",
     "Zeno",
     "check_num_examples",
     "defended",
@@ -137,18 +167,25 @@ __all__ = [
 export_lazily(
     __name__,
     {
+        "CAF": "caf",
         "CRFL": "crfl",
         "FLWBC": "flwbc",
         "RFA": "rfa",
         "RSA": "rsa",
         "SLSGD": "slsgd",
+        "SMEA": "smea",
+        "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
+        "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
+        "Bucketing": "bucketing",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
         "ClippedClustering": "clipped_clustering",
         "Cohort": "cohort",
+        "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
         "DiverseFL": "diversefl",
+        "DivideAndConquer": "divide_and_conquer",
         "Eavesdrop": "eavesdrop",
         "ErrorRateRejection": "error_rate_rejection",
         "FLDetector": "fl_detector",
@@ -166,9 +203,15 @@ export_lazily(
         "Layout": "cohort",
         "LossFunctionRejection": "loss_function_rejection",
         "Malformed": "replies",
+        "MeanAroundMedian": "mean_around_median",
         "Median": "median",
+        "MedianNormClipping": "median_norm_clipping",
+        "MedianOfMeans": "median_of_means",
+        "MinimumDiameterAveraging": "minimum_diameter_averaging",
+        "MoNNA": "monna",
         "MultiKrum": "multi_krum",
         "MultiMetrics": "multi_metrics",
+        "NearestNeighborMixing": "nearest_neighbor_mixing",
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
         "OracleSGD": "oracle_sgd",
@@ -188,6 +231,7 @@ export_lazily(
         "TrimmedMean": "trimmed_mean",
         "Verdict": "report",
         "WeakDP": "weak_dp",
+        "WorkerMomentum": "worker_momentum",
         "Zeno": "zeno",
         "check_num_examples": "replies",
         "defended": "server_optimizer",

@@ -162,7 +162,7 @@ def _through_stages(
         weights = _weights(wrapper, kept)
         if not aggregated:
             stated = wrapper.stated_weights(cohort, kept) or {}
-            accepted &= frozenset(client_id for client_id in kept.client_ids if stated.get(client_id, 1.0) > 0)
+            accepted &= frozenset(client_id for client_id in kept.clients if stated.get(client_id, 1.0) > 0)
             clients, weights_of_clients = kept, weights
         cohort = kept
         if aggregate is not None:
@@ -267,8 +267,8 @@ def _verdict(part: _Pass) -> Verdict:
     wrapper = part.wrapper
     return Verdict(
         defense=type(wrapper).__name__,
-        participants=part.given.client_ids,
-        kept=part.kept.client_ids,
+        participants=part.given.clients,
+        kept=part.kept.clients,
         weights=wrapper.stated_weights(part.given, part.kept),
         scores=wrapper.stated_scores(part.given, part.kept),
         notes=wrapper.stated_notes(),

@@ -19,6 +19,7 @@ class Stages:
     client_half: ClassVar[str | None] = None  # "module:Class" of what the clients do; simulations put it around them
     compares_clients: ClassVar[bool] = True  # whether it judges updates by one another, not by what the server has
     defends: ClassVar[bool] = True  # whether it is a defense, and not the attackers' or the experimenter's part
+    merges_clients: ClassVar[bool] = False  # whether it hands on rows that are means of several clients'
     place: ClassVar[Literal["outside", "inside"] | None] = None  # of a server optimizer: on which side of the defenses
 
     weighting: Weighting
@@ -124,6 +125,11 @@ class Stages:
         """Whether dropping a client is this rule's verdict on it; by default, if it drops rows at all."""
         return self.overrides("before_aggregation")
 
+    @property
+    def knows_clients(self) -> bool:
+        """Whether it goes by client id, so that a row must be one client's; by default, if it remembers clients."""
+        return "max_clients" in vars(self)
+
     def client_config(self, server_round: int) -> dict[str, Any]:
         """Return settings that this defense's client half reads from the fit configuration."""
         return {}
@@ -169,7 +175,10 @@ class Stages:
 
     def stated_weights(self, given: Cohort, kept: Cohort) -> dict[int, float] | None:
         """Return {client: weight} as the stages stated them."""
-        return self._by_client("weights", given, kept)
+        weights = self._by_client("weights", given, kept)
+        if weights is None:
+            return None
+        return {i: weights[i] / len(group) for group in given.members for i in group if i in weights}
 
     def stated_notes(self) -> dict[str, Any]:
         """Return the other facts that the stages stated."""
@@ -179,5 +188,5 @@ class Stages:
         values = self._facts.get(name)
         if values is None:
             return None
-        ids = given.client_ids if len(values) == len(given) else kept.client_ids
-        return dict(zip(ids, values.tolist(), strict=True))
+        rows = given if len(values) == len(given) else kept
+        return {i: value for group, value in zip(rows.members, values.tolist(), strict=True) for i in group}

@@ -54,6 +54,11 @@ class Adversary(RobustStrategy):
         self.attacks = together
 
     @property
+    def knows_clients(self) -> bool:
+        """Always: it looks up who attacks."""
+        return True
+
+    @property
     def judges_clients(self) -> bool:
         """Never: what it drops, it has made itself."""
         return False

@@ -162,8 +162,13 @@ class RobustStrategy(Rounds):
 
 
 def check_order(outer: RobustStrategy, inner: RobustStrategy) -> None:
-    """Raise ``ConfigError`` if a server optimizer stands on the wrong side of a defense."""
+    """Raise ``ConfigError`` if one of two wrappers stands on the wrong side of the other."""
     first, second = type(outer).__name__, type(inner).__name__
+    if outer.merges_clients and inner.knows_clients:
+        raise ConfigError(
+            f"{second} goes by client id, and {first} hands on means of several clients. Put it outside: "
+            f"{second}({first}(...))."
+        )
     if inner.place == "outside" and outer.defends and judges_updates(outer):
         raise ConfigError(
             f"{second} says what the clients' updates mean, and {first} would judge them before. Put it outside: "

@@ -138,6 +138,13 @@ class _Rows:
             kept._distances = (distances[rows][:, rows], self._matrix._version)
         return kept
 
+    def mixed(self, updates: Tensor, weights: Tensor) -> "_Rows":
+        """Return other rows, the (n, n) weighted means of these, with what follows from what is known of these."""
+        mixed, distances = _Rows(updates), self._still_true(self._distances)
+        if distances is not None and (known := _gram.distances_of_means(distances, weights)) is not None:
+            mixed._distances = (known, updates._version)
+        return mixed
+
 
 class Cohort:
     """The well-formed replies of one round, ordered by client id. Nothing in it is changed in place.
@@ -157,6 +164,7 @@ class Cohort:
         num_rejected: q, how many clients of this round were quarantined for what they sent: each is one of the f.
         global_state: the arrays beside the matrix that the clients started from.
         server_state: where a defense goes back to an earlier model, what the wrapped strategy remembered then.
+        members: n tuples of the ids of the clients that a row is the mean of; by default each is its one client's.
     """
 
     def __init__(
@@ -176,6 +184,7 @@ class Cohort:
         num_rejected: int = 0,
         global_state: Arrays = (),
         server_state: Mapping[str, Any] | None = None,
+        members: tuple[tuple[int, ...], ...] = (),
     ):
         self._rows = updates if isinstance(updates, _Rows) else _Rows(updates)
         self.num_examples = num_examples
@@ -191,6 +200,7 @@ class Cohort:
         self.num_rejected = num_rejected
         self.global_state = global_state
         self.server_state = server_state
+        self.members = members or tuple((client_id,) for client_id in client_ids)
 
     def __len__(self) -> int:
         return len(self.client_ids)
@@ -199,6 +209,11 @@ class Cohort:
     def updates(self) -> Tensor:
         """(n, d) float32; row i is client i's local minus global parameters."""
         return self._rows.updates
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """The ids of all clients that have a part in a row, in ascending order."""
+        return tuple(sorted(client_id for group in self.members for client_id in group))
 
     def replace(self, **changes: Any) -> Self:
         """Return a cohort that differs in some of the attributes."""
@@ -224,6 +239,7 @@ class Cohort:
             metrics=tuple(self.metrics[i] for i in index),
             buffers=tuple(self.buffers[i] for i in index) if self.buffers else (),
             sources=tuple(self.sources[i] for i in index),
+            members=tuple(self.members[i] for i in index),
         )
 
     def parts(self) -> tuple[Tensor, Tensor]:
@@ -240,6 +256,17 @@ class Cohort:
     def squared_distances(self) -> Tensor:
         """Return the (n, n) float64 squared distances of the updates, computed once like ``gram``."""
         return self._rows.squared_distances()
+
+    def with_means(self, weights: Tensor) -> Self:
+        """Return the cohort with weighted means of its rows for the same clients, in one pass over them.
+
+        Distances of the means follow from those of the rows, where those are known: no pass for them.
+
+        Args:
+            weights: (n, n) float64, at least 0; row i, of sum 1, makes client i's new row.
+        """
+        means = _gram.mixed_rows(self.updates, weights)
+        return self.replace(updates=self._rows.mixed(means, weights), modified=True)
 
     def with_updates(self, updates: Tensor) -> Self:
         """Return the cohort with other rows for the same clients; the replies are no longer handed on as sent.

@@ -78,6 +78,11 @@ class DiverseFL(RobustStrategy):
         self.epsilon_2 = epsilon_2
         self._model = RootModel(model_factory, training=training, num_rounds=num_rounds, seed=seed, task=task)
 
+    @property
+    def knows_clients(self) -> bool:
+        """Always: each client has samples of its own here."""
+        return True
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the clients that do not meet both conditions."""
         scores = torch.zeros(len(cohort), dtype=torch.float64)

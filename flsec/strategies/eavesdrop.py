@@ -169,6 +169,11 @@ class Eavesdrop(RobustStrategy):
         return "class" if isinstance(self.attack, str) else None
 
     @property
+    def knows_clients(self) -> bool:
+        """Always: it listens to single clients."""
+        return True
+
+    @property
     def judges_clients(self) -> bool:
         """Listening is no verdict on a client."""
         return False

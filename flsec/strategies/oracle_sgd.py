@@ -26,6 +26,11 @@ class OracleSGD(RobustStrategy):
         super().__init__(strategy, **options)
         self.adversaries = adversaries
 
+    @property
+    def knows_clients(self) -> bool:
+        """Always: it looks up who attacks."""
+        return True
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the clients that do not attack in this round."""
         hostile = self.adversaries.active(cohort.round)

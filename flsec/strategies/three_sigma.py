@@ -62,6 +62,11 @@ class ThreeSigma(RobustStrategy):
         self.max_clients = max_clients
         self.histories: dict[int, Tensor] = {}  # by client id: the sum of its updates, for FoolsGold's score
 
+    @property
+    def knows_clients(self) -> bool:
+        """Only FoolsGold's score remembers clients."""
+        return self.score == "foolsgold"
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the rows whose score is above the bound."""
         scores = self._scores(cohort)

@@ -155,7 +155,9 @@ class Task(abc.ABC):
             got = tuple(model(x).shape)
         if got != wanted:
             each = "one number a class at each place" if self.labels == "sequence" else "one number a class"
-            raise ConfigError(f"must return {each}, {wanted} for two samples; got {got}.")
+            other = "all" if self.labels == "sequence" else "last"
+            hint = f" Has it a parameter such as positions: {other}?" if self.inputs == "tokens" else ""
+            raise ConfigError(f"must return {each}, {wanted} for two samples; got {got}.{hint}")
 
     def takes_data_of(self, other: "Task") -> bool:
         """Return whether this can be learned from data that were made for another task."""

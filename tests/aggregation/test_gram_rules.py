@@ -8,13 +8,20 @@ from hypothesis import strategies as st
 from flsec import ConfigError
 from flsec.aggregation import (
     bulyan,
+    caf,
     centered_clipping,
+    divide_and_conquer,
     geometric_median,
     krum,
     mean,
+    mean_around_median,
+    median_of_means,
+    minimum_diameter_averaging,
+    monna,
     multi_krum,
     norm_clipping,
     rfa,
+    smea,
 )
 from tests.aggregation.brute_force import displacement, honest, with_hostile
 
@@ -29,10 +36,19 @@ RULES = {
     "geometric_median": lambda u: geometric_median(u),
     "rfa": lambda u: rfa(u),
     "rfa_from_mean": lambda u: rfa(u, start_from="mean"),
+    "minimum_diameter_averaging": lambda u: minimum_diameter_averaging(u, num_byzantine=F),
+    "mean_around_median": lambda u: mean_around_median(u, num_byzantine=F),
+    "monna": lambda u: monna(u, num_byzantine=F),
+    "caf": lambda u: caf(u, num_byzantine=F),
+    "smea": lambda u: smea(u, num_byzantine=F),
+    "median_of_means": lambda u: median_of_means(u, num_byzantine=F),
+    "divide_and_conquer": lambda u: divide_and_conquer(u, num_byzantine=F),
     "mean": lambda u: mean(u),
 }
 ROBUST = [name for name in RULES if name not in ("mean", "rfa_from_mean")]  # the paper's start: see test_rfa
-TURNABLE = [name for name in RULES if not name.startswith("bulyan")]  # per coordinate: not equivariant to rotation
+PER_COORDINATE = ("bulyan", "bulyan_trimmed", "mean_around_median")
+TURNABLE = [name for name in RULES if name not in PER_COORDINATE]
+UNORDERED = [name for name in RULES if name != "median_of_means"]  # which groups rows
 
 each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 each_robust_rule = pytest.mark.parametrize("rule", [RULES[name] for name in ROBUST], ids=ROBUST)
@@ -44,7 +60,7 @@ def close(got, expected, scale=1.0):
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-7 * scale)
 
 
-@each_rule
+@pytest.mark.parametrize("rule", [RULES[name] for name in UNORDERED], ids=UNORDERED)
 @given(seed=seeds)
 @quick
 def test_ignores_client_order(rule, seed):
@@ -85,6 +101,19 @@ def test_f_outliers_move_it_only_so_far(rule, size, together, dtype):
     for seed in range(5):
         u = with_hostile(honest(seed, N, D).to(dtype), size, F, seed, together)
         assert displacement(rule(u), u[F:]) <= 2.0
+
+
+@each_robust_rule
+@pytest.mark.parametrize("size", [0.5, 1.0, 2.0, 4.0])
+def test_f_colluders_who_stay_close_move_it_less_than_they_could(rule, size):
+    """Copies of one row at a few honest spreads from the honest mean: the result stays within that spread."""
+    for seed in range(5):
+        u = honest(seed, N, D)
+        middle = u[F:].mean(dim=0)
+        spread = (u[F:] - middle).norm(dim=1).max()
+        direction = honest(seed + 100, 1, D)[0]
+        u[:F] = middle + size * spread * direction / direction.norm()
+        assert displacement(rule(u), u[F:]) <= 1.0
 
 
 @pytest.mark.parametrize("size", [1e2, 1e4, 1e12])

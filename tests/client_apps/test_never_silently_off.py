@@ -42,6 +42,10 @@ def made(name, **settings):
     return attack(**{key: value for key, value in GIVEN.items() if key in parameters_of(attack)}, **settings)
 
 
+ON_TOKENS = {n for n, attack in ATTACKS.items() if getattr(attack, "fits_inputs", None) == "tokens"}
+OTHERS = [n for n in ATTACKS.names() if n not in ON_TOKENS]  # test_attacks_on_tokens.py has those
+
+
 class Client(NumPyClient):
     """Trains the network of the contracts' attacks by one step of its own."""
 
@@ -101,7 +105,7 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("name", ATTACKS.names())
+@pytest.mark.parametrize("name", OTHERS)
 def test_each_claimed_form_works_and_each_other_is_refused(name, use):
     config = {"server-round": 2}
     forms = forms_of(ATTACKS.get(name))
@@ -218,7 +222,7 @@ class PairUnread(Client):
 
 
 UNREAD = [Loaded, Reassigns, OtherAttribute, PairUnread]
-DATA_ATTACKS = [n for n in ATTACKS.names() if made(n).poisons_data and n not in TOGETHER]
+DATA_ATTACKS = [n for n in OTHERS if made(n).poisons_data and n not in TOGETHER]
 
 
 @pytest.mark.parametrize("how", ["class", "instance", "mod"])

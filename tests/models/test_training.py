@@ -659,3 +659,11 @@ def test_only_counted_places_are_asked_for_and_nothing_else_changes() -> None:
         settings = Training(learning_rate=0.5, steps=3, batch_size=3)
         train(model, x, y, settings, round=1, generator=rng(1), task=task)
     torch.testing.assert_close(picky.embedding.weight, plain[0].weight)
+
+
+def test_a_lone_example_for_batch_norm_is_explained() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    settings = Training(learning_rate=0.1, batch_size=2)
+    train(model, torch.rand(4, 2, generator=rng()), torch.zeros(4).long(), settings, round=1, generator=rng())
+    with pytest.raises(ConfigError, match="batch_size that leaves no batch of one example"):
+        train(model, torch.rand(3, 2, generator=rng()), torch.zeros(3).long(), settings, round=1, generator=rng())

@@ -59,7 +59,7 @@ def check_run(tmp_path, *settings):
     assert model["normalise.num_batches_tracked"] == 4  # two rounds of two steps, in every client
 
 
-@pytest.mark.parametrize("name", ATTACKS.names())
+@pytest.mark.parametrize("name", [n for n, a in ATTACKS.items() if getattr(a, "fits_inputs", None) != "tokens"])
 def test_every_attack_works_on_a_model_with_batch_norm(tmp_path, name):
     check_run(tmp_path, f"attacks={entry(ATTACKS, name, SUPPLIED_TO_ATTACKS)}", BY)
 
