@@ -43,10 +43,13 @@ EXEMPTIONS = {
     "weak_dp": {"shift_equivariant": False, "scale_equivariant": False},  # has a bound, and adds noise
     "median_of_means": {"order_invariant": False},  # rows in a row share a group
     "slsgd": {"shift_equivariant": False},  # goes a part of the way
+    "flame": {"shift_equivariant": False},  # judges directions
     "fltrust": {
         "shift_equivariant": False,
         "scale_equivariant": False,
     },  # directions count, the length is u_0's
+    "clipped_clustering": {"shift_equivariant": False},  # judges directions
+    "sign_guard": {"shift_equivariant": False},  # judges norms and signs
     "zeno": {"shift_equivariant": False},  # the length of an update counts
     "removal_rejection": {"num_byzantine": 0},  # those who cancel each other out hide each other, see its docstring
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.bulyan import bulyan_selection as bulyan_selection
     from flsec.aggregation.caf import caf as caf
     from flsec.aggregation.centered_clipping import centered_clipping as centered_clipping
+    from flsec.aggregation.clipped_clustering import clipped_clustering as clipped_clustering
     from flsec.aggregation.comparative_gradient_elimination import (
         comparative_gradient_elimination as comparative_gradient_elimination,
     )
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from flsec.aggregation.fetchsgd import SketchVariant as SketchVariant
     from flsec.aggregation.fetchsgd import fetchsgd_init as fetchsgd_init
     from flsec.aggregation.fetchsgd import fetchsgd_step as fetchsgd_step
+    from flsec.aggregation.fl_detector import fl_detector_change as fl_detector_change
+    from flsec.aggregation.fl_detector import fl_detector_suspects as fl_detector_suspects
+    from flsec.aggregation.flame import flame as flame
+    from flsec.aggregation.flanders import flanders_forecast as flanders_forecast
     from flsec.aggregation.fltrust import fltrust as fltrust
     from flsec.aggregation.fltrust import fltrust_scores as fltrust_scores
     from flsec.aggregation.flwbc import wbc_perturbation as wbc_perturbation
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.monna import monna as monna
     from flsec.aggregation.multi_krum import multi_krum as multi_krum
     from flsec.aggregation.multi_krum import multi_krum_selection as multi_krum_selection
+    from flsec.aggregation.multi_metrics import multi_metrics_scores as multi_metrics_scores
     from flsec.aggregation.nearest_neighbor_mixing import nearest_neighbor_mixing as nearest_neighbor_mixing
     from flsec.aggregation.noisy_median import noisy_upload as noisy_upload
     from flsec.aggregation.norm_clipping import norm_clipping as norm_clipping
@@ -67,6 +73,8 @@ if TYPE_CHECKING:
     from flsec.aggregation.rsa import rsa_gradient as rsa_gradient
     from flsec.aggregation.rsa import rsa_server_step as rsa_server_step
     from flsec.aggregation.scaffold import scaffold_control as scaffold_control
+    from flsec.aggregation.sign_guard import Similarity as Similarity
+    from flsec.aggregation.sign_guard import sign_guard as sign_guard
     from flsec.aggregation.siren import SirenCase as SirenCase
     from flsec.aggregation.siren import SirenDecision as SirenDecision
     from flsec.aggregation.siren import siren_alarm as siren_alarm
@@ -98,6 +106,7 @@ __all__ = [
     "CountSketch",
     "FetchSGDState",
     "Momentum",
+    "Similarity",
     "SirenCase",
     "SirenDecision",
     "SketchVariant",
@@ -114,6 +123,7 @@ __all__ = [
     "centered_clipping",
     "choose_k",
     "clip_model",
+    "clipped_clustering",
     "comparative_gradient_elimination",
     "crfl",
     "crfl_max_norm",
@@ -127,6 +137,10 @@ __all__ = [
     "fedinv_scores",
     "fetchsgd_init",
     "fetchsgd_step",
+    "fl_detector_change",
+    "fl_detector_suspects",
+    "flame",
+    "flanders_forecast",
     "fltrust",
     "fltrust_scores",
     "foolsgold_similarities",
@@ -144,6 +158,7 @@ __all__ = [
     "monna",
     "multi_krum",
     "multi_krum_selection",
+    "multi_metrics_scores",
     "nearest_neighbor_mixing",
     "next_quantile_estimate",
     "noisy_upload",
@@ -162,6 +177,7 @@ __all__ = [
     "rsa_gradient",
     "rsa_server_step",
     "scaffold_control",
+    "sign_guard",
     "siren_alarm",
     "siren_decision",
     "siren_penalties",
@@ -187,6 +203,7 @@ export_lazily(
         "CountSketch": "count_sketch",
         "FetchSGDState": "fetchsgd",
         "Momentum": "sparsefed",
+        "Similarity": "sign_guard",
         "SirenCase": "siren",
         "SirenDecision": "siren",
         "SketchVariant": "fetchsgd",
@@ -203,6 +220,7 @@ export_lazily(
         "centered_clipping": "centered_clipping",
         "choose_k": "sparsefed",
         "clip_model": "crfl",
+        "clipped_clustering": "clipped_clustering",
         "comparative_gradient_elimination": "comparative_gradient_elimination",
         "crfl": "crfl",
         "crfl_max_norm": "crfl",
@@ -216,6 +234,10 @@ export_lazily(
         "fedinv_scores": "fedinv",
         "fetchsgd_init": "fetchsgd",
         "fetchsgd_step": "fetchsgd",
+        "fl_detector_change": "fl_detector",
+        "fl_detector_suspects": "fl_detector",
+        "flame": "flame",
+        "flanders_forecast": "flanders",
         "fltrust": "fltrust",
         "fltrust_scores": "fltrust",
         "foolsgold_similarities": "foolsgold",
@@ -233,6 +255,7 @@ export_lazily(
         "monna": "monna",
         "multi_krum": "multi_krum",
         "multi_krum_selection": "multi_krum",
+        "multi_metrics_scores": "multi_metrics",
         "nearest_neighbor_mixing": "nearest_neighbor_mixing",
         "next_quantile_estimate": "adaptive_quantile_clipping",
         "noisy_upload": "noisy_median",
@@ -251,6 +274,7 @@ export_lazily(
         "rsa_gradient": "rsa",
         "rsa_server_step": "rsa",
         "scaffold_control": "scaffold",
+        "sign_guard": "sign_guard",
         "siren_alarm": "siren",
         "siren_decision": "siren",
         "siren_penalties": "siren",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flsec.strategies.bulyan import Bulyan as Bulyan
     from flsec.strategies.caf import CAF as CAF
     from flsec.strategies.centered_clipping import CenteredClipping as CenteredClipping
+    from flsec.strategies.clipped_clustering import ClippedClustering as ClippedClustering
     from flsec.strategies.cohort import Cohort as Cohort
     from flsec.strategies.cohort import Layout as Layout
     from flsec.strategies.comparative_gradient_elimination import (
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from flsec.strategies.fedinv import FedInv as FedInv
     from flsec.strategies.fednova import FedNova as FedNova
     from flsec.strategies.fetchsgd import FetchSGD as FetchSGD
+    from flsec.strategies.fl_detector import FLDetector as FLDetector
+    from flsec.strategies.flame import Flame as Flame
+    from flsec.strategies.flanders import Flanders as Flanders
     from flsec.strategies.fltrust import FLTrust as FLTrust
     from flsec.strategies.flwbc import FLWBC as FLWBC
     from flsec.strategies.foolsgold import FoolsGold as FoolsGold
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from flsec.strategies.minimum_diameter_averaging import MinimumDiameterAveraging as MinimumDiameterAveraging
     from flsec.strategies.monna import MoNNA as MoNNA
     from flsec.strategies.multi_krum import MultiKrum as MultiKrum
+    from flsec.strategies.multi_metrics import MultiMetrics as MultiMetrics
     from flsec.strategies.nearest_neighbor_mixing import NearestNeighborMixing as NearestNeighborMixing
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
@@ -75,6 +80,7 @@ if TYPE_CHECKING:
     from flsec.strategies.scaffold import Scaffold as Scaffold
     from flsec.strategies.server_optimizer import ServerOptimizer as ServerOptimizer
     from flsec.strategies.server_optimizer import defended as defended
+    from flsec.strategies.sign_guard import SignGuard as SignGuard
     from flsec.strategies.siren import Siren as Siren
     from flsec.strategies.slsgd import SLSGD as SLSGD
     from flsec.strategies.smea import SMEA as SMEA
@@ -101,6 +107,7 @@ __all__ = [
     "Bucketing",
     "Bulyan",
     "CenteredClipping",
+    "ClippedClustering",
     "Cohort",
     "ComparativeGradientElimination",
     "CrossRound",
@@ -108,10 +115,13 @@ __all__ = [
     "DivideAndConquer",
     "Eavesdrop",
     "ErrorRateRejection",
+    "FLDetector",
     "FLTrust",
     "FedInv",
     "FedNova",
     "FetchSGD",
+    "Flame",
+    "Flanders",
     "FoolsGold",
     "GeometricMedian",
     "GlobalModel",
@@ -127,6 +137,7 @@ __all__ = [
     "MinimumDiameterAveraging",
     "MoNNA",
     "MultiKrum",
+    "MultiMetrics",
     "NearestNeighborMixing",
     "NoisyMedian",
     "NormClipping",
@@ -139,6 +150,7 @@ __all__ = [
     "RoundReport",
     "Scaffold",
     "ServerOptimizer",
+    "SignGuard",
     "Siren",
     "Soteria",
     "SparseFed",
@@ -168,6 +180,7 @@ export_lazily(
         "Bucketing": "bucketing",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
+        "ClippedClustering": "clipped_clustering",
         "Cohort": "cohort",
         "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
@@ -175,10 +188,13 @@ export_lazily(
         "DivideAndConquer": "divide_and_conquer",
         "Eavesdrop": "eavesdrop",
         "ErrorRateRejection": "error_rate_rejection",
+        "FLDetector": "fl_detector",
         "FLTrust": "fltrust",
         "FedInv": "fedinv",
         "FedNova": "fednova",
         "FetchSGD": "fetchsgd",
+        "Flame": "flame",
+        "Flanders": "flanders",
         "FoolsGold": "foolsgold",
         "GeometricMedian": "geometric_median",
         "GlobalModel": "replies",
@@ -194,6 +210,7 @@ export_lazily(
         "MinimumDiameterAveraging": "minimum_diameter_averaging",
         "MoNNA": "monna",
         "MultiKrum": "multi_krum",
+        "MultiMetrics": "multi_metrics",
         "NearestNeighborMixing": "nearest_neighbor_mixing",
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
@@ -206,6 +223,7 @@ export_lazily(
         "RoundReport": "report",
         "Scaffold": "scaffold",
         "ServerOptimizer": "server_optimizer",
+        "SignGuard": "sign_guard",
         "Siren": "siren",
         "Soteria": "soteria",
         "SparseFed": "sparsefed",

@@ -1,0 +1,36 @@
+"""Multi-metrics as a Flower strategy."""
+
+from typing import Any
+
+from flsec.aggregation.multi_metrics import lowest_share, multi_metrics_scores
+from flsec.parameters import OpenFraction
+from flsec.strategies.base import FlowerStrategy, RobustStrategy
+from flsec.strategies.cohort import Cohort
+
+__all__ = ["MultiMetrics"]
+
+
+class MultiMetrics(RobustStrategy):
+    """Keep the share of the clients whose sizes and directions are the most usual, by three measures at once.
+
+    Args:
+        strategy: the strategy to protect.
+        fraction: p, the share of a round's clients that is kept, rounded down, but one at least.
+        options: see ``RobustStrategy``.
+
+    Most honest clients are dropped as well, by design: 1 - p of all, whether somebody attacks or not. Hostile updates
+    of a usual size and a usual angle to the global model pass. The verdict's scores are the whitened deviations.
+    O(n d + n^2) time, nothing kept between rounds, nothing on the client.
+
+    Source: Huang et al., "Multi-metrics Adaptively Identifies Backdoors in Federated Learning", ICCV 2023, Sec. 4.
+    """
+
+    def __init__(self, strategy: FlowerStrategy, *, fraction: OpenFraction = 0.3, **options: Any) -> None:
+        super().__init__(strategy, **options)
+        self.fraction = fraction
+
+    def before_aggregation(self, cohort: Cohort) -> Cohort:
+        """Keep the rows of the lowest scores."""
+        scores = multi_metrics_scores(cohort.updates, cohort.global_parameters)
+        self.report(scores=scores)
+        return cohort.keep(lowest_share(scores, self.fraction))
