@@ -66,7 +66,7 @@ def largest_cluster(labels: Tensor, norms: Tensor) -> Tensor:
         labels: (n,) integers.
         norms: (n,) finite.
     """
-    masks: list[Tensor] = [labels == label for label in set(labels.tolist())]
+    masks: list[Tensor] = [labels == label for label in labels.unique()]
     return max(masks, key=lambda mask: (int(mask.sum()), -float(norms[mask].mean())))
 
 
