@@ -66,7 +66,8 @@ def largest_cluster(labels: Tensor, norms: Tensor) -> Tensor:
         labels: (n,) integers.
         norms: (n,) finite.
     """
-    masks: list[Tensor] = [labels == label for label in labels.unique()]
+    distinct: Tensor = labels.unique()  # type: ignore[no-untyped-call]
+    masks: list[Tensor] = [labels == label for label in distinct]
     return max(masks, key=lambda mask: (int(mask.sum()), -float(norms[mask].mean())))
 
 
