@@ -12,6 +12,7 @@ from flsec.simulations.clients import build_client
 from flsec.simulations.config import load_config
 from flsec.simulations.resources import Resources
 from flsec.simulations.run_folder import RunFolder
+from flsec.simulations.server_strategies import fedavg
 from flsec.strategies import Median, RobustStrategy, Siren
 from tests.support.figures import figures
 
@@ -95,7 +96,8 @@ def test_the_innermost_defenses_half_is_nearest_to_the_client_and_a_half_may_ask
         client_half = f"{__name__}:Seeded"
 
     members = [Noisy, Median, Siren]  # outermost first
-    halves = Resources(SimpleNamespace(defenses=[SimpleNamespace(member=m) for m in members], seed=7)).halves  # type: ignore[arg-type]
+    defenses, strategy = [SimpleNamespace(member=m) for m in members], SimpleNamespace(member=fedavg)
+    halves = Resources(SimpleNamespace(defenses=defenses, strategy=strategy, seed=7)).halves  # type: ignore[arg-type]
     assert [type(half) for half in halves] == [SirenClient, Seeded]
     assert halves[1].seed == 7  # type: ignore[attr-defined]
 
