@@ -43,8 +43,7 @@ def bucketing(updates: Tensor, bucket_size: PositiveCount, seed: int = 0, round:
                 [2.5000],
                 [4.0000]])
 
-    Source: Karimireddy et al., "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022,
-    Algorithm 1.
+    Source: Karimireddy et al., "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022.
     """
     n = check_updates(updates, "bucketing")
     if not is_whole(bucket_size) or bucket_size < 1:

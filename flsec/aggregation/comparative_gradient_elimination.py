@@ -39,7 +39,7 @@ def comparative_gradient_elimination(updates: Tensor, num_byzantine: Count, comb
         tensor([2.])
 
     Source: Gupta, Liu and Vaidya, "Byzantine Fault-Tolerant Distributed Machine Learning Using Stochastic Gradient
-        Descent (SGD) and Norm-Based Comparative Gradient Elimination (CGE)", 2020, Sec. III.
+        Descent (SGD) and Norm-Based Comparative Gradient Elimination (CGE)", 2020.
     """
     n = check_updates(updates, "comparative_gradient_elimination")
     check_minority("comparative_gradient_elimination", n, num_byzantine)

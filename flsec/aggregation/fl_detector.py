@@ -42,7 +42,7 @@ def fl_detector_change(model_steps: Tensor, update_steps: Tensor, step: Tensor) 
         tensor([-6.,  0.])
 
     Source: Zhang et al., "FLDetector: Defending Federated Learning Against Model Poisoning Attacks via Detecting
-        Malicious Clients", KDD 2022, Algorithm 1; Byrd, Nocedal and Schnabel, Mathematical Programming 1994, Thm. 2.3.
+        Malicious Clients", KDD 2022; Byrd, Nocedal and Schnabel, Mathematical Programming 1994, Thm. 2.3.
         A singular system is solved by least squares.
     """
     if model_steps.ndim != 2 or model_steps.shape != update_steps.shape or step.shape != model_steps.shape[1:]:
@@ -95,7 +95,7 @@ def fl_detector_suspects(scores: Tensor, num_references: PositiveCount = 20, see
         >>> fl_detector_suspects(torch.tensor([0.9, 1.0, 1.1, 5.0, 1.0, 0.95, 5.1]))
         tensor([False, False, False,  True, False, False,  True])
 
-    Source: Zhang et al., KDD 2022, Sec. 4.3 and Algorithm 2 (gap statistic of Tibshirani et al. 2001).
+    Source: Zhang et al., KDD 2022 (gap statistic of Tibshirani et al. 2001).
     """
     if not isinstance(scores, Tensor) or scores.ndim != 1 or not bool(scores.isfinite().all()):
         raise ConfigError("fl_detector_suspects needs scores as a floating vector of finite numbers, one per client.")

@@ -52,7 +52,7 @@ def flame(
         >>> flame(torch.tensor([[3.0, 4.0], [3.0, 4.0], [6.0, 8.0], [-30.0, 0.0]]), noise=0.0)
         tensor([3.5000, 4.6667])
 
-    Source: Nguyen et al., "FLAME: Taming Backdoors in Federated Learning", USENIX Security 2022, Algorithm 1. Its
+    Source: Nguyen et al., "FLAME: Taming Backdoors in Federated Learning", USENIX Security 2022. Its
         distances are of the clients' models, which in rounds of small steps all point the same way; most versions
         compare updates, as the default here does.
     """

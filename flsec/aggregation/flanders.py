@@ -38,7 +38,7 @@ def flanders_forecast(past: Tensor, num_iterations: PositiveCount = 10, ridge: P
         tensor([[16.]], dtype=torch.float64)
 
     Source: Gabrielli et al., "Protecting Federated Learning from Extreme Model Poisoning Attacks via Multidimensional
-        Time Series Anomaly Detection" (FLANDERS), arXiv 2303.16668, Sec. 5; matrix autoregression and its alternating
+        Time Series Anomaly Detection" (FLANDERS), arXiv 2303.16668; matrix autoregression and its alternating
         least squares: Chen, Xiao and Yang, Journal of Econometrics 2021. Left open there, chosen here: the penalty.
     """
     if not isinstance(past, Tensor) or past.ndim != 3 or not len(past) or not past.is_floating_point():

@@ -33,7 +33,7 @@ def mean_around_median(updates: Tensor, num_byzantine: Count) -> Tensor:
         >>> mean_around_median(torch.tensor([[0.0], [1.0], [2.0], [6.0], [float("nan")]]), num_byzantine=1)
         tensor([2.2500])
 
-    Source: Xie, Koyejo and Gupta, "Generalized Byzantine-tolerant SGD", 2018, Definition 7 ("mean around median").
+    Source: Xie, Koyejo and Gupta, "Generalized Byzantine-tolerant SGD", 2018 ("mean around median").
         ByzPy calls the same rule "mean of medians".
     """
     n = check_updates(updates, "mean_around_median")

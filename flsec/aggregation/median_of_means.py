@@ -39,7 +39,7 @@ def median_of_means(updates: Tensor, num_byzantine: Count, num_groups: PositiveC
         tensor([1.])
 
     Source: Chen, Su and Xu, "Distributed Statistical Machine Learning in Adversarial Settings: Byzantine Gradient
-        Descent", POMACS 2017, Algorithm 2 ("geometric median of means"; k of the order 2 (1 + epsilon) f). What ByzPy
+        Descent", POMACS 2017 ("geometric median of means"; k of the order 2 (1 + epsilon) f). What ByzPy
         calls "mean of medians" is another rule: ``mean_around_median``.
     """
     n = check_updates(updates, "median_of_means")

@@ -43,7 +43,7 @@ def minimum_diameter_averaging(updates: Tensor, num_byzantine: Count) -> Tensor:
         tensor([0.1500])
 
     Source: El Mhamdi, Guerraoui and Rouault, "Distributed Momentum for Byzantine-resilient Stochastic Gradient
-        Descent", ICLR 2021, Sec. 2 (MDA), after Rousseeuw, "Multivariate Estimation with High Breakdown Point", 1985.
+        Descent", ICLR 2021 (MDA), after Rousseeuw, "Multivariate Estimation with High Breakdown Point", 1985.
     """
     check_minority("minimum_diameter_averaging", check_updates(updates, "minimum_diameter_averaging"), num_byzantine)
     return mean_of_rows(updates, smallest_diameter(squared_distances(updates), num_byzantine)[0])

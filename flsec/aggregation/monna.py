@@ -36,7 +36,7 @@ def monna(updates: Tensor, num_byzantine: Count, pivot: Count | None = None) -> 
         >>> monna(torch.tensor([[0.0], [0.1], [0.2], [0.3], [9.0]]), num_byzantine=1)
         tensor([0.1500])
 
-    Source: Farhadkhani et al., "Robust Collaborative Learning with Linear Gradient Overhead", ICML 2023, Sec. 3
+    Source: Farhadkhani et al., "Robust Collaborative Learning with Linear Gradient Overhead", ICML 2023
         (nearest-neighbour averaging). ``pivot=None`` is ours.
     """
     n = check_updates(updates, "monna")

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from flsec.aggregation._device import device_of_blocks
 from flsec.aggregation._filters import on_finite_rows
 from flsec.aggregation._gram import check_updates, float64_blocks
 from flsec.errors import ConfigError
@@ -38,7 +39,7 @@ def multi_metrics_scores(updates: Tensor, model: Tensor | None = None) -> Tensor
         >>> multi_metrics_scores(torch.eye(3))
         tensor([0., 0., 0.], dtype=torch.float64)
 
-    Source: Huang et al., "Multi-metrics Adaptively Identifies Backdoors in Federated Learning", ICCV 2023, Sec. 4. A
+    Source: Huang et al., "Multi-metrics Adaptively Identifies Backdoors in Federated Learning", ICCV 2023. A
         singular C is inverted on its range, which the paper leaves open.
     """
     check_updates(updates, "multi_metrics_scores")
@@ -60,9 +61,10 @@ def multi_metrics_scores(updates: Tensor, model: Tensor | None = None) -> Tensor
 
 def _measures(updates: Tensor, model: Tensor) -> Tensor:
     """Return the (n, 3) Manhattan norms, Euclidean norms and cosines of the models with the global one."""
-    sums = torch.zeros(4, updates.shape[0], dtype=torch.float64, device=updates.device)
+    device = device_of_blocks(updates) or updates.device
+    sums = torch.zeros(4, updates.shape[0], dtype=torch.float64, device=device)
     own = 0.0
-    for columns, block in float64_blocks(updates):
+    for columns, block in float64_blocks(updates, device=device):
         part = model[columns].to(block)
         sums[0] += block.abs().sum(dim=1)
         sums[1] += block.square().sum(dim=1)
@@ -72,7 +74,7 @@ def _measures(updates: Tensor, model: Tensor) -> Tensor:
         own += float(part @ part)
     norms = (sums[3] * own).sqrt()
     cosines = sums[2] / torch.where(norms > 0, norms, 1)
-    return torch.stack([sums[0], sums[1].sqrt(), cosines], dim=1)
+    return torch.stack([sums[0], sums[1].sqrt(), cosines], dim=1).to(updates.device)
 
 
 def lowest_share(scores: Tensor, fraction: float) -> Tensor:

@@ -37,7 +37,7 @@ def nearest_neighbor_mixing(updates: Tensor, num_byzantine: Count) -> Tensor:
                 [0.1000],
                 [3.1000]])
 
-    Source: Allouah et al., "Fixing by Mixing", AISTATS 2023, Algorithm 2 (NNM).
+    Source: Allouah et al., "Fixing by Mixing", AISTATS 2023 (NNM).
     """
     check_minority("nearest_neighbor_mixing", check_updates(updates, "nearest_neighbor_mixing"), num_byzantine)
     return mixed_rows(updates, mixing_weights(squared_distances(updates), num_byzantine))

@@ -69,7 +69,7 @@ def sign_guard(
         tensor([1.3333, 1.3333])
 
     Source: Xu et al., "Byzantine-robust Federated Learning through Collaborative Malicious Gradient Filtering", ICDCS
-        2022, Algorithm 2. Left open there, chosen here: the bandwidth; every row starts a search and belongs to the
+        2022. Left open there, chosen here: the bandwidth; every row starts a search and belongs to the
         nearest centre; of equally large clusters that of the smaller mean norm counts; in the first round, -Sim and
         -Dist are the plain rule.
     """

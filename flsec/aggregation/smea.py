@@ -40,7 +40,7 @@ def smea(updates: Tensor, num_byzantine: Count) -> Tensor:
         >>> smea(torch.tensor([[0.0], [0.1], [0.2], [0.3], [9.0]]), num_byzantine=1)
         tensor([0.1500])
 
-    Source: Allouah et al., "On the Privacy-Robustness-Utility Trilemma in Distributed Learning", ICML 2023, Sec. 4.
+    Source: Allouah et al., "On the Privacy-Robustness-Utility Trilemma in Distributed Learning", ICML 2023.
     """
     check_minority("smea", check_updates(updates, "smea"), num_byzantine)
     return mean_of_rows(updates, least_spread(robust_gram(updates)[0], num_byzantine)[0])

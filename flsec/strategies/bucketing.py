@@ -33,8 +33,7 @@ class Bucketing(RobustStrategy):
 
     Not a defense by itself. O(n d) time; O(n d / s) memory for the means, nothing kept between rounds.
 
-    Source: Karimireddy et al., "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022,
-    Algorithm 1.
+    Source: Karimireddy et al., "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022.
     """
 
     merges_clients: ClassVar[bool] = True

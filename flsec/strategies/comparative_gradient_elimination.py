@@ -22,7 +22,7 @@ class ComparativeGradientElimination(RobustStrategy):
     Needs n >= 2 f + 1 usable replies a round. The kept replies are averaged; the paper's sum is the same with a server
     learning rate of n - f. O(n d) time and memory.
 
-    Source: Gupta, Liu and Vaidya, 2020, Sec. III.
+    Source: Gupta, Liu and Vaidya, 2020.
     """
 
     def __init__(self, strategy: FlowerStrategy, *, num_byzantine: Count, **options: Any) -> None:

@@ -44,7 +44,7 @@ class FLDetector(RobustStrategy):
     O(N^2 d + n d) time; keeps 2 N + 2 vectors, and one vector and N numbers for each client remembered: at most
     4 d ``max_clients`` bytes. Nothing on the client.
 
-    Source: Zhang et al., KDD 2022, Algorithms 1 to 3. Left open there, chosen here: when judging begins; rounds in
+    Source: Zhang et al., KDD 2022. Left open there, chosen here: when judging begins; rounds in
         which only some take part; scores are divided by their mean, not their sum, because the number of clients
         varies; and where the paper begins training again without those removed, it goes on here from the model there
         is, and scores begin again.

@@ -33,7 +33,7 @@ class Flame(RobustStrategy):
 
     O(n^2 d) time, O(n d) memory for the rows kept, nothing kept between rounds, nothing on the client.
 
-    Source: Nguyen et al., "FLAME: Taming Backdoors in Federated Learning", USENIX Security 2022, Algorithm 1.
+    Source: Nguyen et al., "FLAME: Taming Backdoors in Federated Learning", USENIX Security 2022.
     """
 
     def __init__(

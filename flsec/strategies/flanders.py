@@ -42,7 +42,7 @@ class Flanders(RobustStrategy):
     keeps k numbers for each client of the last ``window`` rounds. Nothing on the client.
 
     Source: Gabrielli et al., "Protecting Federated Learning from Extreme Model Poisoning Attacks via Multidimensional
-        Time Series Anomaly Detection" (FLANDERS), arXiv 2303.16668, Sec. 5. Left open there, chosen here: who was away.
+        Time Series Anomaly Detection" (FLANDERS), arXiv 2303.16668. Left open there, chosen here: who was away.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("rounds",)
@@ -66,9 +66,8 @@ class Flanders(RobustStrategy):
         self.num_iterations = num_iterations
         self.ridge = ridge
         self.seed = seed
-        self.rounds: list[
-            dict[str, Any]
-        ] = []  # of each, the latest last: ids, their (n, k) models, and those's (k,) mean
+        # Of each round, the latest last: ids, their (n, k) models, and the (k,) mean of these.
+        self.rounds: list[dict[str, Any]] = []
 
     def clients_needed(self, num_byzantine: int) -> int:
         """Return 2 f + 1."""

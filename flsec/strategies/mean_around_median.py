@@ -22,7 +22,7 @@ class MeanAroundMedian(RobustStrategy):
 
     Needs n >= 2 f + 1 usable replies a round. O(n d log n) time, O(n d) memory.
 
-    Source: Xie, Koyejo and Gupta, "Generalized Byzantine-tolerant SGD", 2018, Definition 7.
+    Source: Xie, Koyejo and Gupta, "Generalized Byzantine-tolerant SGD", 2018.
     """
 
     def __init__(self, strategy: FlowerStrategy, *, num_byzantine: Count, **options: Any) -> None:

@@ -28,7 +28,7 @@ class MedianOfMeans(RobustStrategy):
     Raises:
         ConfigError: k is not more than 2 f.
 
-    Source: Chen, Su and Xu, POMACS 2017, Algorithm 2.
+    Source: Chen, Su and Xu, POMACS 2017.
     """
 
     def __init__(

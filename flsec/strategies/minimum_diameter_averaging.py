@@ -22,7 +22,7 @@ class MinimumDiameterAveraging(RobustStrategy):
     ``flsec.aggregation.minimum_diameter_averaging``; each verdict's note ``exact`` says which. O(n^2 d) time, O(n d)
     memory.
 
-    Source: El Mhamdi, Guerraoui and Rouault, ICLR 2021, Sec. 2.
+    Source: El Mhamdi, Guerraoui and Rouault, ICLR 2021.
     """
 
     def __init__(self, strategy: FlowerStrategy, *, num_byzantine: Count, **options: Any) -> None:

@@ -24,7 +24,7 @@ class MoNNA(RobustStrategy):
     Needs n >= 2 f + 1 usable replies a round. The verdict's note ``pivot`` is the pivot's id, its scores are squared
     distances to it. O(n^2 d) time, O(n d) memory.
 
-    Source: Farhadkhani et al., ICML 2023, Sec. 3, where every worker is its own pivot. The default pivot is ours.
+    Source: Farhadkhani et al., ICML 2023, where every worker is its own pivot. The default pivot is ours.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ class MultiMetrics(RobustStrategy):
     of a usual size and a usual angle to the global model pass. The verdict's scores are the whitened deviations.
     O(n d + n^2) time, nothing kept between rounds, nothing on the client.
 
-    Source: Huang et al., "Multi-metrics Adaptively Identifies Backdoors in Federated Learning", ICCV 2023, Sec. 4.
+    Source: Huang et al., "Multi-metrics Adaptively Identifies Backdoors in Federated Learning", ICCV 2023.
     """
 
     def __init__(self, strategy: FlowerStrategy, *, fraction: OpenFraction = 0.3, **options: Any) -> None:

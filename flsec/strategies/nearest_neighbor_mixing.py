@@ -23,7 +23,7 @@ class NearestNeighborMixing(RobustStrategy):
     from those of the updates: two passes over the round's replies in all. O(n^2 d) time; O(n d) memory for the mixed
     updates beside the replies.
 
-    Source: Allouah et al., "Fixing by Mixing", AISTATS 2023, Algorithm 2 (NNM).
+    Source: Allouah et al., "Fixing by Mixing", AISTATS 2023 (NNM).
     """
 
     def __init__(self, strategy: FlowerStrategy, *, num_byzantine: Count, **options: Any) -> None:

@@ -39,7 +39,7 @@ class SignGuard(RobustStrategy):
     the client.
 
     Source: Xu et al., "Byzantine-robust Federated Learning through Collaborative Malicious Gradient Filtering", ICDCS
-        2022, Algorithm 2. For what it leaves open see ``flsec.aggregation.sign_guard``.
+        2022. For what it leaves open see ``flsec.aggregation.sign_guard``.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("previous",)

@@ -22,7 +22,7 @@ class SMEA(RobustStrategy):
     of 20), beyond that greedy, see ``flsec.aggregation.smea``; each verdict's note ``exact`` says which. O(n^2 d) time
     beside the search, O(n d) memory.
 
-    Source: Allouah et al., ICML 2023, Sec. 4.
+    Source: Allouah et al., ICML 2023.
     """
 
     def __init__(self, strategy: FlowerStrategy, *, num_byzantine: Count, **options: Any) -> None:
