@@ -19,7 +19,12 @@ from flsec.simulations.problems import Origin, Problem, as_yaml_data, blame_para
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.server_strategies import STRATEGIES
 from flsec.simulations.signatures import parameters_model, values_with_defaults
-from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
+from flsec.simulations.supplies import (
+    NOT_IN_FILES,
+    SUPPLIED_TO_ATTACKS,
+    SUPPLIED_TO_DEFENSES,
+    SUPPLIED_TO_STRATEGIES,
+)
 from flsec.strategies import DEFENSES
 from flsec.tasks import TASKS
 from flsec.training import Training
@@ -93,7 +98,7 @@ class StrategyEntry(Component):
     """A server optimizer: one of Flower's strategies or of flsec's, or any other by ``package.module:Class``."""
 
     registry = STRATEGIES
-    supplied = ("strategy", *SAMPLING, *SUPPLIED_TO_STRATEGIES)
+    supplied = (*NOT_IN_FILES, *SAMPLING, *SUPPLIED_TO_STRATEGIES)
     name: str = "fedavg"
 
     @classmethod
@@ -106,7 +111,7 @@ class DefenseEntry(Component):
     """A defense, without what it wraps."""
 
     registry = DEFENSES
-    supplied = ("strategy", *SUPPLIED_TO_DEFENSES)
+    supplied = (*NOT_IN_FILES, *SUPPLIED_TO_DEFENSES)
     name: str = Field(examples=["median"])
 
 

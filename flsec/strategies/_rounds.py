@@ -200,7 +200,7 @@ class Rounds(Stages, Forwarding):
         if short is None:
             self._progress.had_enough = self._progress.had_enough or bool(clients)
             if not clients:
-                self._count_rounds_without_model("the wrapped strategy asked nobody to train")
+                self._conclude(_without_clients(server_round, "the wrapped strategy asked nobody to train"))
             return True
         why = f"{short}, and the strategy asks {len(self._progress.asked)}"
         if not self._progress.had_enough:
@@ -210,8 +210,7 @@ class Rounds(Stages, Forwarding):
             )
         logger.warning("round %d: nobody is asked to train: %s", server_round, why)
         self._progress.asked = frozenset()
-        self.last_report = RoundReport(server_round, (), (), why, {})
-        self._count_rounds_without_model(why)
+        self._conclude(_without_clients(server_round, why))
         return False
 
     def _too_few(self, num_clients: int) -> str | None:
@@ -251,14 +250,22 @@ class Rounds(Stages, Forwarding):
         if reason is not None:
             logger.warning("round %d: the previous global model is kept: %s", server_round, reason)
         seconds.update(outcome.seconds)
-        self.last_report = RoundReport(
-            server_round, screened.quarantined, outcome.verdicts, reason, seconds, screened.metrics_left_out
+        self._conclude(
+            RoundReport(
+                server_round, screened.quarantined, outcome.verdicts, reason, seconds, screened.metrics_left_out
+            )
         )
-        self._count_rounds_without_model(reason)
         return tensors, server.metrics
 
-    def _count_rounds_without_model(self, reason: str | None) -> None:
+    def _conclude(self, report: RoundReport) -> None:
+        """Remember a round's report, tell who wants to know, and end the run after too many without a new model."""
+        self.last_report = report
+        reason = report.kept_previous_model
         rounds = self._progress.without_model = 0 if reason is None else self._progress.without_model + 1
+        for wrapper in self.chain():
+            told = wrapper.on_verdict or ()
+            for callback in (told,) if callable(told) else told:
+                callback(report)
         if self.patience is not None and rounds >= self.patience:
             raise NoProgressError(
                 f"{rounds} rounds in a row gave no new model; the last because {reason}. Mend what the "
@@ -282,3 +289,8 @@ class Rounds(Stages, Forwarding):
             "flsec-kept-ids": list(kept) if lists else ",".join(map(str, kept)),
             "flsec-quarantined-ids": quarantined if lists else ",".join(map(str, quarantined)),
         }
+
+
+def _without_clients(server_round: int, why: str) -> RoundReport:
+    """Return the report of a round in which nobody was asked."""
+    return RoundReport(server_round, (), (), why, {})
