@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from flsec.strategies.report import KeepPreviousModel as KeepPreviousModel
     from flsec.strategies.report import Quarantined as Quarantined
     from flsec.strategies.report import RoundReport as RoundReport
+    from flsec.strategies.report import Threshold as Threshold
     from flsec.strategies.report import Verdict as Verdict
     from flsec.strategies.residual_reweighting import ResidualReweighting as ResidualReweighting
     from flsec.strategies.rfa import RFA as RFA
@@ -155,6 +156,7 @@ __all__ = [
     "Soteria",
     "SparseFed",
     "ThreeSigma",
+    "Threshold",
     "TrimmedMean",
     "Verdict",
     "WeakDP",
@@ -228,6 +230,7 @@ export_lazily(
         "Soteria": "soteria",
         "SparseFed": "sparsefed",
         "ThreeSigma": "three_sigma",
+        "Threshold": "report",
         "TrimmedMean": "trimmed_mean",
         "Verdict": "report",
         "WeakDP": "weak_dp",

@@ -67,6 +67,11 @@ class RobustStrategy(Rounds):
     first ``state_arrays`` that is given. Each one's ``on_verdict`` is called with the one report of them all, the
     outermost's first.
 
+    Attributes:
+        partition_ids: {node id: partition}, by which the outermost wrapper's log names clients; of those that it does
+            not know the node id. It may be set, and grow, at any time.
+        last_report: what happened in the last round.
+
     Raises:
         ConfigError: ``"cuda"`` without a usable GPU, a parameter out of its range, a nesting that cannot work, or a
             strategy that cannot be defended (trees or raw bytes in the place of arrays).
@@ -112,6 +117,7 @@ class RobustStrategy(Rounds):
         self.state_arrays = state_arrays
         self.device = pick_device(device)
         self.on_verdict = on_verdict
+        self.partition_ids: Mapping[int, int] = {}
         self.last_report: RoundReport | None = None
         self._facts = {}
         self._own_methods = {}

@@ -17,6 +17,7 @@ from flsec.reconstruction.invert_update import InvertedUpdates, invert_update
 from flsec.strategies._root_model import ModelFactory
 from flsec.strategies.base import FlowerStrategy, RobustStrategy, Weighting
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 from flsec.training import Training, set_weights, weight_names
 
 __all__ = ["FedInv"]
@@ -147,14 +148,16 @@ class FedInv(RobustStrategy):
         faults = min(self.faults(cohort), (len(cohort) - 1) // 2)  # fewer only where ``unsafe`` allows it
         scores = fedinv_scores(distances, faults)
         lost = scores.isfinite().logical_not()
+        kept = fedinv(distances, faults, self.selection)
         unexplained = (found.loss / found.start_loss)[~lost]
         self.report(
             scores=scores,
+            threshold=Threshold.of_kept(scores[kept], lowest=self.selection == "clusters", highest=True),
             not_invertible=[i for i, gone in zip(cohort.client_ids, lost.tolist(), strict=True) if gone],
             inversion_error=float(unexplained.median()) if len(unexplained) else None,
             inversion_seconds=seconds,
         )
-        return cohort.keep(fedinv(distances, faults, self.selection))
+        return cohort.keep(kept)
 
     def invert(self, cohort: Cohort) -> InvertedUpdates:
         """Return the dummies of this round's clients, which before_aggregation compares."""

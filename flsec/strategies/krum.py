@@ -6,6 +6,7 @@ from flsec.aggregation.krum import scores_from_distances
 from flsec.parameters import Count
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["Krum"]
 
@@ -38,5 +39,5 @@ class Krum(RobustStrategy):
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop all rows but the one of the lowest score."""
         scores = scores_from_distances(cohort.squared_distances(), self.faults(cohort))
-        self.report(scores=scores)
+        self.report(scores=scores, threshold=Threshold.of_kept(scores.min()[None], highest=True))
         return cohort.keep([int(scores.argmin())])

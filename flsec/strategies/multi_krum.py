@@ -7,6 +7,7 @@ from flsec.aggregation.multi_krum import lowest_scores
 from flsec.parameters import Count, PositiveCount
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["MultiKrum"]
 
@@ -49,5 +50,6 @@ class MultiKrum(RobustStrategy):
         """Keep the m rows of the lowest scores."""
         faults = self.faults(cohort)
         scores = scores_from_distances(cohort.squared_distances(), faults)
-        self.report(scores=scores)
-        return cohort.keep(lowest_scores(scores, faults, self.num_selected))
+        kept = lowest_scores(scores, faults, self.num_selected)
+        self.report(scores=scores, threshold=Threshold.of_kept(scores[kept], highest=True))
+        return cohort.keep(kept)
