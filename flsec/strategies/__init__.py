@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from flsec.strategies.adaptive_quantile_clipping import AdaptiveQuantileClipping as AdaptiveQuantileClipping
     from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
+    from flsec.strategies.audit_log import Audit as Audit
+    from flsec.strategies.audit_log import AuditEntry as AuditEntry
+    from flsec.strategies.audit_log import AuditLog as AuditLog
+    from flsec.strategies.audit_log import read_audit as read_audit
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bucketing import Bucketing as Bucketing
     from flsec.strategies.bulyan import Bulyan as Bulyan
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
+    from flsec.strategies.prometheus_metrics import PrometheusMetrics as PrometheusMetrics
     from flsec.strategies.replies import GlobalModel as GlobalModel
     from flsec.strategies.replies import Malformed as Malformed
     from flsec.strategies.replies import Reply as Reply
@@ -105,6 +110,9 @@ __all__ = [
     "AdaptiveQuantileClipping",
     "AdaptiveRobustClipping",
     "Adversary",
+    "Audit",
+    "AuditEntry",
+    "AuditLog",
     "Bucketing",
     "Bulyan",
     "CenteredClipping",
@@ -143,6 +151,7 @@ __all__ = [
     "NoisyMedian",
     "NormClipping",
     "OracleSGD",
+    "PrometheusMetrics",
     "Quarantined",
     "Reply",
     "ResidualReweighting",
@@ -164,6 +173,7 @@ __all__ = [
     "Zeno",
     "check_num_examples",
     "defended",
+    "read_audit",
 ]
 
 export_lazily(
@@ -179,6 +189,9 @@ export_lazily(
         "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
+        "Audit": "audit_log",
+        "AuditEntry": "audit_log",
+        "AuditLog": "audit_log",
         "Bucketing": "bucketing",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
@@ -217,6 +230,7 @@ export_lazily(
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
         "OracleSGD": "oracle_sgd",
+        "PrometheusMetrics": "prometheus_metrics",
         "Quarantined": "report",
         "Reply": "replies",
         "ResidualReweighting": "residual_reweighting",
@@ -238,6 +252,7 @@ export_lazily(
         "Zeno": "zeno",
         "check_num_examples": "replies",
         "defended": "server_optimizer",
+        "read_audit": "audit_log",
     },
 )
 # End of exports.

@@ -21,7 +21,7 @@ def record_of(report: RoundReport) -> dict[str, Any]:
         "round": report.round,
         "asked": report.asked,
         "usable": report.usable,
-        "quarantined": [{"client_id": entry.client_id, "reason": entry.reason} for entry in report.quarantined],
+        "quarantined": [dict(vars(entry)) for entry in report.quarantined],
         "metrics_left_out": as_json(report.metrics_left_out),
         "kept_previous_model": report.kept_previous_model,
         "defenses": [verdict_record(verdict) for verdict in report.verdicts],
@@ -54,7 +54,7 @@ def report_of(record: Mapping[str, Any]) -> RoundReport:
     try:
         return RoundReport(
             round=int(record["round"]),
-            quarantined=tuple(Quarantined(int(q["client_id"]), q["reason"]) for q in record["quarantined"]),
+            quarantined=tuple(Quarantined(int(q["client_id"]), q["reason"], q["kind"]) for q in record["quarantined"]),
             verdicts=tuple(_verdict_of(verdict) for verdict in record["defenses"]),
             kept_previous_model=record["kept_previous_model"],
             seconds={name: float(value) for name, value in record["stages"].items()},

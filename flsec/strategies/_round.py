@@ -149,7 +149,7 @@ def _through_stages(
             wrapper.observe(cohort)
         _check_enough(wrapper, cohort)
         wrapper.begin_report(cohort)
-        part = _Pass(wrapper, cohort, cohort.keep([]), 0.0)
+        part = _Pass(wrapper, cohort, cohort, 0.0)  # until it has judged, nobody is dropped
         passes.append(part)
         try:
             aggregate = _judge(part)

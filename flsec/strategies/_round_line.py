@@ -25,7 +25,7 @@ def round_line(report: RoundReport, partitions: Partitions) -> str:
     if report.kept_previous_model is not None:
         parts.append(f"previous global model kept: {report.kept_previous_model}")
     parts += _quarantined(report.quarantined, partitions)
-    parts += [_dropped(verdict, partitions) for verdict in report.verdicts if verdict.dropped and _has_judged(verdict)]
+    parts += [_dropped(verdict, partitions) for verdict in report.verdicts if verdict.dropped]
     parts += _left_out(report.metrics_left_out, partitions)
     return " | ".join(parts)
 
@@ -59,11 +59,6 @@ def _by_reason(pairs: Iterable[tuple[int, str]], partitions: Partitions) -> str:
     ]
     others = sum(len(clients) for _, clients in frequent[MOST_REASONS:])
     return "; ".join([*told, *([f"{others} for other reasons"] if others else [])])
-
-
-def _has_judged(verdict: Verdict) -> bool:
-    """Whether clients were dropped by the rule, and not because it could not run."""
-    return bool(verdict.kept) or verdict.scores is not None or verdict.weights is not None
 
 
 def _dropped(verdict: Verdict, partitions: Partitions) -> str:

@@ -51,12 +51,13 @@ def screen(
     cohort = cohort.replace(num_rejected=len(rejected - set(cohort.client_ids)))
     quarantined = [
         *collected.silent,
-        *(Quarantined(client_id, "was not asked this round") for client_id in sorted(strangers)),
+        *(Quarantined(client_id, "was not asked this round", "not_asked") for client_id in sorted(strangers)),
         *malformed,
     ]
     heard = {reply.client_id for reply in collected.replies} | {entry.client_id for entry in quarantined}
     failures = f"; failures this round: {'; '.join(sorted(set(collected.nameless)))}" if collected.nameless else ""
-    silent = (Quarantined(client_id, f"sent no reply{failures}") for client_id in sorted(set(asked) - heard))
+    missing = sorted(set(asked) - heard)
+    silent = (Quarantined(client_id, f"sent no reply{failures}", "no_reply") for client_id in missing)
     different = averageable(cohort.metrics).left_out
     left_out = {**{cohort.client_ids[row]: why for row, why in different.items()}, **left_out}
     return Screened(cohort, expected, (*quarantined, *silent), left_out, collected.one_sum)

@@ -3,13 +3,29 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 __all__ = ["KeepPreviousModel", "Quarantined", "RoundReport", "Threshold", "Verdict"]
 
 LONGEST_REASON = 200
+
+Kind = Literal[
+    "no_reply",  # was asked and sent nothing
+    "failed",  # the client, or Flower for it, answered with an error
+    "not_asked",
+    "duplicate",
+    "num_examples",  # no number of examples that a client can have
+    "structure",  # other arrays or records than the model's
+    "unreadable",
+    "shape",
+    "dtype",
+    "not_finite",
+    "out_of_range",  # a number that the model's own array cannot hold, or a negative variance
+    "other",
+]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -19,10 +35,12 @@ class Quarantined:
     Attributes:
         client_id: Flower's node id.
         reason: what was wrong, on one line of at most 200 printable characters.
+        kind: the kind of reason, of a fixed set: what to count by, as a client has a say in the reason's text.
     """
 
     client_id: int
     reason: str
+    kind: Kind = "other"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", brief(self.reason))
@@ -78,7 +96,8 @@ class Verdict:
     Attributes:
         defense: the wrapper's class name.
         participants: ids of the clients it saw.
-        kept: ids of those it handed on; equal to ``participants`` for a rule that judges coordinates.
+        kept: ids of those it handed on; equal to ``participants`` for a rule that judges coordinates, and where
+            it could not judge at all.
         weights: {id: weight in the aggregate} where the rule weights clients.
         scores: {id: score} where the rule scores clients.
         threshold: between which scores it kept clients; None where no score decides.
