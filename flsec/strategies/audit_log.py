@@ -244,8 +244,10 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
     """Yield (number, line, whether it has an end) of an audit log's lines."""
     try:
         with path.open("rb") as file:
+            known = False  # as an audit log; what comes before its first line can be that line's cut-off beginning only
             for number, line in enumerate(file, start=1):  # only \n ends a line of bytes
-                if number == 1 and not (line.startswith(_BEGINNING) or _BEGINNING.startswith(line)):
+                known = known or line.startswith(_BEGINNING)
+                if not known and (line == b"\n" or not _BEGINNING.startswith(line.rstrip(b"\n"))):
                     raise ConfigError(
                         f"{str(path)!r} is no audit log: it begins with {line[:_LONGEST_SHOWN]!r}. Name the file that "
                         "an AuditLog wrote, or a new one.",
