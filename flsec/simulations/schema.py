@@ -275,7 +275,21 @@ FolderName = Annotated[str, AfterValidator(_folder_name)]
 def _adversaries(values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
-    return values_with_defaults(parameters_model(Adversaries, ADVERSARIES_SUPPLIED), values)
+    derived = {"candidates": values["candidates"]} if isinstance(values.get("candidates"), Mapping) else {}
+    if derived:
+        blame_parameter(("candidates",), ("holders_of",), _check_holders, derived["candidates"])
+    said = {key: value for key, value in values.items() if key not in derived}
+    return {**values_with_defaults(parameters_model(Adversaries, ADVERSARIES_SUPPLIED), said), **derived}
+
+
+def _check_holders(said: Mapping[str, Any]) -> None:
+    """Raise ``ConfigError`` unless the candidates to attack are the holders of one class."""
+    label = said.get("holders_of")
+    if set(said) != {"holders_of"} or isinstance(label, bool) or not isinstance(label, int) or label < 0:
+        raise ConfigError(f"must be a list of clients or {{holders_of: CLASS}}; got {dict(said)}. {_HOLDERS}")
+
+
+_HOLDERS = "For example: candidates: {holders_of: 4}"
 
 
 class Config(_Section):

@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from flsec.strategies.scaffold import Scaffold as Scaffold
     from flsec.strategies.server_optimizer import ServerOptimizer as ServerOptimizer
     from flsec.strategies.server_optimizer import defended as defended
+    from flsec.strategies.server_weight_decay import ServerWeightDecay as ServerWeightDecay
     from flsec.strategies.sign_guard import SignGuard as SignGuard
     from flsec.strategies.siren import Siren as Siren
     from flsec.strategies.slsgd import SLSGD as SLSGD
@@ -160,6 +161,7 @@ __all__ = [
     "RoundReport",
     "Scaffold",
     "ServerOptimizer",
+    "ServerWeightDecay",
     "SignGuard",
     "Siren",
     "Soteria",
@@ -239,6 +241,7 @@ export_lazily(
         "RoundReport": "report",
         "Scaffold": "scaffold",
         "ServerOptimizer": "server_optimizer",
+        "ServerWeightDecay": "server_weight_decay",
         "SignGuard": "sign_guard",
         "Siren": "siren",
         "Soteria": "soteria",
