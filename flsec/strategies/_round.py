@@ -143,7 +143,11 @@ def _through_stages(
     clients, weights_of_clients = cohort, [1.0] * len(cohort)  # the last rows that are still one a client
     weights: list[float] = []
     aggregated = False
+    passed_over = 0
     for wrapper in chain:
+        if passed_over:
+            passed_over -= 1
+            continue
         begun = time.perf_counter()
         if server.deployed:
             wrapper.observe(cohort)
@@ -156,6 +160,7 @@ def _through_stages(
         finally:
             part.seconds = time.perf_counter() - begun
         _add(seconds, type(wrapper).__name__, begun)
+        passed_over = wrapper.passes_over()
         kept = part.kept
         if kept.global_parameters is not cohort.global_parameters:
             server.go_back(kept)
@@ -274,6 +279,7 @@ def _verdict(part: _Pass) -> Verdict:
         notes=wrapper.stated_notes(),
         seconds=part.seconds,
         judges=wrapper.judges_clients,
+        accused=wrapper.accused(part.given, part.kept) if len(part.kept) else (),  # else it is the rule that failed
     )
 
 

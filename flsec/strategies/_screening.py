@@ -25,6 +25,7 @@ class Screened:
         quarantined: who was dropped or sent nothing, with the reason.
         metrics_left_out: {id: reason} of metrics that cannot be averaged with the others'.
         one_sum: whether Flower put one and the same reply in the place of all.
+        rejected: ids of the asked clients that were quarantined for what they sent.
     """
 
     cohort: Cohort
@@ -32,6 +33,7 @@ class Screened:
     quarantined: tuple[Quarantined, ...]
     metrics_left_out: Mapping[int, str]
     one_sum: bool
+    rejected: tuple[int, ...]
 
 
 def screen(
@@ -62,7 +64,8 @@ def screen(
     silent = (Quarantined(client_id, f"sent no reply{failures}") for client_id in sorted(set(asked) - heard))
     different = averageable(cohort.metrics).left_out
     left_out = {**{cohort.client_ids[row]: why for row, why in different.items()}, **left_out}
-    return Screened(cohort, expected, (*quarantined, *silent), left_out, collected.one_sum)
+    entries = (*quarantined, *silent)
+    return Screened(cohort, expected, entries, left_out, collected.one_sum, tuple(sorted(rejected)))
 
 
 def log_left_out(what: str, server_round: int, left_out: Mapping[int, str]) -> None:

@@ -1,10 +1,12 @@
 """What a defense is, without Flower: three stages, how many hostile clients it tolerates, and what it reports."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import RoundReport
 
 __all__ = ["Stages", "Weighting", "WhenShort"]
 
@@ -56,6 +58,26 @@ class Stages:
 
         Called in real rounds only, and not where an attacker tries the defense out.
         """
+
+    def passes_over(self) -> int:
+        """Return how many of the wrappers next to it inside have no part in this round; asked after its own stages."""
+        return 0
+
+    # --- before and after a round ---------------------------------------------------------------------------
+
+    def excluded(self, server_round: int) -> Sequence[int]:
+        """Return the ids of the clients that are not to be asked in a round, by default none.
+
+        Where too few others are left for the rules, the first of them are asked all the same.
+        """
+        return ()
+
+    def after_round(self, report: RoundReport) -> Mapping[str, Any]:
+        """Look at what became of a round, whatever that is; return more notes for this wrapper's verdict.
+
+        Called once a round, and not where an attacker tries the defense out.
+        """
+        return {}
 
     def overrides(self, stage: str) -> bool:
         """Return whether this defense does something in a stage."""
@@ -126,6 +148,15 @@ class Stages:
         return self.overrides("before_aggregation")
 
     @property
+    def accuses_clients(self) -> bool:
+        """Whether being dropped, or weighed with zero, says that a client does not behave as honest ones do.
+
+        Not so where a number of clients is dropped in every round, whoever they are; by default, where the rule is told
+        f.
+        """
+        return self.judges_clients and self.num_tolerated(1) is None
+
+    @property
     def knows_clients(self) -> bool:
         """Whether it goes by client id, so that a row must be one client's; by default, if it remembers clients."""
         return "max_clients" in vars(self)
@@ -179,6 +210,13 @@ class Stages:
         if weights is None:
             return None
         return {i: weights[i] / len(group) for group in given.members for i in group if i in weights}
+
+    def accused(self, given: Cohort, kept: Cohort) -> tuple[int, ...]:
+        """Return the ids of the clients that this round's verdict accuses: by default, of those dropped."""
+        if not self.accuses_clients:
+            return ()
+        weights, accepted = self.stated_weights(given, kept) or {}, set(kept.clients)
+        return tuple(i for i in given.clients if i not in accepted or weights.get(i, 1.0) == 0)
 
     def stated_notes(self) -> dict[str, Any]:
         """Return the other facts that the stages stated."""

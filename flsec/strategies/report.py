@@ -41,6 +41,8 @@ class Verdict:
             one that was asked for; ``outside_guarantee``: why what the paper proves does not hold in this round.
         seconds: time in its three stages.
         judges: whether it drops or weights clients at all, so that detection figures make sense.
+        accused: ids of the clients that it dropped or weighed with zero, where that is an accusation and not what
+            happens to a number of clients in every round, as with Krum. A rule that accepts nobody accuses nobody.
     """
 
     defense: str
@@ -51,6 +53,7 @@ class Verdict:
     notes: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     judges: bool = False
+    accused: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class RoundReport:
         seconds: {stage: seconds} for parsing, each wrapper, the wrapped strategy and serialising.
         metrics_left_out: {id: reason} of clients some of whose metrics could not be averaged with the others'; their
             updates count all the same.
+        rejected: ids of those in ``quarantined`` who are there for what they sent; the others failed, sent nothing or
+            were not asked, which proves nothing.
     """
 
     round: int
@@ -73,6 +78,7 @@ class RoundReport:
     kept_previous_model: str | None
     seconds: Mapping[str, float]
     metrics_left_out: Mapping[int, str] = field(default_factory=dict)
+    rejected: tuple[int, ...] = ()
 
 
 class KeepPreviousModel(Exception):
