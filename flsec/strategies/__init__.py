@@ -21,6 +21,7 @@ DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strat
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.strategies.activate_on_suspicion import ActivateOnSuspicion as ActivateOnSuspicion
     from flsec.strategies.adaptive_quantile_clipping import AdaptiveQuantileClipping as AdaptiveQuantileClipping
     from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
@@ -102,6 +103,7 @@ __all__ = [
     "RSA",
     "SLSGD",
     "SMEA",
+    "ActivateOnSuspicion",
     "AdaptiveQuantileClipping",
     "AdaptiveRobustClipping",
     "Adversary",
@@ -176,6 +178,7 @@ export_lazily(
         "RSA": "rsa",
         "SLSGD": "slsgd",
         "SMEA": "smea",
+        "ActivateOnSuspicion": "activate_on_suspicion",
         "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",

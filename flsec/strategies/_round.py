@@ -143,10 +143,9 @@ def _through_stages(
     clients, weights_of_clients = cohort, [1.0] * len(cohort)  # the last rows that are still one a client
     weights: list[float] = []
     aggregated = False
-    passed_over = 0
+    passed_over: set[int] = set()
     for wrapper in chain:
-        if passed_over:
-            passed_over -= 1
+        if id(wrapper) in passed_over:
             continue
         begun = time.perf_counter()
         if server.deployed:
@@ -160,7 +159,7 @@ def _through_stages(
         finally:
             part.seconds = time.perf_counter() - begun
         _add(seconds, type(wrapper).__name__, begun)
-        passed_over = wrapper.passes_over()
+        passed_over.update(map(id, wrapper.passes_over()))
         kept = part.kept
         if kept.global_parameters is not cohort.global_parameters:
             server.go_back(kept)

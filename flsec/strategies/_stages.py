@@ -1,6 +1,6 @@
 """What a defense is, without Flower: three stages, how many hostile clients it tolerates, and what it reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -21,6 +21,7 @@ class Stages:
     client_half: ClassVar[str | None] = None  # "module:Class" of what the clients do; simulations put it around them
     compares_clients: ClassVar[bool] = True  # whether it judges updates by one another, not by what the server has
     defends: ClassVar[bool] = True  # whether it is a defense, and not the attackers' or the experimenter's part
+    goes_back: ClassVar[bool] = False  # whether it may have the new model made from an earlier one
     merges_clients: ClassVar[bool] = False  # whether it hands on rows that are means of several clients'
     place: ClassVar[Literal["outside", "inside"] | None] = None  # of a server optimizer: on which side of the defenses
 
@@ -59,9 +60,9 @@ class Stages:
         Called in real rounds only, and not where an attacker tries the defense out.
         """
 
-    def passes_over(self) -> int:
-        """Return how many of the wrappers next to it inside have no part in this round; asked after its own stages."""
-        return 0
+    def passes_over(self) -> "Collection[Stages]":
+        """Return the wrappers inside that have no part in this round, by default none; asked after its own stages."""
+        return ()
 
     # --- before and after a round ---------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ class BanList(RobustStrategy):
     def _check_rules(self) -> None:
         """Refuse rules whose drops would ban everybody, unless another one inside accuses."""
         judges = [wrapper for wrapper in self.chain() if wrapper.judges_clients]
-        if self.verdicts and judges and not any(wrapper.accuses_clients for wrapper in judges):
+        if self.verdicts and judges and not any(wrapper.accuses_clients for wrapper in self.chain()):
             names = " and ".join(type(wrapper).__name__ for wrapper in judges)
             raise ConfigError(
                 f"BanList: {names} drops clients in every round, honest ones too, and all would be banned in the end. "

@@ -1,4 +1,4 @@
-"""Bans in simulations: who is banned is not sampled, others take the places, and a resumed run has the same bans."""
+"""Acting on verdicts from a file: others take the places of the banned, defenses stand by, and a run can be resumed."""
 
 from pathlib import Path
 from typing import Any
@@ -114,3 +114,27 @@ def test_a_ban_list_with_sampling_without_replacement_is_refused(start: Any) -> 
 def test_a_ban_list_around_a_rule_that_drops_by_design_is_refused_with_its_line(start: Any) -> None:
     with pytest.raises(ConfigError, match=r"defenses\[0\].*Krum drops clients in every round"):
         start("defenses=[{name: ban_list}, {name: krum, num_byzantine: 2}]")
+
+
+def test_a_defense_stands_by_until_a_round_fires_also_after_a_resumption(start: Any) -> None:
+    """With a detector inside that asks for what a run supplies."""
+    folder = start(
+        "defenses=[{name: activate_on_suspicion, detector: inside, for_rounds: 2}, {name: oracle_sgd}, {name: median}]",
+        "adversaries={ids: [1, 4, 7], first_round: 4, last_round: 5}",
+        "simulation.num_rounds=9",
+    )
+    records, expected = folder.rounds()[1:], figures(folder)
+    names = [[defense["name"] for defense in record["defenses"]] for record in records]
+    active = [record["defenses"][0]["notes"]["active"] for record in records]
+    assert active == [False, False, False, True, True, True, False, False, False]
+    assert [len(found) == 2 for found in names] == active
+    assert [record["defenses"][0]["notes"]["suspects"] for record in records] == [r["adversaries"] for r in records]
+    assert all(len(record["defenses"][0]["kept"]) == 8 for record in records)
+    for number in (3, 4, 6):
+        engine.resume(folder.path, from_round=number)
+        assert figures(folder) == expected
+
+
+def test_a_function_as_detector_is_nothing_that_a_file_can_say(start: Any) -> None:
+    with pytest.raises(ConfigError, match=r"defenses\[0\].detector: must be"):
+        start("defenses=[{name: activate_on_suspicion, detector: my_detector}, {name: median}]")
