@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import Message
-from flwr.server.client_manager import ClientManager
 
 from flsec.strategies._classic import node_id
 from flsec.strategies._server_state import with_inner
@@ -135,9 +134,9 @@ def _fewest(chain: Chain, most: int) -> int:
 
 def _there(source: Any) -> set[int]:
     """Return the ids of Flower's clients."""
-    if isinstance(source, ClientManager):
-        return {node_id(proxy) for proxy in source.all().values()}
-    return set(source.get_node_ids())
+    if hasattr(source, "get_node_ids"):
+        return set(source.get_node_ids())
+    return {node_id(proxy) for proxy in source.all().values()}
 
 
 def _wait_for_clients(base: Any, source: Any) -> set[int]:
@@ -154,7 +153,8 @@ def _wait_for_clients(base: Any, source: Any) -> set[int]:
 def _settings(base: Any, names: Collection[str]) -> Mapping[tuple[int, str], Any]:
     """Return {(which of the strategies inside each other, name): value} of the settings that they have."""
     owners = enumerate(with_inner(base))
-    return {(i, name): vars(owner)[name] for i, owner in owners for name in names if name in vars(owner)}
+    found = {(i, name): vars(owner).get(name) for i, owner in owners for name in names}
+    return {key: value for key, value in found.items() if isinstance(value, int | float)}
 
 
 @contextlib.contextmanager

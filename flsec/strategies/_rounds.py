@@ -144,10 +144,12 @@ class Rounds(Stages, Forwarding):
         """Ask the wrapped strategy who evaluates: (parameters, client_manager) or (arrays, config, grid)."""
         choose = self.inner_method("configure_evaluate")
         key = "client_manager" if isinstance(self.base, ClassicStrategy) else "grid"
-        if key not in kwargs:
-            args, kwargs[key] = args[:-1], args[-1]  # Flower passes it last
-        others = others_to_evaluate(self.chain(), server_round, kwargs[key])
-        kwargs[key] = others.source
+        if key in kwargs:
+            others = others_to_evaluate(self.chain(), server_round, kwargs[key])
+            kwargs[key] = others.source
+        else:  # Flower passes it last
+            others = others_to_evaluate(self.chain(), server_round, args[-1])
+            args = (*args[:-1], others.source)
         instructions = others.instructions(self.base, lambda: choose(server_round, *args, **kwargs))
         self._progress.messages = [entry.metadata for entry in instructions if isinstance(entry, Message)]
         self._progress.evaluating = frozenset(map(asked_client, instructions))

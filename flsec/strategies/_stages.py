@@ -213,11 +213,15 @@ class Stages:
         return {i: weights[i] / len(group) for group in given.members for i in group if i in weights}
 
     def accused(self, given: Cohort, kept: Cohort) -> tuple[int, ...]:
-        """Return the ids of the clients that this round's verdict accuses: by default, of those dropped."""
+        """Return the ids of the clients that this round's verdict accuses: by default, of those dropped.
+
+        A row that is the mean of several clients' says nothing about any of them.
+        """
         if not self.accuses_clients:
             return ()
         weights, accepted = self.stated_weights(given, kept) or {}, set(kept.clients)
-        return tuple(i for i in given.clients if i not in accepted or weights.get(i, 1.0) == 0)
+        single = [group[0] for group in given.members if len(group) == 1]
+        return tuple(i for i in single if i not in accepted or weights.get(i, 1.0) == 0)
 
     def stated_notes(self) -> dict[str, Any]:
         """Return the other facts that the stages stated."""

@@ -25,9 +25,9 @@ def without(source: Any, clients: frozenset[int], least: int = 0) -> Any:
     """
     if not clients:
         return source
-    return (
-        _ClientsWithout(source, clients, least) if isinstance(source, ClientManager) else _GridWithout(source, clients)
-    )
+    if hasattr(source, "get_node_ids"):
+        return _GridWithout(source, clients)
+    return _ClientsWithout(source, clients, least)
 
 
 class _ClientsWithout(ClientManager):
@@ -85,16 +85,18 @@ class _Both(Criterion):
 class _GridWithout(Grid):
     """A grid some of whose nodes are not seen.
 
-    A strategy that looks again after a pause is waiting for more nodes than it is shown. It is shown all of them from
-    then on; what it addresses to those excluded is not sent.
+    A strategy that looks again and again after pauses is waiting for more nodes than it is shown. It is shown all of
+    them from then on; what it addresses to those excluded is not sent.
     """
 
-    _SHORTEST_PAUSE = 0.3  # seconds; a strategy that does not wait looks again at once
+    _LOOKS = 2  # Flower's strategies look so often without waiting
+    _SHORTEST_PAUSE = 0.5  # seconds; a strategy that does not wait looks again at once
 
     def __init__(self, grid: Grid, hidden: frozenset[int]):
         self._grid = grid
         self._hidden = hidden
-        self._looked: float | None = None
+        self._looks = 0
+        self._looked = 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._grid, name)
@@ -112,8 +114,9 @@ class _GridWithout(Grid):
         return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        if self._looked is not None and time.monotonic() - self._looked > self._SHORTEST_PAUSE:
+        if self._looks >= self._LOOKS and time.monotonic() - self._looked > self._SHORTEST_PAUSE:
             self._hidden = frozenset()
+        self._looks += 1
         shown = [node for node in self._grid.get_node_ids() if node not in self._hidden]
         self._looked = time.monotonic()
         return shown

@@ -111,6 +111,11 @@ class ActivateOnSuspicion(RobustStrategy):
         return not self._standing_by()
 
     @property
+    def knows_clients(self) -> bool:
+        """Always: it names suspects."""
+        return True
+
+    @property
     def accuses_clients(self) -> bool:
         """Always: the detector does."""
         return True

@@ -1,5 +1,6 @@
 """Clients that were caught too often are not asked any more: a ban list around a Flower strategy."""
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -33,7 +34,8 @@ class BanList(RobustStrategy):
     Raises:
         ConfigError: ``after`` is more than ``within``; or the only rules inside that drop clients do so in every round,
             whoever they are (those that are told f, such as Krum and Multi-Krum, and those that keep the largest of
-            several groups, such as FLAME). With these, every honest client would be banned in the end.
+            several groups, such as FLAME), or see means of several clients (inside ``Bucketing``). With these, every
+            honest client would be banned in the end.
 
     An offence is a reply that was quarantined for what it held, or that a rule dropped or weighed with zero where this
     is an accusation: ``ThreeSigma``, ``CrossRound``, ``FoolsGold``, ``FLTrust``, ``DiverseFL``, ``Siren``,
@@ -94,14 +96,17 @@ class BanList(RobustStrategy):
         self._check_rules()
 
     def _check_rules(self) -> None:
-        """Refuse rules whose drops would ban everybody, unless another one inside accuses."""
+        """Refuse rules whose drops accuse nobody, unless another one's do."""
         judges = [wrapper for wrapper in self.chain() if wrapper.judges_clients]
-        if self.verdicts and judges and not any(wrapper.accuses_clients for wrapper in self.chain()):
+        if not self.verdicts or not judges:
+            return
+        single = itertools.takewhile(lambda wrapper: not wrapper.merges_clients, self.chain())
+        if not any(wrapper.accuses_clients for wrapper in single):
             names = " and ".join(type(wrapper).__name__ for wrapper in judges)
             raise ConfigError(
-                f"BanList: {names} drops clients in every round, honest ones too, and all would be banned in the end. "
-                f"Give verdicts=False to ban only for what was quarantined, or put a rule around {names} whose drop "
-                "is an accusation, such as ThreeSigma.",
+                f"BanList: what {names} drops accuses no client: some are dropped in every round, honest ones too, or "
+                "are means of several. Give verdicts=False to ban only for what was quarantined, or put a rule outside "
+                f"{names} whose drop is an accusation, such as ThreeSigma.",
                 parameter="verdicts",
             )
 

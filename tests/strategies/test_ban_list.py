@@ -14,7 +14,7 @@ from flwr.serverapp.strategy.strategy_utils import sample_nodes
 from flsec._contracts.faults import first_array
 from flsec._contracts.server import ClassicServer, MessageServer, flower_strategy, honest, identify, npy_bytes
 from flsec.errors import ConfigError, NoProgressError
-from flsec.strategies import DEFENSES, BanList, Krum, Median, MultiKrum, NormClipping, ThreeSigma, ban_list
+from flsec.strategies import DEFENSES, BanList, Bucketing, Krum, Median, MultiKrum, NormClipping, ThreeSigma, ban_list
 from flsec.strategies._without import without
 from flsec.strategies.report import Quarantined, RoundReport, Verdict
 from flsec.testing import example
@@ -186,7 +186,7 @@ def test_a_rule_that_drops_honest_clients_in_every_round_does_not_accuse(name):
 def test_rules_that_would_ban_everybody_are_refused_in_one_sentence(name):
     defense, inner = DEFENSES.get(name), flower_strategy("classic", "FedAvg", 2)
     rule = defense(inner, **example(defense, inner))
-    with pytest.raises(ConfigError, match=f"{defense.__name__} drops clients in every round.*verdicts=False") as caught:
+    with pytest.raises(ConfigError, match=f"what {defense.__name__} drops accuses no client.*verdicts=False") as caught:
         BanList(rule)
     assert caught.value.parameter == "verdicts"
     assert "\n" not in str(caught.value)
@@ -195,6 +195,23 @@ def test_rules_that_would_ban_everybody_are_refused_in_one_sentence(name):
     BanList(Median(inner))  # judges coordinates, and drops nobody
     if name != "bulyan":
         BanList(ThreeSigma(rule))
+
+
+def test_means_of_several_clients_accuse_none_of_them():
+    inner = flower_strategy("classic", "FedAvg", 2)
+    with pytest.raises(ConfigError, match="what ThreeSigma drops accuses no client.*means of several"):
+        BanList(Bucketing(ThreeSigma(inner), bucket_size=2))
+    BanList(ThreeSigma(Bucketing(inner, bucket_size=2)))
+
+    class DropsHalf(ThreeSigma):
+        def before_aggregation(self, cohort):
+            return cohort.keep(range(0, len(cohort), 2))
+
+    def wrap(inner):
+        return BanList(AccusesHostile(Bucketing(DropsHalf(inner), bucket_size=2)), after=1)
+
+    played = server("Message", wrap).play([1], honest)
+    assert set(played.strategy.bans) == set(HOSTILE)
 
 
 def test_beside_an_accusing_rule_krums_drops_ban_nobody():
@@ -302,7 +319,7 @@ def test_a_strategy_that_waits_for_more_than_it_is_shown_goes_on_and_asks_nobody
     begun = time.monotonic()
     played.play([1], honest)
     assert asked(played) == set(CLIENTS) - {3, 4}
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
 
 
 def test_it_waits_for_clients_as_the_strategy_does_and_counts_the_banned_who_are_there(monkeypatch):
