@@ -268,8 +268,8 @@ class Rounds(Stages, Forwarding):
 
     def _conclude(self, report: RoundReport) -> None:
         """Remember a round's report, tell who wants to know, and end the run after too many without a new model."""
-        notes = [wrapper.after_round(report) for wrapper in self.chain()]
-        self.last_report = report = replace(report, verdicts=self._with_notes(report.verdicts, notes))
+        notes = [(type(wrapper).__name__, wrapper.after_round(report)) for wrapper in self.chain()]
+        self.last_report = report = replace(report, verdicts=_with_notes(report.verdicts, notes))
         reason = report.kept_previous_model
         rounds = self._progress.without_model = 0 if reason is None else self._progress.without_model + 1
         for wrapper in self.chain():
@@ -281,19 +281,6 @@ class Rounds(Stages, Forwarding):
                 f"{rounds} rounds in a row gave no new model; the last because {reason}. Mend what the "
                 f"log says, or give {type(self).__name__} another patience (None: never give up)."
             )
-
-    def _with_notes(self, verdicts: Sequence[Verdict], notes: Sequence[Mapping[str, Any]]) -> tuple[Verdict, ...]:
-        """Return the verdicts with more notes, in one of its own where a wrapper was not reached."""
-        left = list(verdicts)
-        noted = []
-        for wrapper, more in zip(self.chain(), notes, strict=True):
-            name = type(wrapper).__name__
-            if left and left[0].defense == name:
-                verdict = left.pop(0)
-                noted.append(replace(verdict, notes={**verdict.notes, **more}) if more else verdict)
-            elif more:
-                noted.append(Verdict(name, (), (), notes=more))
-        return (*noted, *left)
 
     def _summary(self, *, lists: bool) -> dict[str, Any]:
         """Return what Flower's metrics dictionary is told."""
@@ -317,3 +304,21 @@ class Rounds(Stages, Forwarding):
 def _without_clients(server_round: int, why: str) -> RoundReport:
     """Return the report of a round in which nobody was asked."""
     return RoundReport(server_round, (), (), why, {})
+
+
+def _with_notes(verdicts: Sequence[Verdict], notes: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Verdict, ...]:
+    """Return the verdicts with more notes, in one of its own where a wrapper was not reached.
+
+    Args:
+        verdicts: those of the wrappers that were reached, outermost first.
+        notes: (class name, notes) of every wrapper, outermost first.
+    """
+    left = list(verdicts)
+    noted = []
+    for name, more in notes:
+        if left and left[0].defense == name:
+            verdict = left.pop(0)
+            noted.append(replace(verdict, notes={**verdict.notes, **more}) if more else verdict)
+        elif more:
+            noted.append(Verdict(name, (), (), notes=more))
+    return (*noted, *left)

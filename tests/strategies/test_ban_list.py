@@ -199,7 +199,7 @@ def test_rules_that_would_ban_everybody_are_refused_in_one_sentence(name):
 
 def test_means_of_several_clients_accuse_none_of_them():
     inner = flower_strategy("classic", "FedAvg", 2)
-    with pytest.raises(ConfigError, match="what ThreeSigma drops accuses no client.*means of several"):
+    with pytest.raises(ConfigError, match=r"what ThreeSigma drops accuses no client.*means of several"):
         BanList(Bucketing(ThreeSigma(inner), bucket_size=2))
     BanList(ThreeSigma(Bucketing(inner, bucket_size=2)))
 
