@@ -99,7 +99,7 @@ class Rounds(Stages, Forwarding):
             raise RuntimeError("aggregate_fit before configure_fit: the model that clients started from is unknown.")
         flower = _classic.ClassicRound(self._classic_base(), server_round, results, failures)
         tensors, metrics = self._aggregate(server_round, flower, self._progress.model)
-        return Parameters(tensors, "numpy.ndarray"), {**metrics, **self._summary(lists=False)}
+        return Parameters(tensors, "numpy.ndarray"), {**metrics, **_summary(self.last_report, lists=False)}
 
     # --- Message API ----------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Rounds(Stages, Forwarding):
         flower = _message.MessageRound(base, step, server_round, messages, self._progress.sent, asked)
         tensors, metrics = self._aggregate(server_round, flower, self._progress.model)
         record = _message.array_record(list(self._progress.sent), tensors, like=self._progress.sent)
-        return record, MetricRecord({**metrics, **self._summary(lists=True)})
+        return record, MetricRecord({**metrics, **_summary(self.last_report, lists=True)})
 
     # --- the two methods whose name both APIs use -----------------------------------------------------------
 
@@ -282,24 +282,6 @@ class Rounds(Stages, Forwarding):
                 f"log says, or give {type(self).__name__} another patience (None: never give up)."
             )
 
-    def _summary(self, *, lists: bool) -> dict[str, Any]:
-        """Return what Flower's metrics dictionary is told."""
-        report = self.last_report
-        assert report is not None
-        judged = [v for v in report.verdicts if v.judges]
-        participants = len(report.verdicts[0].participants) if report.verdicts else 0
-        kept = judged[-1].kept if judged else (report.verdicts[-1].kept if report.verdicts else ())
-        quarantined = list(dict.fromkeys(entry.client_id for entry in report.quarantined))
-        return {
-            "flsec-usable": participants,
-            "flsec-kept": len(kept),
-            "flsec-quarantined": len(quarantined),
-            "flsec-kept-previous-model": int(report.kept_previous_model is not None),
-            "flsec-seconds": sum(report.seconds.values()),
-            "flsec-kept-ids": list(kept) if lists else ",".join(map(str, kept)),
-            "flsec-quarantined-ids": quarantined if lists else ",".join(map(str, quarantined)),
-        }
-
 
 def _without_clients(server_round: int, why: str) -> RoundReport:
     """Return the report of a round in which nobody was asked."""
@@ -322,3 +304,21 @@ def _with_notes(verdicts: Sequence[Verdict], notes: Sequence[tuple[str, Mapping[
         elif more:
             noted.append(Verdict(name, (), (), notes=more))
     return (*noted, *left)
+
+
+def _summary(report: RoundReport | None, *, lists: bool) -> dict[str, Any]:
+    """Return what Flower's metrics dictionary is told."""
+    assert report is not None
+    judged = [v for v in report.verdicts if v.judges]
+    participants = len(report.verdicts[0].participants) if report.verdicts else 0
+    kept = judged[-1].kept if judged else (report.verdicts[-1].kept if report.verdicts else ())
+    quarantined = list(dict.fromkeys(entry.client_id for entry in report.quarantined))
+    return {
+        "flsec-usable": participants,
+        "flsec-kept": len(kept),
+        "flsec-quarantined": len(quarantined),
+        "flsec-kept-previous-model": int(report.kept_previous_model is not None),
+        "flsec-seconds": sum(report.seconds.values()),
+        "flsec-kept-ids": list(kept) if lists else ",".join(map(str, kept)),
+        "flsec-quarantined-ids": quarantined if lists else ",".join(map(str, quarantined)),
+    }

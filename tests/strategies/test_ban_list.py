@@ -5,6 +5,8 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import flwr.server.strategy
+import flwr.serverapp.strategy
 import numpy as np
 import pytest
 from flwr.server.criterion import Criterion
@@ -22,6 +24,7 @@ from flsec.testing import example
 SERVERS = {"classic": ClassicServer, "Message": MessageServer}
 CLIENTS = (*range(1, 10), 2**63 + 5)
 HOSTILE = (3, 2**63 + 5)
+flower = {"classic": flwr.server.strategy, "Message": flwr.serverapp.strategy}
 both_apis = pytest.mark.parametrize("api", SERVERS)
 
 
@@ -259,6 +262,19 @@ def test_the_wrapped_strategy_gets_its_numbers_from_the_others(api, fewest, frac
         assert dict(vars(played.strategy.base)) == before
         seen |= asked(played)
     assert seen == set(CLIENTS) - set(banned)
+
+
+@both_apis
+def test_a_privacy_wrapper_of_flowers_inside_asks_the_others_too(api):
+    module, kind = flower[api], "DifferentialPrivacyServerSideFixedClipping"
+    ban = banned_from_the_start([3, 4], rule=ThreeSigma)
+
+    def wrap(inner):
+        return ban(getattr(module, kind)(inner, 0.0, 10.0, len(CLIENTS)))
+
+    played = server(api, wrap, fewest=len(CLIENTS)).play([1], honest)
+    assert asked(played) == set(CLIENTS) - {3, 4}
+    assert played.strategy.last_report.kept_previous_model is None
 
 
 @both_apis
