@@ -23,7 +23,8 @@ class BanList(RobustStrategy):
     Args:
         strategy: the defense whose verdicts count.
         after: so many rounds with an offence among the last ``within`` ban a client.
-        within: how many rounds back offences count; at least ``after``.
+        within: how many rounds back offences count, whether or not the client was asked in them; at least ``after``.
+            Take more where a round asks few of many clients.
         for_rounds: how many rounds a ban lasts. Then the client is asked again, with a clean record.
         verdicts: whether verdicts of the rules inside count; else only what was quarantined does.
         options: see ``RobustStrategy``.
@@ -46,10 +47,11 @@ class BanList(RobustStrategy):
 
     Whom the wrapped strategy is not shown it cannot sample, for training or for evaluation. Its shares
     (``fraction_train``, ``fraction_fit``) are of the others; its ``min_...`` numbers are taken from the others as well,
-    as far as there are enough, and it waits for no more clients than are there. f of the rules stays what it is: it may
-    be lowered by hand when attackers are banned. Where the others are fewer than the rules need, the oldest bans are
-    passed over for the round, at most f of them, and the log says so; where that is not enough nobody is asked, the
-    previous model is kept, and after ``patience`` such rounds the run ends with a ``NoProgressError``.
+    as far as there are enough, and it waits for clients to connect as ever, where banned ones count. f of the rules
+    stays what it is: it may be lowered by hand when attackers are banned. Where the others are fewer than the rules
+    need, the oldest bans are passed over for the round, at most f of them, and the log says so; where that is not
+    enough nobody is asked, the previous model is kept, and after ``patience`` such rounds the run ends with a
+    ``NoProgressError``.
 
     The verdict's notes say who was ``banned`` and who was ``reinstated`` by the round, ``bans``, how many are in
     force after it, and ``asked_despite_ban``. Bans go by Flower's node id: a client that comes with a new one begins

@@ -148,7 +148,7 @@ def test_a_rule_that_accepts_nobody_accuses_nobody(api):
 
 
 def drops_of_honest_clients(name):
-    """How many of 16 honest clients a defense drops in each of 5 rounds."""
+    """How many of 16 honest clients a defense drops in each of 4 rounds."""
     defense, inner = DEFENSES.get(name), flower_strategy("Message", "FedAvg", 16)
     settings = {"num_steps": 3, "amplification": 100.0, "learning_rate": 0.03} if name == "fedinv" else {}
     strategy = defense(inner, **example(defense, inner, **settings), patience=None)
@@ -167,7 +167,7 @@ def drops_of_honest_clients(name):
 
     played = MessageServer(strategy, range(1, 17))
     drops = []
-    for number in range(1, 6):
+    for number in range(1, 5):
         (found,) = played.play([number], answer).strategy.last_report.verdicts
         drops.append(len(found.participants) - len(found.kept))
     return strategy, drops
