@@ -17,7 +17,7 @@ from flsec.simulations.problems import Problem, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
 from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import KeyPath
-from flsec.strategies import Adversary, RobustStrategy, ServerOptimizer
+from flsec.strategies import Adversary, BanList, RobustStrategy, ServerOptimizer
 from flsec.strategies.base import FlowerStrategy
 from flsec.tasks import NOT_COUNTED, Task, misfit
 
@@ -68,6 +68,12 @@ def _check_sampling(config: Config) -> None:
     simulation = config.simulation
     if simulation.sampling == "uniform":
         return
+    if any(issubclass(entry.member, BanList) for entry in config.defenses):
+        raise Problem(
+            ("simulation", "sampling"),
+            "without_replacement asks each client once, and a ban would keep nobody away. For example: sampling: "
+            "uniform",
+        )
     if simulation.adversaries_per_round is not None:
         raise Problem(
             ("simulation", "sampling"),

@@ -21,6 +21,7 @@ DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strat
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.strategies.activate_on_suspicion import ActivateOnSuspicion as ActivateOnSuspicion
     from flsec.strategies.adaptive_quantile_clipping import AdaptiveQuantileClipping as AdaptiveQuantileClipping
     from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from flsec.strategies.audit_log import AuditEntry as AuditEntry
     from flsec.strategies.audit_log import AuditLog as AuditLog
     from flsec.strategies.audit_log import read_audit as read_audit
+    from flsec.strategies.ban_list import BanList as BanList
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bucketing import Bucketing as Bucketing
     from flsec.strategies.bulyan import Bulyan as Bulyan
@@ -108,12 +110,14 @@ __all__ = [
     "RSA",
     "SLSGD",
     "SMEA",
+    "ActivateOnSuspicion",
     "AdaptiveQuantileClipping",
     "AdaptiveRobustClipping",
     "Adversary",
     "Audit",
     "AuditEntry",
     "AuditLog",
+    "BanList",
     "Bucketing",
     "Bulyan",
     "CenteredClipping",
@@ -188,12 +192,14 @@ export_lazily(
         "RSA": "rsa",
         "SLSGD": "slsgd",
         "SMEA": "smea",
+        "ActivateOnSuspicion": "activate_on_suspicion",
         "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
         "Audit": "audit_log",
         "AuditEntry": "audit_log",
         "AuditLog": "audit_log",
+        "BanList": "ban_list",
         "Bucketing": "bucketing",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",

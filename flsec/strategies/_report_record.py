@@ -21,6 +21,7 @@ def record_of(report: RoundReport) -> dict[str, Any]:
         "round": report.round,
         "asked": report.asked,
         "usable": report.usable,
+        "rejected": list(report.rejected),
         "quarantined": [dict(vars(entry)) for entry in report.quarantined],
         "metrics_left_out": as_json(report.metrics_left_out),
         "kept_previous_model": report.kept_previous_model,
@@ -37,6 +38,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
         "judges": verdict.judges,
         "participants": list(verdict.participants),
         "kept": list(verdict.kept),
+        "accused": list(verdict.accused),
         "scores": as_json(verdict.scores),
         "threshold": None if threshold is None else as_json(vars(threshold)),
         "weights": as_json(verdict.weights),
@@ -61,6 +63,7 @@ def report_of(record: Mapping[str, Any]) -> RoundReport:
             metrics_left_out={int(client_id): why for client_id, why in record["metrics_left_out"].items()},
             asked=int(record["asked"]),
             usable=int(record["usable"]),
+            rejected=tuple(map(int, record["rejected"])),
         )
     except KeyError as error:
         raise ValueError(f"this is no record of a round: it lacks {error}") from None
@@ -79,6 +82,7 @@ def _verdict_of(record: Mapping[str, Any]) -> Verdict:
         notes=dict(record["notes"]),
         seconds=float(record["seconds"]),
         judges=bool(record["judges"]),
+        accused=tuple(map(int, record["accused"])),
         threshold=None if threshold is None else Threshold(*(_number(threshold[name]) for name in vars(Threshold()))),
     )
 

@@ -143,7 +143,10 @@ def _through_stages(
     clients, weights_of_clients = cohort, [1.0] * len(cohort)  # the last rows that are still one a client
     weights: list[float] = []
     aggregated = False
+    passed_over: set[int] = set()
     for wrapper in chain:
+        if id(wrapper) in passed_over:
+            continue
         begun = time.perf_counter()
         if server.deployed:
             wrapper.observe(cohort)
@@ -156,6 +159,7 @@ def _through_stages(
         finally:
             part.seconds = time.perf_counter() - begun
         _add(seconds, type(wrapper).__name__, begun)
+        passed_over.update(map(id, wrapper.passes_over()))
         kept = part.kept
         if kept.global_parameters is not cohort.global_parameters:
             server.go_back(kept)
@@ -273,6 +277,7 @@ def _verdict(part: _Pass) -> Verdict:
         seconds=part.seconds,
         judges=wrapper.judges_clients,
         threshold=wrapper.stated_threshold(),
+        accused=wrapper.accused(part.given, part.kept) if len(part.kept) else (),  # else it is the rule that failed
     )
 
 

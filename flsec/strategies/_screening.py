@@ -22,6 +22,7 @@ class Screened:
         quarantined: who was dropped or sent nothing, with the reason.
         metrics_left_out: {id: reason} of metrics that cannot be averaged with the others'.
         one_sum: whether Flower put one and the same reply in the place of all.
+        rejected: ids of the asked clients that were quarantined for what they sent.
     """
 
     cohort: Cohort
@@ -29,6 +30,7 @@ class Screened:
     quarantined: tuple[Quarantined, ...]
     metrics_left_out: Mapping[int, str]
     one_sum: bool
+    rejected: tuple[int, ...]
 
 
 def screen(
@@ -60,4 +62,4 @@ def screen(
     silent = (Quarantined(client_id, f"sent no reply{failures}", "no_reply") for client_id in missing)
     different = averageable(cohort.metrics).left_out
     left_out = {**{cohort.client_ids[row]: why for row, why in different.items()}, **left_out}
-    return Screened(cohort, expected, (*quarantined, *silent), left_out, collected.one_sum)
+    return Screened(cohort, expected, (*quarantined, *silent), left_out, collected.one_sum, tuple(sorted(rejected)))

@@ -105,6 +105,12 @@ class DiverseFL(RobustStrategy):
         )
         return cohort.keep(accepts(scores, self.epsilon_1, self.epsilon_2))
 
+    def accused(self, given: Cohort, kept: Cohort) -> tuple[int, ...]:
+        """Return the clients dropped for what they sent, and not for want of something to compare it with."""
+        notes = self.stated_notes()
+        unjudged = {*notes.get("no_sample", ()), *notes.get("no_guiding_update", ())}
+        return tuple(i for i in super().accused(given, kept) if i not in unjudged)
+
     def guiding_update(self, cohort: Cohort, client_id: int) -> Tensor:
         """Return the (d,) update that the server gets from this client's sample."""
         sample = self.client_samples[client_id]

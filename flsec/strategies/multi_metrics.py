@@ -30,6 +30,11 @@ class MultiMetrics(RobustStrategy):
         super().__init__(strategy, **options)
         self.fraction = fraction
 
+    @property
+    def accuses_clients(self) -> bool:
+        """Never: most clients are dropped in every round, whoever they are."""
+        return False
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the rows of the lowest scores."""
         scores = multi_metrics_scores(cohort.updates, cohort.global_parameters)

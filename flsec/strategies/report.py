@@ -106,6 +106,8 @@ class Verdict:
             ``dropped``: {id: why} where the rule has other reasons than a score.
         seconds: time in its three stages.
         judges: whether it drops or weights clients at all, so that detection figures make sense.
+        accused: ids of the clients that it dropped or weighed with zero, where that is an accusation and not what
+            happens to a number of clients in every round, as with Krum. A rule that accepts nobody accuses nobody.
     """
 
     defense: str
@@ -117,6 +119,7 @@ class Verdict:
     seconds: float = 0.0
     judges: bool = False
     threshold: Threshold | None = None
+    accused: tuple[int, ...] = ()
 
     @property
     def dropped(self) -> tuple[int, ...]:
@@ -139,6 +142,8 @@ class RoundReport:
             updates count all the same.
         asked: how many clients were asked to train; 0 where that is not known.
         usable: how many well-formed replies came back.
+        rejected: ids of those in ``quarantined`` who are there for what they sent; the others failed, sent nothing or
+            were not asked, which proves nothing.
     """
 
     round: int
@@ -149,6 +154,7 @@ class RoundReport:
     metrics_left_out: Mapping[int, str] = field(default_factory=dict)
     asked: int = 0
     usable: int = 0
+    rejected: tuple[int, ...] = ()
 
     @property
     def kept(self) -> tuple[int, ...]:

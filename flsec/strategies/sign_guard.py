@@ -67,6 +67,11 @@ class SignGuard(RobustStrategy):
         self.previous: Tensor | None = None  # the aggregate of the last round
         self._shares = torch.empty(0)  # of the rows kept, from one stage to the next
 
+    @property
+    def accuses_clients(self) -> bool:
+        """Never: whoever is not in the largest cluster is dropped, and honest clients make several."""
+        return False
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the rows that do not pass both filters."""
         found = sign_guard_filter(
