@@ -54,6 +54,7 @@ verdicts = st.builds(
     seconds=st.floats(0, 1e9),
     judges=st.booleans(),
     threshold=thresholds,
+    accused=st.lists(IDS, max_size=4).map(tuple),
 )
 reports = st.builds(
     RoundReport,
@@ -65,6 +66,7 @@ reports = st.builds(
     metrics_left_out=st.dictionaries(IDS, TEXTS, max_size=3),
     asked=st.integers(0, 10**5),
     usable=st.integers(0, 10**5),
+    rejected=st.lists(IDS, max_size=4).map(tuple),
 )
 
 
