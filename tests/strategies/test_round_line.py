@@ -14,7 +14,7 @@ from flsec._contracts.faults import first_array
 from flsec._contracts.server import APIS, honest, identify
 from flsec.strategies import MultiKrum, NormClipping, Quarantined, RoundReport, Threshold, Verdict
 from flsec.strategies._round_line import round_line
-from flsec.strategies._rounds import _ids
+from flsec.strategies._summary import _ids
 from tests.support.boundary import both_apis, fedavg, play, sends, server
 
 N = 9
