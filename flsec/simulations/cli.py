@@ -38,6 +38,7 @@ def run(
 ) -> None:
     """Run an experiment and print what it came to."""
     from flsec.simulations import engine
+    from flsec.simulations.check import also_said
     from flsec.simulations.config import load_config, resolve_experiment
     from flsec.simulations.run_folder import RunFolder
 
@@ -51,7 +52,10 @@ def run(
     else:
         if from_round is not None:
             raise ConfigError("--from-round goes with --resume FOLDER.")
-        config = load_config(resolve_experiment(str(experiment)), overrides or [])
+        try:
+            config = load_config(resolve_experiment(str(experiment)), overrides or [])
+        except ConfigError as error:
+            raise also_said(error, str(experiment), overrides or []) from None
     try:
         with _Progress(config.simulation.num_rounds) as progress:
             if resume is not None:
@@ -132,6 +136,17 @@ def describe(name: Annotated[str, typer.Argument(help="A name that `flsec list` 
     from flsec.simulations.describe import describe as described
 
     console.print(described(name))
+
+
+@app.command()
+def check(
+    file: Annotated[str, typer.Argument(help="A YAML file: an experiment, a sweep or a reconstruction; or a name.")],
+    overrides: Overrides = None,
+) -> None:
+    """Say all that is wrong with a file at once, without running it."""
+    from flsec.simulations.check import check_file
+
+    console.print(f"fine: {check_file(file, overrides or [])}", highlight=False, soft_wrap=True)
 
 
 class _Progress:
@@ -229,7 +244,8 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        for message in getattr(error, "messages", [str(error)]):
+            errors.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except NoProgressError as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
