@@ -1,5 +1,6 @@
 """The command ``flsec``."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -149,6 +150,24 @@ def check(
     console.print(f"fine: {check_file(file, overrides or [])}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+    start_ray: Annotated[bool, typer.Option("--start-ray", help="Also start Ray, which takes some seconds.")] = False,
+) -> None:
+    """Show what there is to run experiments on, and what would stop a run."""
+    from flsec.simulations.doctor import as_table, examine, verdict
+
+    facts = examine(start_ray=start_ray)
+    if as_json:
+        print(json.dumps({"facts": [fact._asdict() for fact in facts], "stops": verdict(facts)}, indent=2))
+    else:
+        console.print(as_table(facts))
+        for line in verdict(facts) or ["Nothing would stop a run."]:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if verdict(facts) else 0)
+
+
 class _Progress:
     """One line a run: round, accuracy, attack success, time left."""
 
@@ -189,8 +208,6 @@ class _Progress:
 
 
 def _print_result(folder: Any) -> None:
-    import json
-
     summary = json.loads((folder.path / "summary.json").read_text())
     table = Table(title=f"{summary['name']}: {summary['rounds']} rounds in {summary['seconds']:.1f} s")
     table.add_column("measure")

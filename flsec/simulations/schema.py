@@ -26,7 +26,7 @@ from flsec.parameters import Count, NonNegative, OpenFraction, Positive, Positiv
 from flsec.registry import Registry
 from flsec.simulations.any_strategy import SAMPLING, check_strategy
 from flsec.simulations.problems import Findings, Origin, Problem, Unread, as_yaml_data, blame_parameter
-from flsec.simulations.run_names import check_folder_name
+from flsec.simulations.run_names import check_folder_name, check_output_folder
 from flsec.simulations.server_strategies import STRATEGIES
 from flsec.simulations.signatures import parameters_model, problems_in, values_with_defaults
 from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
@@ -45,6 +45,7 @@ __all__ = [
     "FolderName",
     "ModelEntry",
     "Output",
+    "OutputFolder",
     "PartitionEntry",
     "Readable",
     "Simulation",
@@ -296,18 +297,25 @@ class Simulation(_Section):
         return 0.0 if self.device == "cpu" else self.client_resources.num_gpus
 
 
+def _output_folder(folder: str) -> str:
+    return blame_parameter((), (), check_output_folder, folder)
+
+
+OutputFolder = Annotated[str, AfterValidator(_output_folder)]
+
+
 class Output(_Section):
     """What a run leaves behind.
 
     Attributes:
-        folder: where the run's own folder is made.
+        folder: where the run's own folder is made: below the current directory, or an absolute path.
         checkpoint_every: rounds between checkpoints.
         keep_checkpoints: how many of the newest to keep; null: all.
         evaluate_every: rounds between measurements of the global model.
         plots: whether to draw.
     """
 
-    folder: str = Field(default="runs", min_length=1)
+    folder: OutputFolder = Field(default="runs", min_length=1)
     checkpoint_every: PositiveCount = 1
     keep_checkpoints: PositiveCount | None = 3
     evaluate_every: PositiveCount = 1

@@ -12,7 +12,7 @@ from flsec.reconstruction.invert_observation import INVERSION_SUPPLIED
 from flsec.simulations.config import Check, load_config, make_config, read_with_overrides, resolve_experiment
 from flsec.simulations.problems import Findings, Origin, Problem, as_yaml_data, as_yaml_text, blame_parameter, say_where
 from flsec.simulations.run_folder import RunFolder
-from flsec.simulations.schema import Component, Config, DataEntry, FolderName, Readable
+from flsec.simulations.schema import Component, Config, DataEntry, FolderName, OutputFolder, Readable
 from flsec.simulations.signatures import validate_as_far
 from flsec.simulations.studies.through import THROUGH, Through
 
@@ -44,7 +44,7 @@ class ReconstructionOutput(Readable):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    folder: str = Field(default="runs", min_length=1)
+    folder: OutputFolder = Field(default="runs", min_length=1)
     pictures: bool = True
 
 
