@@ -120,12 +120,12 @@ class Findings:
 
     def __init__(self) -> None:
         self.problems: list[ConfigError] = []
-        self._seen: set[tuple[Any, str]] = set()
+        self._seen: set[tuple[KeyPath, str]] = set()
 
     def add(self, error: ConfigError) -> None:
-        """Keep the problems of an error that are not known yet."""
+        """Keep the problems of an error, of each setting the first: what else is said of it may follow from that."""
         for problem in problems_of(error):
-            key = getattr(problem, "path", None), str(problem)
+            key = (problem.path, str(problem.parameter)) if isinstance(problem, Problem) else ((), str(problem))
             if key not in self._seen:
                 self._seen.add(key)
                 self.problems.append(problem)
