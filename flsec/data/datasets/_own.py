@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flsec.data._lazy import LazyArray
-from flsec.data.datasets._roots import leads_out, roots
+from flsec.data.datasets._roots import check_stays, roots
 from flsec.data.source import ArrayDataset, DataSource
 from flsec.data.subset import stratified_rows
 from flsec.errors import ConfigError
@@ -42,12 +42,7 @@ def find_path(name: str, root: str | None, path: str, parameter: str) -> Path:
         ConfigError: it is not there, or a relative path leads out of the folder that it starts from.
     """
     given = Path(path).expanduser()
-    if "\0" in path or (not given.is_absolute() and leads_out(path)):
-        raise ConfigError(
-            f"data set {name!r}: {parameter} must stay below the folder that it starts from; got {path!r}. Give an "
-            "absolute path to read what lies elsewhere.",
-            parameter=parameter,
-        )
+    check_stays(name, path, parameter)
     places = [given] if given.is_absolute() else [place / given for place in roots(root)]
     for place in places:
         if place.exists():

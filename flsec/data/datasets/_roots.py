@@ -8,7 +8,7 @@ from typing import Any
 
 from flsec.errors import ConfigError
 
-__all__ = ["find_root", "leads_out", "locate", "roots", "torchvision_command"]
+__all__ = ["check_stays", "find_root", "leads_out", "locate", "roots", "torchvision_command"]
 
 
 def roots(root: str | None) -> list[Path]:
@@ -31,12 +31,31 @@ def leads_out(path: str) -> bool:
         >>> [leads_out(path) for path in ("a/b", "a/../b", "../b", "a/../../b", r"..\b", "/b")]
         [False, False, True, True, True, True]
     """
-    depth = 0
-    for part in path.replace("\\", "/").split("/"):
+    depth, path = 0, path.replace("\\", "/")
+    for part in path.split("/"):
         depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
         if depth < 0:
             return True
     return path.startswith("/")
+
+
+def check_stays(name: str, path: str, parameter: str) -> None:
+    """Refuse a relative path that leaves the folder that it starts from.
+
+    Args:
+        name: of the data set, for the message.
+        path: as the user gave it.
+        parameter: which parameter gave it.
+
+    Raises:
+        ConfigError: it does, or no file can be called so.
+    """
+    if "\0" in path or (not Path(path).expanduser().is_absolute() and leads_out(path)):
+        raise ConfigError(
+            f"data set {name!r}: {parameter} must stay below the folder that it starts from; got {path!r}. Give an "
+            "absolute path to read what lies elsewhere.",
+            parameter=parameter,
+        )
 
 
 def find_root(name: str, root: str | None, layouts: Sequence[Sequence[str]], supply: str) -> tuple[Path, int]:
