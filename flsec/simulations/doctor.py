@@ -144,9 +144,9 @@ def _package(needed: Requirement) -> Fact:
 def _extras() -> Iterator[Fact]:
     groups: dict[str, list[str]] = {}
     for needed in _requirements():
-        group = re.search(r"extra == ['\"](.+?)['\"]", str(needed.marker or ""))
-        if group:
-            groups.setdefault(group[1], []).append(needed.name)
+        extra = re.search(r"extra == ['\"](.+?)['\"]", str(needed.marker or ""))
+        if extra:
+            groups.setdefault(extra[1], []).append(needed.name)
     for group, names in groups.items():
         missing = [name for name in names if _version(name) is None]
         advice = f'If you need it: pip install "flsec[{group}]"'

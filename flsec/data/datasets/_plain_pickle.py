@@ -23,7 +23,7 @@ class _DType:
             raise pickle.UnpicklingError(f"it has an array of {code!r:.40}, and only numbers are read")
 
     def __setstate__(self, state: Any) -> None:
-        order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
+        order: Any = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
         self.dtype = self.dtype.newbyteorder(order)
 
 
