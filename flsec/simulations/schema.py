@@ -128,18 +128,20 @@ class Component(Readable):
     @model_validator(mode="wrap")
     @classmethod
     def _check_parameters(cls, values: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        name = isinstance(values, Mapping) and values.get("name", cls.model_fields["name"].get_default())
-        if not isinstance(name, str):
+        if not isinstance(values, Mapping):
             return handler(values)
+        name = values.get("name", cls.model_fields["name"].get_default())
         own = {key: value for key, value in values.items() if key in cls.model_fields}
         params = {key: value for key, value in values.items() if key not in own}
         findings, made = Findings(), None
         with findings:
-            params = cls._with_defaults(name, params)
+            params = cls._with_defaults(name, params) if isinstance(name, str) else params
         try:
             made = handler({**own, **params})
         except ValidationError as error:
             for problem in problems_in(cls, error.errors()):
+                if problem.path in ((), ("name",)) and problem.parameter == "name":
+                    problem.mend = None  # whose parameters the others are, is not known: the whole is unreadable
                 findings.add(problem)
         findings.raise_all()
         return made

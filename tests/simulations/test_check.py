@@ -34,7 +34,6 @@ MISTAKES = [
     "name=../evil",
     "data.subset=-3",
     "data.zzz=1",
-    "data.partition.bias=7",
     "model.name=mlpp",
     "training.learning_rate=-1",
     "training.foo=1",
@@ -42,6 +41,7 @@ MISTAKES = [
     "defenses.0.num_byzantine=18",
     "defenses.0.zzz=1",
     "defenses.1.name=nonsense",
+    "data.partition.bias=7",
     "defenses.2.max_norm=-1",
     "attacks.0.scale=x",
     "attacks.1.target=44",  # only the data tell
@@ -112,6 +112,13 @@ def test_missing_data_are_named_beside_the_rest(file: Path, tmp_path: Path) -> N
     assert any("data.file" in message and "nowhere.npz" in message for message in found)
     assert {*alone(file, lost[1]), *alone(file, lost[2])} < found
     assert len(found) == 3
+
+
+def test_without_a_name_nothing_is_said_of_parameters(file: Path) -> None:
+    for mistake in ("defenses.0.name=null", "model.name=1", "data.partition.name=[]"):
+        (message,) = messages(file, [mistake])
+        assert "name" in message
+        assert "no such key" not in message
 
 
 def test_what_depends_on_something_unreadable_is_left_out(file: Path) -> None:
