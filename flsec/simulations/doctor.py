@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from rich.table import Table
 
+from flsec._paths import locate
 from flsec.data import DATASETS
-from flsec.data.datasets._roots import locate
 from flsec.errors import ConfigError
 from flsec.parameters import parameters_of
 

@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath, PureWindowsPath
 
-from flsec.data.datasets._roots import leads_out
+from flsec._paths import leads_out
 from flsec.errors import ConfigError
 
 __all__ = ["check_folder_name", "check_output_folder"]

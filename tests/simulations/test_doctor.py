@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from flsec._paths import locate
 from flsec.data import DATASETS
-from flsec.data.datasets._roots import locate
 from flsec.errors import ConfigError
 from flsec.simulations import cli, doctor
 

@@ -1,14 +1,13 @@
 """Where data sets lie on disk."""
 
-import contextvars
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from flsec._paths import Located, leads_out, only_looking
 from flsec.errors import ConfigError
 
-__all__ = ["check_stays", "find_root", "leads_out", "locate", "roots", "torchvision_command"]
+__all__ = ["check_stays", "find_root", "roots", "torchvision_command"]
 
 
 def roots(root: str | None) -> list[Path]:
@@ -22,21 +21,6 @@ def roots(root: str | None) -> list[Path]:
     else:
         places = [*filter(None, [os.environ.get("FLSEC_DATA")]), "data", "~/.cache/flsec"]
     return [Path(place).expanduser().resolve() for place in places]
-
-
-def leads_out(path: str) -> bool:
-    r"""Return whether a relative path leaves the folder that it starts from, on whichever system wrote it.
-
-    Example:
-        >>> [leads_out(path) for path in ("a/b", "a/../b", "../b", "a/../../b", r"..\b", "/b")]
-        [False, False, True, True, True, True]
-    """
-    depth, path = 0, path.replace("\\", "/")
-    for part in path.split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
-        if depth < 0:
-            return True
-    return path.startswith("/")
 
 
 def check_stays(name: str, path: str, parameter: str) -> None:
@@ -74,8 +58,8 @@ def find_root(name: str, root: str | None, layouts: Sequence[Sequence[str]], sup
     for place in places:
         for layout, paths in enumerate(layouts):
             if all((place / path).exists() for path in paths):
-                if _only_looking.get():
-                    raise _Located(place)
+                if only_looking.get():
+                    raise Located(place)
                 return place, layout
     best = [_missing(place, layouts) for place in places]
     raise ConfigError(
@@ -83,36 +67,6 @@ def find_root(name: str, root: str | None, layouts: Sequence[Sequence[str]], sup
         f"To supply it: {supply.format(root=str(places[0]))}"
         + ("" if root else " Or set FLSEC_DATA (or the root) to the folder that holds it.")
     )
-
-
-class _Located(Exception):
-    """Where a data set lies, in place of its samples."""
-
-    def __init__(self, place: Path):
-        super().__init__(str(place))
-        self.place = place
-
-
-_only_looking: contextvars.ContextVar[bool] = contextvars.ContextVar("only_looking", default=False)
-
-
-def locate(load: Callable[[], Any]) -> Path | None:
-    """Return the folder that a data set would be read from, without reading it; None if it needs none.
-
-    Args:
-        load: the data set's function, with what it needs.
-
-    Raises:
-        ConfigError: it is not found.
-    """
-    token = _only_looking.set(True)
-    try:
-        load()
-    except _Located as found:
-        return found.place
-    finally:
-        _only_looking.reset(token)
-    return None
 
 
 def _missing(place: Path, layouts: Sequence[Sequence[str]]) -> str:

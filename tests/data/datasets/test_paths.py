@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from flsec._paths import leads_out
 from flsec.data import load_dataset
 from flsec.data.datasets._own import find_path
 from flsec.data.datasets._plain_pickle import read_plain_pickle
-from flsec.data.datasets._roots import leads_out
 from flsec.errors import ConfigError
 
 parts = st.lists(st.sampled_from(["..", ".", "", "a", "b", "...", "a..b"]), min_size=1, max_size=6)
