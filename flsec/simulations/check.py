@@ -62,7 +62,7 @@ def _check_reconstruction(path: Path, overrides: Sequence[str]) -> str:
     with say_where(study.origin):
         Bench(study)
     cases = sum(1 for _ in cases_of(study))
-    return f"{cases} inversions of {study.images} images each"
+    return f"images of clients rebuilt {cases} times, {study.images} at a time"
 
 
 def _size(config: Config) -> str:

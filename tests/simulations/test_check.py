@@ -161,7 +161,7 @@ def test_a_reconstruction_is_checked(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     inside = "".join(f"  {line}\n" for line in SOUND.splitlines())
     file.write_text(f"experiment:\n{inside}clients: [0]\n")
-    assert check_file(str(file)) == "1 inversions of 1 images each"
+    assert check_file(str(file)) == "images of clients rebuilt 1 times, 1 at a time"
     with pytest.raises(SettingsError) as caught:
         check_file(str(file), ["clients=[99]", "experiment.attacks.1.target=44", "imagez=2"])
     assert len(caught.value.messages) == 2  # how many clients there are, only a sound experiment tells
