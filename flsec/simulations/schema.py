@@ -1,6 +1,8 @@
 """What an experiment's file may say: its sections, their keys and defaults."""
 
+import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -153,7 +155,11 @@ class Component(Readable):
             cls.check_member(name, member)
         except ConfigError as error:
             raise Problem(("name",), str(error)) from None
-        return values_with_defaults(parameters_model(member, cls.supplied), params, legal=tuple(cls.model_fields))
+        values = values_with_defaults(parameters_model(member, cls.supplied), params, legal=tuple(cls.model_fields))
+        for key, (hint, _) in parameters_of(member).items():
+            if Path in typing.get_args(hint) and isinstance(values.get(key), str):  # a place that it writes to
+                blame_parameter((key,), (), check_output_folder, values[key])
+        return values
 
 
 class StrategyEntry(Component):

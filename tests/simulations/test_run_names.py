@@ -188,3 +188,11 @@ def test_an_output_folder_that_leads_out_is_refused(folder: str) -> None:
 @pytest.mark.parametrize("folder", ["runs", "a/b", "a/../b", "/tmp/x", "C:\\runs", "läufe"])
 def test_an_output_folder_below_or_absolute_will_do(folder: str) -> None:
     assert check_output_folder(folder) == folder
+
+
+def test_a_defense_s_own_folder_stays_below_as_well() -> None:
+    """``eavesdrop`` writes observations; every parameter that takes a ``Path`` is held to this."""
+    base = {"name": "n", "model": {"name": "softmax"}, "training": {"learning_rate": 0.1}}
+    make_config({**base, "defenses": [{"name": "eavesdrop", "folder": "seen"}]})
+    with pytest.raises(ConfigError, match=r"defenses\[0\].folder: must stay below"):
+        make_config({**base, "defenses": [{"name": "eavesdrop", "folder": "../seen"}]})
