@@ -12,11 +12,11 @@ from flsec.data import ArrayDataset, DataSource
 from flsec.errors import ConfigError
 from flsec.models import MODELS
 from flsec.registry import yaml_name
-from flsec.simulations.problems import Findings, Problem, blame_parameter, say_where
+from flsec.simulations.problems import Findings, Problem, Unread, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
 from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import KeyPath
-from flsec.strategies import RobustStrategy
+from flsec.strategies import Adversary, RobustStrategy, ServerOptimizer
 from flsec.strategies.base import FlowerStrategy
 from flsec.tasks import NOT_COUNTED, Task, misfit
 
@@ -45,13 +45,51 @@ def check_settings(config: Config, resources: Resources | None = None) -> None:
     for index, _ in enumerate(config.attacks):
         with findings:
             _check_attack(config, index, stand_ins)
-    for index, _ in enumerate(config.defenses):
+    _, wrappers = _built(config, stand_ins, findings, range(len(config.defenses)))
+    for index, wrapper in wrappers.items():
         with findings:
-            _check_defense(config, index, stand_ins)
-    with findings:
-        stand_ins.server_strategy()
+            _check_scale(config, "defenses", index, wrapper)
+        with findings:
+            _check_enough(config, index, wrapper, stand_ins)
     findings.raise_all()
-    stand_ins.new_strategy()  # all of them, around each other
+
+
+def _built(
+    config: Config, resources: Resources, findings: Findings, indices: Collection[int]
+) -> tuple[FlowerStrategy | None, dict[int, RobustStrategy]]:
+    """Build the defenses around each other; if that fails, each by itself, so that every one says what it refuses.
+
+    Args:
+        config: the experiment.
+        resources: of the experiment.
+        findings: where what they refuse goes.
+        indices: of those defenses that may be built.
+
+    Returns:
+        The whole strategy, None if it fails; and the wrappers that could be built, by their places in the file.
+    """
+    if len(indices) == len(config.defenses):
+        try:
+            strategy = resources.new_strategy()
+            return strategy, dict(enumerate(_defenses(strategy)))
+        except (ConfigError, Unread) as error:
+            failed = error
+    wrappers = {}
+    for index in indices:
+        with findings:
+            wrappers[index] = wrap(resources.plain_strategy(), index, config.defenses[index], resources)
+    with findings:
+        resources.server_strategy()
+    if len(indices) == len(config.defenses):
+        with findings:
+            raise failed
+    return None, wrappers
+
+
+def _defenses(strategy: FlowerStrategy) -> list[RobustStrategy]:
+    """Return the wrappers that the file names, in its order."""
+    wrappers = strategy.chain() if isinstance(strategy, RobustStrategy) else []
+    return [wrapper for wrapper in wrappers if not isinstance(wrapper, Adversary | ServerOptimizer)]
 
 
 def _check_size(config: Config) -> None:
@@ -79,15 +117,10 @@ def _check_attack(config: Config, index: int, resources: StandIns) -> None:
     _check_scale(config, "attacks", index, resources.attack(index))
 
 
-def _check_defense(config: Config, index: int, resources: StandIns) -> None:
-    """Build a defense, and check that a round has enough clients for it."""
-    wrapper, findings = wrap(resources.plain_strategy(), index, config.defenses[index], resources), Findings()
-    with findings:
-        _check_scale(config, "defenses", index, wrapper)
-    with findings:
-        if wrapper.needed_of(config.simulation.cohort_size) > config.simulation.cohort_size:
-            raise _too_few(config, index, wrapper, resources)
-    findings.raise_all()
+def _check_enough(config: Config, index: int, wrapper: RobustStrategy, resources: StandIns) -> None:
+    """Refuse a defense for which a round has too few clients."""
+    if wrapper.needed_of(config.simulation.cohort_size) > config.simulation.cohort_size:
+        raise _too_few(config, index, wrapper, resources)
 
 
 def _check_scale(config: Config, section: str, index: int, member: Any) -> None:
@@ -196,12 +229,16 @@ def check_data(config: Config) -> Ready:
     """
     with say_where(config.origin):
         resources = resources_of(config)
-        check_on_data(config, resources)
-        return Ready(resources, resources.new_strategy())
+        strategy = check_on_data(config, resources)
+    assert strategy is not None  # since all could be read
+    return Ready(resources, strategy)
 
 
-def check_on_data(config: Config, resources: Resources) -> None:
+def check_on_data(config: Config, resources: Resources) -> FlowerStrategy | None:
     """Do the same for settings of which some may be unreadable.
+
+    Returns:
+        The run's strategy; None if too little can be read to build it.
 
     Raises:
         Problem: something does not fit.
@@ -219,13 +256,19 @@ def check_on_data(config: Config, resources: Resources) -> None:
         with findings:
             _check_fit(resources.task, ("attacks", index), attack.name, attack.member)
             _check_attack_on_data(config, index, resources, clean)
+    fitting = []
     for index, defense in enumerate(config.defenses):
         with findings:
             _check_fit(resources.task, ("defenses", index), defense.name, defense.member)
-            wrapper = wrap(resources.plain_strategy(), index, defense, resources)
-            _check_fit(resources.task, ("defenses", index), defense.name, wrapper)
-            _show_samples(wrapper, clean, ("defenses", index), defense.writable)
+            fitting.append(index)
+    strategy, wrappers = _built(config, resources, findings, fitting)
+    for index, wrapper in wrappers.items():
+        entry = config.defenses[index]
+        with findings:
+            _check_fit(resources.task, ("defenses", index), entry.name, wrapper)
+            _show_samples(wrapper, clean, ("defenses", index), entry.writable)
     findings.raise_all()
+    return strategy
 
 
 def _check_attack_on_data(config: Config, index: int, resources: Resources, clean: ArrayDataset) -> None:

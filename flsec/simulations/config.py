@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-Check = Callable[[Config, Resources], None]
+Check = Callable[[Config, Resources], object]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), further: Sequence[Check] = ()) -> Config:

@@ -77,13 +77,15 @@ def resume(
 
 def _checked(config: Config) -> Ready:
     """Return what the run needs; what machine and data lack is said at once."""
-    findings, resources = Findings(), resources_of(config)
-    for check in (check_on_machine, check_on_data):
-        with findings:
-            check(config, resources)
+    findings, resources, strategy = Findings(), resources_of(config), None
+    with findings:
+        check_on_machine(config)
+    with findings:
+        strategy = check_on_data(config, resources)
     with say_where(config.origin):
         findings.raise_all()
-        return Ready(resources, resources.new_strategy())
+    assert strategy is not None  # since all could be read
+    return Ready(resources, strategy)
 
 
 def _run(loop: ServerLoop, verbose: bool) -> RunFolder:
