@@ -77,9 +77,9 @@ if TYPE_CHECKING:
     from flsec.aggregation.sign_guard import sign_guard as sign_guard
     from flsec.aggregation.siren import SirenCase as SirenCase
     from flsec.aggregation.siren import SirenDecision as SirenDecision
-    from flsec.aggregation.siren import siren_alarm as siren_alarm
     from flsec.aggregation.siren import siren_decision as siren_decision
     from flsec.aggregation.siren import siren_penalties as siren_penalties
+    from flsec.aggregation.siren_alarm import siren_alarm as siren_alarm
     from flsec.aggregation.slsgd import slsgd as slsgd
     from flsec.aggregation.smea import smea as smea
     from flsec.aggregation.soteria import representation_and_sensitivity as representation_and_sensitivity
@@ -275,7 +275,7 @@ export_lazily(
         "rsa_server_step": "rsa",
         "scaffold_control": "scaffold",
         "sign_guard": "sign_guard",
-        "siren_alarm": "siren",
+        "siren_alarm": "siren_alarm",
         "siren_decision": "siren",
         "siren_penalties": "siren",
         "slsgd": "slsgd",

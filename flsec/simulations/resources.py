@@ -14,12 +14,13 @@ import torch
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
 from flsec.client_apps.client_half import ClientHalf
+from flsec.errors import ConfigError
 from flsec.models.build import build_model
 from flsec.parameters import parameters_of
 from flsec.simulations.any_strategy import build_server_strategy
 from flsec.simulations.data_resources import DataResources, Examples
-from flsec.simulations.problems import Problem, blame_parameter
-from flsec.simulations.schema import AttackEntry, Config, DefenseEntry
+from flsec.simulations.problems import Problem, Unread, blame_parameter
+from flsec.simulations.schema import AttackEntry, Config, DefenseEntry, StrategyEntry
 from flsec.simulations.supplies import (
     SUPPLIED_TO_ATTACKS,
     SUPPLIED_TO_DEFENSES,
@@ -34,7 +35,7 @@ from flsec.strategies.server_optimizer import defended
 from flsec.tasks import CLASSIFICATION
 from flsec.training import Training, pick_device
 
-__all__ = ["Resources", "StandIns", "resources_of", "resources_of_text", "wrap"]
+__all__ = ["Partial", "Resources", "StandIns", "resources_of", "resources_of_text", "wrap"]
 
 
 class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedToStrategies):
@@ -147,9 +148,13 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
                 f"{entry.name} cannot be told who attacks, so everybody would. Have its constructor take **options and "
                 "pass them on to Attack.",
             )
-        supplied = {name: getattr(self, name) for name in asked}
+        supplied = {name: self.supplied(name) for name in asked}
         attack: Attack = blame_parameter(("attacks", index), entry.writable, entry.member, **supplied, **entry.params)
         return attack
+
+    def supplied(self, name: str) -> Any:
+        """Return what an attack asks for by name."""
+        return getattr(self, name)
 
     # --- clients and server -----------------------------------------------------------------------------------
 
@@ -170,7 +175,21 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
 
         Every client that it is shown takes part. It remembers its rounds, so every run needs one of its own.
         """
-        entry = self.config.strategy
+        strategy = defended(self.server_strategy(), self._with_defenses)
+        if any(attack.poisons_cohort for attack in self.attacks):
+            counts: Weighting = "uniform" if self.config.defenses else "examples"
+            strategy = Adversary(strategy, attacks=self.attacks, weighting=counts)
+        return strategy
+
+    def server_strategy(self) -> FlowerStrategy:
+        """Return Flower's strategy without any defense."""
+        return self._server_strategy(self.config.strategy, self.clients_per_round)
+
+    def plain_strategy(self) -> FlowerStrategy:
+        """Return one that averages, whatever the file has, to try a defense around it."""
+        return self._server_strategy(StrategyEntry(), 1)
+
+    def _server_strategy(self, entry: StrategyEntry, clients_per_round: int) -> FlowerStrategy:
         supplied = {name: getattr(self, name) for name in _asked(entry.member, SUPPLIED_TO_STRATEGIES)}
         server: FlowerStrategy = blame_parameter(
             ("strategy",),
@@ -179,13 +198,9 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
             entry.name,
             entry.member,
             {**entry.params, **supplied},
-            self.clients_per_round,
+            clients_per_round,
         )
-        strategy = defended(server, self._with_defenses)
-        if any(attack.poisons_cohort for attack in self.attacks):
-            counts: Weighting = "uniform" if self.config.defenses else "examples"
-            strategy = Adversary(strategy, attacks=self.attacks, weighting=counts)
-        return strategy
+        return server
 
     def _with_defenses(self, strategy: FlowerStrategy) -> FlowerStrategy:
         for index, defense in reversed(list(enumerate(self.config.defenses))):
@@ -208,6 +223,19 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
     def clients_per_round(self) -> int:
         """How many clients a round asks."""
         return self.config.simulation.cohort_size
+
+
+class Partial(Resources):
+    """The same of settings of which some are wrong, to find what else is: attacks are tried out by any adversaries."""
+
+    def supplied(self, name: str) -> Any:
+        """Return what an attack asks for by name."""
+        try:
+            return super().supplied(name)
+        except (ConfigError, Unread):
+            if name != "adversaries":
+                raise
+            return Adversaries(num_clients=1, ids=[0])
 
 
 class _AnyText:
@@ -258,15 +286,23 @@ class StandIns(Resources):
 
     @property
     def _attackers_depend_on_data(self) -> bool:
-        return isinstance((self.config.adversaries or {}).get("candidates"), Mapping)
+        try:
+            return isinstance((self.config.adversaries or {}).get("candidates"), Mapping)
+        except Unread:
+            return False
 
     def attack(self, index: int) -> Attack:
         """Return the real attack, unless it asks for what depends on the data."""
         depends = _DATA_DEPENDENT & {*_asked(self.config.attacks[index].member, SUPPLIED_TO_ATTACKS)}
         return super().attack(index) if depends or self._attackers_depend_on_data else self._real.attack(index)
 
+    def supplied(self, name: str) -> Any:
+        """Return what an attack asks for by name."""
+        of_the_real = name == "adversaries" and not self._attackers_depend_on_data
+        return self._real.supplied(name) if of_the_real else super().supplied(name)
 
-_DATA_DEPENDENT = frozenset(vars(StandIns)) - {"adversaries", "attack", "_attackers_depend_on_data"}
+
+_DATA_DEPENDENT = frozenset(vars(StandIns)) - {"adversaries", "attack", "supplied", "_attackers_depend_on_data"}
 
 
 def wrap(strategy: FlowerStrategy, index: int, entry: DefenseEntry, resources: Resources) -> RobustStrategy:
