@@ -9,7 +9,7 @@ from flsec.errors import ConfigError
 from flsec.parameters import PositiveCount
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
-from flsec.strategies.report import KeepPreviousModel, RoundReport
+from flsec.strategies.report import KeepPreviousModel, RoundReport, Threshold
 
 __all__ = ["ActivateOnSuspicion"]
 
@@ -150,7 +150,7 @@ class ActivateOnSuspicion(RobustStrategy):
         if self.detector == "three_sigma":
             scores = distances_from_center(cohort.updates, "geometric_median")
             bound = three_sigma_bound(scores, 3.0, "robust")
-            self.report(scores=scores, bound=bound)
+            self.report(scores=scores, threshold=Threshold(at_most=bound) if bound == bound else None)
             return cohort.keep(scores > bound).clients
         if callable(self.detector):
             suspects = set(self.detector(cohort))
@@ -175,7 +175,8 @@ class ActivateOnSuspicion(RobustStrategy):
             return ()
         scores = detector.stated_scores(cohort, kept)
         if scores is not None and set(scores) == set(cohort.clients):
-            self.report(scores=cohort.num_examples.new_tensor([scores[group[0]] for group in cohort.members]))
+            of_rows = cohort.num_examples.new_tensor([scores[group[0]] for group in cohort.members])
+            self.report(scores=of_rows, threshold=detector.stated_threshold())
         self.report(**detector.stated_notes())
         if not len(kept):
             self.report(not_judged="the detector accepts nobody")

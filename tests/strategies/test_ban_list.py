@@ -119,7 +119,7 @@ def test_silence_and_failure_and_replies_that_nobody_asked_for_are_no_offences(a
 
 def report(round=1, verdicts=(), rejected=()):
     quarantined = tuple(Quarantined(i, "NaN") for i in rejected)
-    return RoundReport(round, quarantined, tuple(verdicts), None, {}, {}, tuple(rejected))
+    return RoundReport(round, quarantined, tuple(verdicts), None, {}, rejected=tuple(rejected))
 
 
 def test_only_verdicts_that_accuse_count():

@@ -26,7 +26,10 @@ NO_THRESHOLD = {
 # Which rules also drop clients within their threshold.
 DROPS_WITHIN = {"sign_guard": "by signs", "fl_detector": "who was removed before"}
 # Which rules also keep clients outside of it.
-KEEPS_OUTSIDE = {"fl_detector": "who has too few scores to be judged"}
+KEEPS_OUTSIDE = {
+    "fl_detector": "who has too few scores to be judged",
+    "activate_on_suspicion": "suspects, where a defense inside is to judge them",
+}
 
 
 def crowd(round, client_id, arrays):
