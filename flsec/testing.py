@@ -69,6 +69,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "k": 5,
     "loss": distance_to_median,
     "max_norm": 3.0,
+    "model": lambda updates: updates.new_ones(updates.shape[-1]),
     "model_factory": lambda *defended: Network if defended else AttackedNetwork,
     "momenta": lambda updates: updates.clone(),
     "num_byzantine": 3,

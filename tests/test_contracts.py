@@ -44,6 +44,7 @@ EXEMPTIONS = {
     "median_of_means": {"order_invariant": False},  # rows in a row share a group
     "slsgd": {"shift_equivariant": False},  # goes a part of the way
     "flame": {"shift_equivariant": False},  # judges directions
+    "align_ins": {"shift_equivariant": False},  # judges directions and signs
     "fltrust": {
         "shift_equivariant": False,
         "scale_equivariant": False,
@@ -281,6 +282,8 @@ def test_strategy_computes_the_function_of_the_same_name(name):
     given = {key: getattr(strategy, key, None) for key in parameters_of(function) if key not in ("updates", "weights")}
     given = {key: value for key, value in given.items() if value is not None and key != "center"}  # zero at first
     matrix = torch.from_numpy(np.stack(rows))
+    if parameters_of(function).get("model", (None, inspect.Parameter))[1].default is inspect.Parameter.empty:
+        given["model"] = torch.from_numpy(flat(MODEL.values()))  # what the clients started from
     expected = function(matrix, **example(function, matrix, **given))
     expected = expected.mean(dim=0) if expected.ndim == 2 else expected
     moved = flat(server.arrays) - flat(MODEL.values())

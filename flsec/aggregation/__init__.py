@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.adaptive_clipping import adaptive_max_norm as adaptive_max_norm
     from flsec.aggregation.adaptive_quantile_clipping import next_quantile_estimate as next_quantile_estimate
     from flsec.aggregation.adaptive_robust_clipping import adaptive_robust_clipping as adaptive_robust_clipping
+    from flsec.aggregation.align_ins import align_ins as align_ins
     from flsec.aggregation.bucketing import bucketing as bucketing
     from flsec.aggregation.bulyan import bulyan as bulyan
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
@@ -115,6 +116,7 @@ __all__ = [
     "accumulated_steps",
     "adaptive_max_norm",
     "adaptive_robust_clipping",
+    "align_ins",
     "bucketing",
     "bulyan",
     "bulyan_second_phase",
@@ -212,6 +214,7 @@ export_lazily(
         "accumulated_steps": "fednova",
         "adaptive_max_norm": "adaptive_clipping",
         "adaptive_robust_clipping": "adaptive_robust_clipping",
+        "align_ins": "align_ins",
         "bucketing": "bucketing",
         "bulyan": "bulyan",
         "bulyan_second_phase": "bulyan",

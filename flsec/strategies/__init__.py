@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flsec.strategies.adaptive_quantile_clipping import AdaptiveQuantileClipping as AdaptiveQuantileClipping
     from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
+    from flsec.strategies.align_ins import AlignIns as AlignIns
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bucketing import Bucketing as Bucketing
     from flsec.strategies.bulyan import Bulyan as Bulyan
@@ -104,6 +105,7 @@ __all__ = [
     "AdaptiveQuantileClipping",
     "AdaptiveRobustClipping",
     "Adversary",
+    "AlignIns",
     "Bucketing",
     "Bulyan",
     "CenteredClipping",
@@ -177,6 +179,7 @@ export_lazily(
         "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
+        "AlignIns": "align_ins",
         "Bucketing": "bucketing",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
