@@ -67,6 +67,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "guiding_updates": guiding_updates,
     "input_shape": (1,),
     "k": 5,
+    "layers": lambda updates: [20, updates.shape[-1] - 20],
     "loss": distance_to_median,
     "max_norm": 3.0,
     "model": lambda updates: updates.new_ones(updates.shape[-1]),

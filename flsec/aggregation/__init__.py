@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.geometric_median import geometric_median_weights as geometric_median_weights
     from flsec.aggregation.krum import krum as krum
     from flsec.aggregation.krum import krum_scores as krum_scores
+    from flsec.aggregation.lasa import lasa as lasa
     from flsec.aggregation.mean import mean as mean
     from flsec.aggregation.mean_around_median import mean_around_median as mean_around_median
     from flsec.aggregation.median import median as median
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.residual_reweighting import residual_weights as residual_weights
     from flsec.aggregation.rfa import rfa as rfa
     from flsec.aggregation.rfa import rfa_weights as rfa_weights
+    from flsec.aggregation.rflbat import rflbat as rflbat
     from flsec.aggregation.robust_learning_rate import robust_learning_rate as robust_learning_rate
     from flsec.aggregation.rsa import rsa_gradient as rsa_gradient
     from flsec.aggregation.rsa import rsa_server_step as rsa_server_step
@@ -151,6 +153,7 @@ __all__ = [
     "geometric_median_weights",
     "krum",
     "krum_scores",
+    "lasa",
     "mean",
     "mean_around_median",
     "median",
@@ -175,6 +178,7 @@ __all__ = [
     "residual_weights",
     "rfa",
     "rfa_weights",
+    "rflbat",
     "robust_learning_rate",
     "rsa_gradient",
     "rsa_server_step",
@@ -249,6 +253,7 @@ export_lazily(
         "geometric_median_weights": "geometric_median",
         "krum": "krum",
         "krum_scores": "krum",
+        "lasa": "lasa",
         "mean": "mean",
         "mean_around_median": "mean_around_median",
         "median": "median",
@@ -273,6 +278,7 @@ export_lazily(
         "residual_weights": "residual_reweighting",
         "rfa": "rfa",
         "rfa_weights": "rfa",
+        "rflbat": "rflbat",
         "robust_learning_rate": "robust_learning_rate",
         "rsa_gradient": "rsa",
         "rsa_server_step": "rsa",

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from flsec.strategies.foolsgold import FoolsGold as FoolsGold
     from flsec.strategies.geometric_median import GeometricMedian as GeometricMedian
     from flsec.strategies.krum import Krum as Krum
+    from flsec.strategies.lasa import LASA as LASA
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
     from flsec.strategies.mean_around_median import MeanAroundMedian as MeanAroundMedian
     from flsec.strategies.median import Median as Median
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from flsec.strategies.report import Verdict as Verdict
     from flsec.strategies.residual_reweighting import ResidualReweighting as ResidualReweighting
     from flsec.strategies.rfa import RFA as RFA
+    from flsec.strategies.rflbat import RFLBAT as RFLBAT
     from flsec.strategies.robust_learning_rate import RobustLearningRate as RobustLearningRate
     from flsec.strategies.rsa import RSA as RSA
     from flsec.strategies.scaffold import Scaffold as Scaffold
@@ -98,7 +100,9 @@ __all__ = [
     "CRFL",
     "DEFENSES",
     "FLWBC",
+    "LASA",
     "RFA",
+    "RFLBAT",
     "RSA",
     "SLSGD",
     "SMEA",
@@ -172,7 +176,9 @@ export_lazily(
         "CAF": "caf",
         "CRFL": "crfl",
         "FLWBC": "flwbc",
+        "LASA": "lasa",
         "RFA": "rfa",
+        "RFLBAT": "rflbat",
         "RSA": "rsa",
         "SLSGD": "slsgd",
         "SMEA": "smea",

@@ -23,7 +23,7 @@ def z_scores(values):
 
 def by_hand(rows, model, radii, share):
     """Both measures, who is kept and the clipped mean, in loops over float64."""
-    n, d = len(rows), len(model)
+    d = len(model)
     directions = [
         sum(a * b for a, b in zip(row, model, strict=True)) / math.hypot(*row) / math.hypot(*model) for row in rows
     ]
@@ -124,7 +124,7 @@ def test_refuses_settings_out_of_range():
     rows = honest(0, 4, d=9)
     with pytest.raises(ConfigError, match=r"model, the global parameters, of shape \(9,\); got \(3,\)"):
         align_ins(rows, torch.ones(3))
-    with pytest.raises(ConfigError, match="share=1.5"):
+    with pytest.raises(ConfigError, match=r"share=1\.5"):
         align_ins(rows, torch.ones(9), share=1.5)
     with pytest.raises(ConfigError, match="bound 'smaller' or 'kept'; got 'all'"):
         align_ins(rows, torch.ones(9), bound="all")
