@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from flsec.aggregation.adaptive_quantile_clipping import next_quantile_estimate as next_quantile_estimate
     from flsec.aggregation.adaptive_robust_clipping import adaptive_robust_clipping as adaptive_robust_clipping
     from flsec.aggregation.align_ins import align_ins as align_ins
+    from flsec.aggregation.auror import Unit as Unit
+    from flsec.aggregation.auror import auror_suspicions as auror_suspicions
     from flsec.aggregation.bucketing import bucketing as bucketing
     from flsec.aggregation.bulyan import bulyan as bulyan
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
@@ -114,11 +116,13 @@ __all__ = [
     "SirenDecision",
     "SketchVariant",
     "SparseFedState",
+    "Unit",
     "Variant",
     "accumulated_steps",
     "adaptive_max_norm",
     "adaptive_robust_clipping",
     "align_ins",
+    "auror_suspicions",
     "bucketing",
     "bulyan",
     "bulyan_second_phase",
@@ -214,11 +218,13 @@ export_lazily(
         "SirenDecision": "siren",
         "SketchVariant": "fetchsgd",
         "SparseFedState": "sparsefed",
+        "Unit": "auror",
         "Variant": "sparsefed",
         "accumulated_steps": "fednova",
         "adaptive_max_norm": "adaptive_clipping",
         "adaptive_robust_clipping": "adaptive_robust_clipping",
         "align_ins": "align_ins",
+        "auror_suspicions": "auror",
         "bucketing": "bucketing",
         "bulyan": "bulyan",
         "bulyan_second_phase": "bulyan",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
     from flsec.strategies.align_ins import AlignIns as AlignIns
+    from flsec.strategies.auror import Auror as Auror
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bucketing import Bucketing as Bucketing
     from flsec.strategies.bulyan import Bulyan as Bulyan
@@ -110,6 +111,7 @@ __all__ = [
     "AdaptiveRobustClipping",
     "Adversary",
     "AlignIns",
+    "Auror",
     "Bucketing",
     "Bulyan",
     "CenteredClipping",
@@ -186,6 +188,7 @@ export_lazily(
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
         "AlignIns": "align_ins",
+        "Auror": "auror",
         "Bucketing": "bucketing",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",

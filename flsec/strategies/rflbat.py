@@ -29,9 +29,10 @@ class RFLBAT(RobustStrategy):
     Against backdoors that several clients have in common. It asks for no honest majority, and so gives none a right:
     honest clients of like data that are a cluster of their own are dropped, and clients whose updates are opposite and
     tiny can be the cluster that is chosen. Where attackers lie apart, the gap statistic often finds several clusters
-    among the honest clients too, of which one is kept: 4 to 7 of 16 in a test with 4 attackers. Attackers on both sides of the honest clients hide each other from the gap
-    statistic, and updates are not clipped: ``MedianNormClipping(RFLBAT(...))`` bounds what they can do. Of fewer than 3
-    replies all are kept. The verdict's scores are sums of distances over their median.
+    among the honest clients too, of which one is kept: 4 to 7 of 16 in a test with 4 attackers. Attackers on both sides
+    of the honest clients hide each other from it, and updates are not clipped: ``MedianNormClipping(RFLBAT(...))``
+    bounds what they can do. Of fewer than 3 replies all are kept. The verdict's scores are sums of distances over their
+    median.
 
     O(n^2 d) time, O(n^2) memory, nothing kept between rounds, nothing on the client.
 
