@@ -60,6 +60,7 @@ EXEMPTIONS = {
 # Settings that a defense needs for this network and for hundreds of rounds in seconds.
 SETTINGS = {
     # All dummies lie on one line here, so that scores are tied in pairs and trimming decides by the last digit.
+    "deep_sight": {"output_layer": ("weight", "bias"), "num_samples": 20},  # the network's outputs are not that layer's
     "fedinv": {"num_steps": 3, "num_byzantine": 0, "amplification": 100.0, "learning_rate": 0.03},
 }
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from flsec.aggregation.crfl import crfl as crfl
     from flsec.aggregation.crfl import crfl_max_norm as crfl_max_norm
     from flsec.aggregation.cross_round import cross_round_similarities as cross_round_similarities
+    from flsec.aggregation.deep_sight import deep_sight_accepts as deep_sight_accepts
+    from flsec.aggregation.deep_sight import deep_sight_ddifs as deep_sight_ddifs
+    from flsec.aggregation.deep_sight import deep_sight_energies as deep_sight_energies
+    from flsec.aggregation.deep_sight import deep_sight_suspects as deep_sight_suspects
     from flsec.aggregation.diversefl import diversefl as diversefl
     from flsec.aggregation.diversefl import diversefl_scores as diversefl_scores
     from flsec.aggregation.divide_and_conquer import divide_and_conquer as divide_and_conquer
@@ -136,6 +140,10 @@ __all__ = [
     "crfl",
     "crfl_max_norm",
     "cross_round_similarities",
+    "deep_sight_accepts",
+    "deep_sight_ddifs",
+    "deep_sight_energies",
+    "deep_sight_suspects",
     "distances_from_center",
     "diversefl",
     "diversefl_scores",
@@ -238,6 +246,10 @@ export_lazily(
         "crfl": "crfl",
         "crfl_max_norm": "crfl",
         "cross_round_similarities": "cross_round",
+        "deep_sight_accepts": "deep_sight",
+        "deep_sight_ddifs": "deep_sight",
+        "deep_sight_energies": "deep_sight",
+        "deep_sight_suspects": "deep_sight",
         "distances_from_center": "three_sigma",
         "diversefl": "diversefl",
         "diversefl_scores": "diversefl",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from flsec.strategies.crfl import CRFL as CRFL
     from flsec.strategies.cross_round import CrossRound as CrossRound
+    from flsec.strategies.deep_sight import DeepSight as DeepSight
     from flsec.strategies.diversefl import DiverseFL as DiverseFL
     from flsec.strategies.divide_and_conquer import DivideAndConquer as DivideAndConquer
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
@@ -119,6 +120,7 @@ __all__ = [
     "Cohort",
     "ComparativeGradientElimination",
     "CrossRound",
+    "DeepSight",
     "DiverseFL",
     "DivideAndConquer",
     "Eavesdrop",
@@ -196,6 +198,7 @@ export_lazily(
         "Cohort": "cohort",
         "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
+        "DeepSight": "deep_sight",
         "DiverseFL": "diversefl",
         "DivideAndConquer": "divide_and_conquer",
         "Eavesdrop": "eavesdrop",
