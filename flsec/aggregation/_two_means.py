@@ -16,7 +16,7 @@ class TwoMeans(NamedTuple):
 
     whole: Tensor  # (b,) sum of squared distances to one mean
     parts: Tensor  # (b,) the same to the nearer of two
-    count: Tensor  # (b,) int64: how many numbers the lower part has
+    lower: Tensor  # (b,) int64: how many numbers the lower part has
 
 
 def two_means(ordered: Tensor) -> TwoMeans:

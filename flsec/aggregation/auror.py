@@ -86,10 +86,10 @@ def _smaller_groups(values: Tensor, min_distance: float, unit: Unit) -> Tensor:
     n = values.shape[1]
     ordered, order = values.sort(dim=1)
     found = two_means(ordered - ordered[:, n // 2, None])
-    lower = torch.arange(n, device=values.device) < found.count[:, None]
+    lower = torch.arange(n, device=values.device) < found.lower[:, None]
     means = [torch.where(part, ordered, 0).sum(dim=1) / part.sum(dim=1) for part in (lower, ~lower)]
     least = min_distance * (found.parts / n).sqrt() if unit == "spread" else values.new_tensor(min_distance)
     distance = means[1] - means[0]
-    indicates = (distance >= least) & (distance > 0) & (2 * found.count != n)
-    smaller = torch.where((2 * found.count < n)[:, None], lower, ~lower) & indicates[:, None]
+    indicates = (distance >= least) & (distance > 0) & (2 * found.lower != n)
+    smaller = torch.where((2 * found.lower < n)[:, None], lower, ~lower) & indicates[:, None]
     return torch.zeros_like(smaller).scatter_(1, order, smaller)

@@ -183,7 +183,8 @@ def _ensemble(energies: Tensor, biases: Tensor, ddifs: Tensor, size: int) -> NDA
 
 
 def _numpy(values: Tensor) -> NDArray[np.float64]:
-    return values.detach().double().cpu().numpy()
+    plain: NDArray[np.float64] = values.detach().double().cpu().numpy()
+    return plain
 
 
 def _cluster(points: NDArray[np.float64], size: int, metric: str = "euclidean") -> NDArray[np.int64]:
@@ -200,4 +201,5 @@ def _cluster(points: NDArray[np.float64], size: int, metric: str = "euclidean") 
 
 
 def _apart(labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    return (labels[:, None] != labels[None, :]).astype(np.float64)
+    apart: NDArray[np.float64] = (labels[:, None] != labels[None, :]).astype(np.float64)
+    return apart

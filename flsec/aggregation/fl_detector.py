@@ -122,4 +122,4 @@ def _log_variations(values: Tensor) -> tuple[Tensor, Tensor]:
     ordered = values.sort(dim=1).values
     found = two_means(ordered)
     variations = torch.stack([found.whole, found.parts], dim=1).clamp(min=_LEAST_VARIATION)
-    return variations.log(), ordered.gather(1, found.count[:, None] - 1).squeeze(1)
+    return variations.log(), ordered.gather(1, found.lower[:, None] - 1).squeeze(1)

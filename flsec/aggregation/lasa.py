@@ -106,7 +106,7 @@ def lasa_layers(
     for row in finite.nonzero().flatten().tolist():
         least[row] = magnitude_of_rank(updates[row], count)
         left = torch.where(updates[row].abs() >= least[row], updates[row], 0)
-        sizes[row], purities[row] = _describe(left.split(list(layers)))
+        sizes[row], purities[row] = _describe(torch.split(left, list(layers)))
     sizes *= factors[:, None]
     within = [
         (median_z_scores(sizes[finite, k]) <= magnitude_radius)

@@ -127,7 +127,8 @@ def principal_components(products: Tensor, count: int) -> Tensor:
     centred = products - means[:, None] - means[None, :] + means.mean()
     variances, vectors = torch.linalg.eigh(centred)
     widest = slice(max(0, len(variances) - count), None)
-    return vectors[:, widest] * variances[widest].clamp(min=0).sqrt()
+    places: Tensor = vectors[:, widest] * variances[widest].clamp(min=0).sqrt()
+    return places
 
 
 def _usual(points: Tensor, factor: float, smallest: float) -> tuple[Tensor, Tensor]:
@@ -149,5 +150,5 @@ def _least_alike(
         alike = float(cosines[members][:, members].mean(dim=1).quantile(0.5))
         return len(members) == 1, alike, -len(members), float(products.diagonal()[members].mean())
 
-    clusters = [(labels == label).nonzero().flatten() for label in sorted(set(labels.tolist()))]
+    clusters: list[Tensor] = [(labels == label).nonzero().flatten() for label in sorted(set(labels.tolist()))]
     return min(clusters, key=order)

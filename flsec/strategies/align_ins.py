@@ -60,8 +60,7 @@ class AlignIns(RobustStrategy):
         found, directions, signs = align_ins_filter(
             cohort.updates, cohort.global_parameters, self.direction_radius, self.sign_radius, self.share, self.bound
         )
-        measures = {"directions": directions.tolist(), "signs": signs.tolist()}
-        self.report(scores=found.scores, max_norm=found.max_norm, **measures)
+        self.report(scores=found.scores, max_norm=found.max_norm, directions=directions.tolist(), signs=signs.tolist())
         self._shares = found.shares(self.weights(cohort))[found.kept]
         return cohort.keep(found.kept)
 

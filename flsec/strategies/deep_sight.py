@@ -91,7 +91,6 @@ class DeepSight(RobustStrategy):
         self.seed = seed
         self._model = RootModel(model_factory)
         self.output_layer = output_layer or self._find_output_layer(model_factory)
-        self._check_output_layer()
         self._shares = torch.empty(0)  # of the rows kept, from one stage to the next
 
     def _find_output_layer(self, model_factory: ModelFactory) -> tuple[str, str]:
@@ -117,8 +116,12 @@ class DeepSight(RobustStrategy):
             raise self._no_output_layer(f"returns {type(outputs).__name__} in place of logits")
         return outputs
 
-    def _check_output_layer(self) -> None:
-        """Refuse names that the network does not have, or whose arrays are no weights with a bias each."""
+    def check_samples(self, x: Tensor) -> None:
+        """Raise ``ConfigError`` unless the network has the arrays that were named, as weights with a bias each.
+
+        Args:
+            x: (n, ...), some of the clients' samples; not looked at.
+        """
         unknown = [name for name in self.output_layer if name not in self._model.shapes]
         if unknown:
             raise self._no_output_layer(f"sends no array {unknown[0]!r}")
@@ -155,6 +158,7 @@ class DeepSight(RobustStrategy):
 
     def _output_layers(self, cohort: Cohort) -> tuple[Tensor, Tensor]:
         """Return the updates of the output layer: (n, p, h) weights and (n, p) biases."""
+        self.check_samples(cohort.updates)
         slots = dict(zip(self._model.shapes, cohort.layout.slots, strict=True))
         weight, bias = (slots[name] for name in self.output_layer)
         biases = cohort.updates[:, bias.start : bias.stop]

@@ -48,7 +48,7 @@ def test_agrees_with_the_definition_in_loops(seed, unit):
 def test_the_cut_is_the_best_that_k_means_finds():
     rows = draw(3, 20, 11).sort(dim=1).values
     found = two_means(rows)
-    for row, parts, count in zip(rows.numpy(), found.parts, found.count, strict=True):
+    for row, parts, count in zip(rows.numpy(), found.parts, found.lower, strict=True):
         best = KMeans(2, n_init=20, random_state=0).fit(row[:, None])
         assert float(parts) == pytest.approx(best.inertia_)
         assert min(count, 11 - count) == min(np.bincount(best.labels_))

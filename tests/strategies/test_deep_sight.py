@@ -146,10 +146,14 @@ def test_the_output_layer_is_found_or_named_or_refused():
         DeepSight(FedAvg(), model_factory=HeadFirst, **settings)
     named = DeepSight(FedAvg(), model_factory=HeadFirst, output_layer=("fc.weight", "fc.bias"), **settings)
     assert named.output_layer == ("fc.weight", "fc.bias")
-    with pytest.raises(ConfigError, match="sends no array 'head'"):
-        DeepSight(FedAvg(), model_factory=HeadFirst, output_layer=("head", "fc.bias"), **settings)
-    with pytest.raises(ConfigError, match=r"shapes \(20, 64\) and \(10,\) by these names"):
-        DeepSight(FedAvg(), model_factory=HeadFirst, output_layer=("body.weight", "fc.bias"), **settings)
+    named.check_samples(torch.zeros(1, 1, 8, 8))
+    for layer, reason in {
+        ("head", "fc.bias"): "sends no array 'head'",
+        ("body.weight", "fc.bias"): r"shapes \(20, 64\) and \(10,\) by these names",
+    }.items():
+        wrong = DeepSight(FedAvg(), model_factory=HeadFirst, output_layer=layer, **settings)
+        with pytest.raises(ConfigError, match=reason):
+            wrong.check_samples(torch.zeros(1, 1, 8, 8))
     with pytest.raises(ConfigError, match="has no matrix with a bias after it"):
         DeepSight(FedAvg(), model_factory=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False)), **settings)
     with pytest.raises(ConfigError, match=r"takes no numbers of shape \(1, 8, 8\)"):
