@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.diversefl import diversefl as diversefl
     from flsec.aggregation.diversefl import diversefl_scores as diversefl_scores
     from flsec.aggregation.divide_and_conquer import divide_and_conquer as divide_and_conquer
+    from flsec.aggregation.fed_greed import fed_greed as fed_greed
     from flsec.aggregation.fedinv import fedinv as fedinv
     from flsec.aggregation.fedinv import fedinv_distances as fedinv_distances
     from flsec.aggregation.fedinv import fedinv_scores as fedinv_scores
@@ -148,6 +149,7 @@ __all__ = [
     "diversefl",
     "diversefl_scores",
     "divide_and_conquer",
+    "fed_greed",
     "fedinv",
     "fedinv_distances",
     "fedinv_scores",
@@ -254,6 +256,7 @@ export_lazily(
         "diversefl": "diversefl",
         "diversefl_scores": "diversefl",
         "divide_and_conquer": "divide_and_conquer",
+        "fed_greed": "fed_greed",
         "fedinv": "fedinv",
         "fedinv_distances": "fedinv",
         "fedinv_scores": "fedinv",

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from flsec.strategies.divide_and_conquer import DivideAndConquer as DivideAndConquer
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
     from flsec.strategies.error_rate_rejection import ErrorRateRejection as ErrorRateRejection
+    from flsec.strategies.fed_greed import FedGreed as FedGreed
     from flsec.strategies.fedinv import FedInv as FedInv
     from flsec.strategies.fednova import FedNova as FedNova
     from flsec.strategies.fetchsgd import FetchSGD as FetchSGD
@@ -127,6 +128,7 @@ __all__ = [
     "ErrorRateRejection",
     "FLDetector",
     "FLTrust",
+    "FedGreed",
     "FedInv",
     "FedNova",
     "FetchSGD",
@@ -205,6 +207,7 @@ export_lazily(
         "ErrorRateRejection": "error_rate_rejection",
         "FLDetector": "fl_detector",
         "FLTrust": "fltrust",
+        "FedGreed": "fed_greed",
         "FedInv": "fedinv",
         "FedNova": "fednova",
         "FetchSGD": "fetchsgd",
