@@ -3,10 +3,10 @@
     python benchmarks/aggregation.py [--quick] [--clients 20 100] [--parameters 100000 1000000] [--rules median]
         [--threads 1 --cpu-time] [--json FILE]
 
-Peers are Flower's functions, byzfl (if it is installed: `pip install "flsec[peers]"`), ByzPy and one-liners in numpy and
-torch. Each is
-first compared with a float64 computation; a wrong one is named, and its time is not used. The rest are timed in
-turn with ours, in one process; times are medians, so that a ratio is of the same minutes on the same machine.
+Peers are Flower's functions, byzfl (if it is installed: `pip install "flsec[peers]"`), ByzPy and one-liners in numpy
+and torch. Each is first compared with a float64 computation; a wrong one is named, and its time is not used. The rest
+are timed in turn with ours, in one process; times are medians, so that a ratio is of the same minutes on the same
+machine.
 
 The floor of a rule is the time to read what it must read at the memory bandwidth measured in the same process, or, for
 rules that need the inner products of all rows, of that matrix product in float64 if this takes longer. Krum's peers
@@ -16,6 +16,7 @@ On a machine that has other work to do, `--threads 1 --cpu-time` counts the proc
 """
 
 import argparse
+import functools
 import importlib
 import json
 import os
@@ -236,9 +237,14 @@ def has_byzfl() -> bool:
     return True
 
 
+@functools.cache
+def _wrappers(f: int) -> NearestNeighborMixing:
+    return NearestNeighborMixing(Krum(FedAvg(), num_byzantine=f), num_byzantine=f)
+
+
 def mixed_krum(data: Data) -> Any:
     """Run nearest-neighbour mixing and Krum inside it as a round does: one wrapper's stage after the other's."""
-    outer = NearestNeighborMixing(Krum(FedAvg(), num_byzantine=data.f), num_byzantine=data.f)
+    outer = _wrappers(data.f)
     everybody = tuple(range(data.n))
     cohort = Cohort(
         updates=data.updates,
