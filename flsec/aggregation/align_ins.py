@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flsec.aggregation._alignment import alignment
+from flsec.aggregation._device import device_of_blocks
 from flsec.aggregation._filters import (
     Filtered,
     clipping_factors,
@@ -119,7 +120,7 @@ def _sign_alignment(updates: Tensor, rows: Tensor, share: float) -> Tensor:
     """Return the (m,) shares of the rows' largest entries that have the principal sign."""
     d = updates.shape[1]
     principal = torch.zeros(d, dtype=updates.dtype, device=updates.device)
-    for columns, block in float64_blocks(updates, rows):
+    for columns, block in float64_blocks(updates, rows, device=device_of_blocks(updates)):
         principal[columns] = block.sign_().sum(dim=0).sign_().to(principal)
     count = max(1, math.floor(share * d))
     shares = [_share_of_largest(updates[row], principal, count) for row in rows.tolist()]

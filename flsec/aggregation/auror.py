@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from flsec.aggregation._device import device_of_blocks
 from flsec.aggregation._gram import check_updates, float64_blocks, row_norms
 from flsec.aggregation._two_means import two_means
 from flsec.errors import ConfigError
@@ -74,9 +75,9 @@ def auror_counts(updates: Tensor, rows: Tensor, min_distance: float, unit: Unit)
     indicative = 0
     if len(rows) < _FEWEST:
         return Counts(suspected, 0)
-    for _, block in float64_blocks(updates, rows):
+    for _, block in float64_blocks(updates, rows, device=device_of_blocks(updates)):
         smaller = _smaller_groups(block.T, min_distance, unit)
-        suspected[rows] += smaller.sum(dim=0)
+        suspected[rows] += smaller.sum(dim=0).to(suspected)
         indicative += int(smaller.any(dim=1).sum())
     return Counts(suspected, indicative)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flsec.aggregation._device import device_of_blocks
 from flsec.aggregation._filters import (
     clipping_factors,
     magnitude_of_rank,
@@ -143,11 +144,11 @@ def mean_of_layers(updates: Tensor, layers: Sequence[int], found: Layers, trust:
     mean = torch.zeros_like(updates[0])
     if not len(rows):
         return mean
-    layer_of = torch.arange(len(layers), device=updates.device).repeat_interleave(
-        torch.tensor(list(layers), device=updates.device)
-    )
-    weights, least = weights[rows], found.least[rows, None].double()
-    for columns, block in float64_blocks(updates, rows):
+    device = device_of_blocks(updates) or updates.device
+    numbers, sizes = torch.arange(len(layers), device=device), torch.tensor(list(layers), device=device)
+    layer_of = numbers.repeat_interleave(sizes)
+    weights, least = weights[rows].to(device), found.least[rows, None].to(device, torch.float64)
+    for columns, block in float64_blocks(updates, rows, device=device):
         left = torch.where(block.abs() >= least, block, 0)
         mean[columns] = (weights[:, layer_of[columns]] * left).sum(dim=0).to(mean)
     return mean
