@@ -19,6 +19,7 @@ __all__ = [
 ]
 
 _SAME = 1e-12  # cosine distances below this are those of float32 rounding
+_FEWEST = 3  # values of which one can be unusual
 _NO_SPREAD = 1e-6  # of the largest value: a standard deviation below it is that of rounding
 
 
@@ -68,13 +69,15 @@ def cosine_distances(products: Tensor) -> Tensor:
 
 
 def median_z_scores(values: Tensor) -> Tensor:
-    """Return |x - median| over the standard deviation (of all, not of a sample); 0 for all where nothing varies.
+    """Return |x - median| over the standard deviation (of all, not of a sample).
+
+    0 for all where nothing varies, and of fewer than 3: two values are always one deviation from their median.
 
     Args:
         values: (n,) float64, finite.
     """
-    if not len(values):
-        return values.clone()
+    if len(values) < _FEWEST:
+        return torch.zeros_like(values)
     spread = values.std(correction=0)
     if not bool(spread > _NO_SPREAD * values.abs().max()):
         return torch.zeros_like(values)

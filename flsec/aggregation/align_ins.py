@@ -66,9 +66,9 @@ def align_ins(
         ConfigError: ``updates`` is no floating matrix, ``model`` has another size, or a setting is out of range.
 
     Invariant to row order; equivariant to a positive scale; not to shift. Rows that hold NaN or infinity count as
-    absent. Where a measure is the same for all rows, all are kept by it. By the smaller bound the result is never
-    longer than the median norm, so that a minority, even if it passes, moves it by twice that.
-    O(n d) time; O(d) memory.
+    absent. Where a measure is the same for all rows, all are kept by it, as are fewer than 3. By the smaller bound the
+    result is never longer than the median norm, so that a minority, even if it passes, moves it by twice that. O(n d)
+    time; O(d) memory.
 
     Example:
         >>> rows = torch.tensor([[3.0, 4.0], [4.0, 3.0], [3.0, 4.0], [-30.0, -1.0]])

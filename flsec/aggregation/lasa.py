@@ -61,7 +61,8 @@ def lasa(
 
     Invariant to row order; equivariant to a positive scale; not to shift. The result of a single layer is never longer
     than the median norm. Rows that hold NaN or infinity count as absent; a row without entries in a layer has the
-    purity 1/2 there. Where a number is the same for all rows, all pass. O(n d) time, O(d) memory.
+    purity 1/2 there. Where a number is the same for all rows, all pass, as do fewer than 3 rows. O(n d) time, O(d)
+    memory.
 
     Example:
         >>> rows = torch.tensor([[3.0, 4.0], [4.0, 3.0], [3.0, 4.0], [-30.0, -40.0]])

@@ -120,6 +120,14 @@ def test_rows_that_are_no_numbers_count_as_absent(value):
     assert not align_ins(hostile[-3:], model).any()
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_fewer_than_three_rows_all_count(n):
+    """Two are always one standard deviation from their median, but for rounding."""
+    for seed in range(20):
+        rows = torch.nn.functional.normalize(draw(seed, n, 9))
+        torch.testing.assert_close(align_ins(rows, torch.ones(9).double()), rows.mean(dim=0))
+
+
 def test_refuses_settings_out_of_range():
     rows = honest(0, 4, d=9)
     with pytest.raises(ConfigError, match=r"model, the global parameters, of shape \(9,\); got \(3,\)"):

@@ -105,6 +105,14 @@ def test_rows_that_are_no_numbers_count_as_absent(value):
     assert not lasa(hostile[-3:], [50, 150]).any()
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_fewer_than_three_rows_all_count(n):
+    """Two are always one standard deviation from their median, but for rounding."""
+    for seed in range(20):
+        rows = torch.nn.functional.normalize(draw(seed, n, 9))
+        torch.testing.assert_close(lasa(rows, [4, 5], sparsity=0.0), rows.mean(dim=0))
+
+
 def test_refuses_settings_out_of_range():
     with pytest.raises(ConfigError, match="layers as whole numbers that are 1500 in all; got"):
         lasa(honest(0, 4), [1499])
