@@ -141,6 +141,7 @@ def test_multi_krum_is_the_same_but_for_that_neighbour():
         for result, neighbours in ((theirs, n - f - 1), (mine.numpy(), n - f - 2)):
             lowest = krum_by_hand(rows, neighbours).argsort()[: n - f]
             np.testing.assert_allclose(result, rows[lowest].mean(axis=0), rtol=1e-9, atol=1e-9)
+        assert_same(multi_krum(torch.from_numpy(rows), f, n - f, num_neighbors=n - f - 1), theirs)
 
 
 @each_shape
