@@ -276,8 +276,8 @@ class StandIns(Resources):
 
     @property
     def model_factory(self) -> Callable[[], torch.nn.Module]:
-        """Makes any model."""
-        return lambda: torch.nn.Linear(1, 1)
+        """Makes a small model for samples of the shape above."""
+        return lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, self.num_classes))
 
     @functools.cached_property
     def adversaries(self) -> Adversaries | None:

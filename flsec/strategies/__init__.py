@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from flsec.strategies.adaptive_quantile_clipping import AdaptiveQuantileClipping as AdaptiveQuantileClipping
     from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
+    from flsec.strategies.align_ins import AlignIns as AlignIns
     from flsec.strategies.audit_log import Audit as Audit
     from flsec.strategies.audit_log import AuditEntry as AuditEntry
     from flsec.strategies.audit_log import AuditLog as AuditLog
     from flsec.strategies.audit_log import read_audit as read_audit
+    from flsec.strategies.auror import Auror as Auror
     from flsec.strategies.ban_list import BanList as BanList
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bucketing import Bucketing as Bucketing
@@ -43,10 +45,12 @@ if TYPE_CHECKING:
     )
     from flsec.strategies.crfl import CRFL as CRFL
     from flsec.strategies.cross_round import CrossRound as CrossRound
+    from flsec.strategies.deep_sight import DeepSight as DeepSight
     from flsec.strategies.diversefl import DiverseFL as DiverseFL
     from flsec.strategies.divide_and_conquer import DivideAndConquer as DivideAndConquer
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
     from flsec.strategies.error_rate_rejection import ErrorRateRejection as ErrorRateRejection
+    from flsec.strategies.fed_greed import FedGreed as FedGreed
     from flsec.strategies.fedinv import FedInv as FedInv
     from flsec.strategies.fednova import FedNova as FedNova
     from flsec.strategies.fetchsgd import FetchSGD as FetchSGD
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from flsec.strategies.foolsgold import FoolsGold as FoolsGold
     from flsec.strategies.geometric_median import GeometricMedian as GeometricMedian
     from flsec.strategies.krum import Krum as Krum
+    from flsec.strategies.lasa import LASA as LASA
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
     from flsec.strategies.mean_around_median import MeanAroundMedian as MeanAroundMedian
     from flsec.strategies.median import Median as Median
@@ -83,6 +88,7 @@ if TYPE_CHECKING:
     from flsec.strategies.report import Verdict as Verdict
     from flsec.strategies.residual_reweighting import ResidualReweighting as ResidualReweighting
     from flsec.strategies.rfa import RFA as RFA
+    from flsec.strategies.rflbat import RFLBAT as RFLBAT
     from flsec.strategies.robust_learning_rate import RobustLearningRate as RobustLearningRate
     from flsec.strategies.rsa import RSA as RSA
     from flsec.strategies.scaffold import Scaffold as Scaffold
@@ -106,7 +112,9 @@ __all__ = [
     "CRFL",
     "DEFENSES",
     "FLWBC",
+    "LASA",
     "RFA",
+    "RFLBAT",
     "RSA",
     "SLSGD",
     "SMEA",
@@ -114,9 +122,11 @@ __all__ = [
     "AdaptiveQuantileClipping",
     "AdaptiveRobustClipping",
     "Adversary",
+    "AlignIns",
     "Audit",
     "AuditEntry",
     "AuditLog",
+    "Auror",
     "BanList",
     "Bucketing",
     "Bulyan",
@@ -125,12 +135,14 @@ __all__ = [
     "Cohort",
     "ComparativeGradientElimination",
     "CrossRound",
+    "DeepSight",
     "DiverseFL",
     "DivideAndConquer",
     "Eavesdrop",
     "ErrorRateRejection",
     "FLDetector",
     "FLTrust",
+    "FedGreed",
     "FedInv",
     "FedNova",
     "FetchSGD",
@@ -188,7 +200,9 @@ export_lazily(
         "CAF": "caf",
         "CRFL": "crfl",
         "FLWBC": "flwbc",
+        "LASA": "lasa",
         "RFA": "rfa",
+        "RFLBAT": "rflbat",
         "RSA": "rsa",
         "SLSGD": "slsgd",
         "SMEA": "smea",
@@ -196,9 +210,11 @@ export_lazily(
         "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
+        "AlignIns": "align_ins",
         "Audit": "audit_log",
         "AuditEntry": "audit_log",
         "AuditLog": "audit_log",
+        "Auror": "auror",
         "BanList": "ban_list",
         "Bucketing": "bucketing",
         "Bulyan": "bulyan",
@@ -207,12 +223,14 @@ export_lazily(
         "Cohort": "cohort",
         "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
+        "DeepSight": "deep_sight",
         "DiverseFL": "diversefl",
         "DivideAndConquer": "divide_and_conquer",
         "Eavesdrop": "eavesdrop",
         "ErrorRateRejection": "error_rate_rejection",
         "FLDetector": "fl_detector",
         "FLTrust": "fltrust",
+        "FedGreed": "fed_greed",
         "FedInv": "fedinv",
         "FedNova": "fednova",
         "FetchSGD": "fetchsgd",
