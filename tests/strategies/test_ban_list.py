@@ -150,8 +150,7 @@ def test_a_rule_that_accepts_nobody_accuses_nobody(api):
 def drops_of_honest_clients(name):
     """How many of 16 honest clients a defense drops in each of 4 rounds."""
     defense, inner = DEFENSES.get(name), flower_strategy("Message", "FedAvg", 16)
-    settings = {"num_steps": 3, "amplification": 100.0, "learning_rate": 0.03} if name == "fedinv" else {}
-    strategy = defense(inner, **example(defense, inner, **settings), patience=None)
+    strategy = defense(inner, **example(defense, inner, **SETTINGS.get(name, {})), patience=None)
     if not strategy.judges_clients:
         return strategy, []
 
