@@ -103,17 +103,17 @@ def test_pruning_keeps_what_checkpoints_need(tmp_path):
     at(tmp_path, 8, 1).save("own", [np.array(1)])
     prune_states(tmp_path, [7, 99], [3, 6, 8])  # 99 saved nothing
     assert sorted(path.name for path in (tmp_path / "7").iterdir()) == [
-        "other-000001.npz",
-        "own-000002.npz",
-        "own-000005.npz",
-        "own-000008.npz",
-        "own-000009.npz",  # newer than all: of a round in progress
+        "other-000001.state",
+        "own-000002.state",
+        "own-000005.state",
+        "own-000008.state",
+        "own-000009.state",  # newer than all: of a round in progress
     ]
     for checkpoint, expected in ((3, 2), (6, 5), (8, 8)):
         assert at(tmp_path, 7, checkpoint + 1).load("own") == [expected]
         assert at(tmp_path, 7, checkpoint + 1).load("other") == [1]
     prune_states(tmp_path, [7, 8], [9])
-    assert [path.name for path in sorted((tmp_path / "7").iterdir())] == ["other-000001.npz", "own-000009.npz"]
+    assert [path.name for path in sorted((tmp_path / "7").iterdir())] == ["other-000001.state", "own-000009.state"]
     assert at(tmp_path, 8, 10).load("own") == [1]
     prune_states(tmp_path, [7], [])
     assert at(tmp_path, 7, 10).load("own") == [9]

@@ -143,7 +143,7 @@ def test_it_goes_on_where_it_stopped(grid: Any, tmp_path: Path) -> None:
     untouched = (runs / "none-none/rounds.jsonl").stat().st_mtime_ns
     (runs / "median-flip/summary.json").unlink()  # as if it had been stopped after round 2, and after round 1
     (runs / "median-none/summary.json").unlink()
-    (runs / "median-none/checkpoints/round-000002.safetensors").unlink()
+    (runs / "median-none/checkpoints/round-000002.state").unlink()
     (runs / "none-flip/summary.json").unlink()  # and before any checkpoint
     for checkpoint in (runs / "none-flip/checkpoints").iterdir():
         checkpoint.unlink()
