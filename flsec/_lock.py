@@ -1,6 +1,7 @@
 """At most one process at work in a folder."""
 
 import contextlib
+import logging
 import os
 import socket
 import weakref
@@ -10,6 +11,8 @@ from pathlib import Path
 from flsec.errors import ConfigError
 
 __all__ = ["FolderLock"]
+
+logger = logging.getLogger("flsec")
 
 _held: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()
 
@@ -27,9 +30,14 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path):
-        self._folder = folder
         self._descriptor: int | None = None
+        self._folder = folder
         self._depth = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this object has the lock."""
+        return self._descriptor is not None
 
     def acquire(self) -> None:
         """Take the lock, or refuse at once; who has it may take it again."""
@@ -50,6 +58,9 @@ class FolderLock:
         if descriptor is not None:
             os.close(descriptor)
 
+    def __del__(self) -> None:
+        self.close()
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock meanwhile."""
@@ -60,10 +71,10 @@ class FolderLock:
             self.release()
 
     def _locked(self) -> int:
-        import fcntl
-
         descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            import fcntl
+
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
             with contextlib.suppress(OSError):  # on a full disk the name is missing, the lock is not
@@ -74,6 +85,8 @@ class FolderLock:
             raise ConfigError(
                 f"{who} is at work in {str(self._folder)!r}. Wait until it has ended, stop it, or use another folder."
             ) from None
+        except ImportError:
+            logger.warning("this system has no flock: nothing keeps a second process out of %s", self._folder)
         except OSError as error:
             os.close(descriptor)
             raise ConfigError(

@@ -14,7 +14,7 @@ def _is_defense(member: Any) -> bool:
     from flsec.strategies.base import RobustStrategy
 
     kinds = isinstance(member, type) and issubclass(member, RobustStrategy)
-    return kinds and member.place is None and member not in (RobustStrategy, Adversary)
+    return kinds and member.place is None and not member.outermost and member not in (RobustStrategy, Adversary)
 
 
 DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strategies.RobustStrategy")
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from flsec.strategies.crfl import CRFL as CRFL
     from flsec.strategies.cross_round import CrossRound as CrossRound
+    from flsec.strategies.defense_state import DefenseState as DefenseState
     from flsec.strategies.diversefl import DiverseFL as DiverseFL
     from flsec.strategies.divide_and_conquer import DivideAndConquer as DivideAndConquer
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
@@ -111,6 +112,7 @@ __all__ = [
     "Cohort",
     "ComparativeGradientElimination",
     "CrossRound",
+    "DefenseState",
     "DiverseFL",
     "DivideAndConquer",
     "Eavesdrop",
@@ -184,6 +186,7 @@ export_lazily(
         "Cohort": "cohort",
         "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
+        "DefenseState": "defense_state",
         "DiverseFL": "diversefl",
         "DivideAndConquer": "divide_and_conquer",
         "Eavesdrop": "eavesdrop",

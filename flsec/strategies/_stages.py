@@ -20,6 +20,7 @@ class Stages:
     compares_clients: ClassVar[bool] = True  # whether it judges updates by one another, not by what the server has
     defends: ClassVar[bool] = True  # whether it is a defense, and not the attackers' or the experimenter's part
     merges_clients: ClassVar[bool] = False  # whether it hands on rows that are means of several clients'
+    outermost: ClassVar[bool] = False  # whether it must stand around all others
     place: ClassVar[Literal["outside", "inside"] | None] = None  # of a server optimizer: on which side of the defenses
 
     weighting: Weighting
