@@ -90,6 +90,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "threshold": 2.0,
     "training": TRAINING,
     "vocabulary": WordVocabulary(["pasta", "from", "astoria", "is", "delicious", "we", "go"]),
+    "weight_decay": 0.01,
 }
 
 

@@ -18,7 +18,9 @@ from flsec.client_apps import ATTACKS
 from flsec.errors import ConfigError
 from flsec.models import MODELS, build_model
 from flsec.parameters import parameters_of
+from flsec.simulations.schema import StrategyEntry
 from flsec.simulations.server_strategies import STRATEGIES
+from flsec.simulations.signatures import parameters_model
 from flsec.strategies import DEFENSES
 from flsec.tasks import TASKS, CausalLM, NextToken
 from flsec.testing import (
@@ -304,7 +306,8 @@ def test_server_optimizer_as_a_wrapper(name):
 
 @named(STRATEGIES.names())
 def test_server_optimizer(name):
-    needed = {"fedavgm": ["server_momentum"], "fedprox": ["proximal_mu"]}.get(name, [])
+    fields = parameters_model(STRATEGIES.get(name), StrategyEntry.supplied).model_fields
+    needed = [key for key, info in fields.items() if info.is_required()]
     check_server_optimizer(name, **{key: EXAMPLE_PARAMETERS[key] for key in needed})
 
 

@@ -40,13 +40,13 @@ def check_settings(config: Config) -> None:
     if config.simulation.ray_address is not None and config.simulation.engine == "inprocess":
         raise Problem(("simulation", "ray_address"), "needs an engine on Ray. For example: engine: pooled")
     _check_sampling(config)
-    _check_adversaries_per_round(config, real.adversaries)
+    stand_ins = StandIns(real)
+    _check_adversaries_per_round(config, stand_ins.adversaries)
     if config.attacks and config.adversaries is None:
         raise Problem(("attacks",), "need adversaries to carry them out. For example: adversaries: {fraction: 0.2}")
     if config.adversaries is not None and not config.attacks:
         raise Problem(("adversaries",), "need attacks to carry out. For example: attacks: [{name: sign_flipping}]")
     _check_camps(config)
-    stand_ins = StandIns(real)
     _check_attacks_and_defenses(config, stand_ins)
     _check_scale(config, stand_ins)
 
@@ -176,6 +176,7 @@ def check_data(config: Config) -> Ready:
     with say_where(config.origin):
         resources = resources_of(config)
         _check_partition(config, resources)
+        _check_adversaries_per_round(config, resources.adversaries)
         _check_served(config, resources)
         _check_model(config, resources)
         _check_fit(config, resources, *([entry.member for entry in part] for part in (config.attacks, config.defenses)))

@@ -99,11 +99,30 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
     @functools.cached_property
     def adversaries(self) -> Adversaries | None:
         """Who attacks and when; None if nobody does."""
-        settings = self.config.adversaries
-        if settings is None:
+        return self._adversaries(self._candidates)
+
+    def _adversaries(self, candidates: Sequence[int] | None) -> Adversaries | None:
+        if self.config.adversaries is None:
             return None
+        settings = {**self.config.adversaries, "candidates": candidates}
         supplied = {"num_clients": self.config.simulation.num_clients, "num_rounds": self.num_rounds, "seed": self.seed}
         return blame_parameter(("adversaries",), settings, Adversaries, **settings, **supplied)
+
+    @property
+    def _candidates(self) -> Sequence[int] | None:
+        """Who may attack: as the file says, or the clients that hold samples of the class that it names."""
+        said: Sequence[int] | Mapping[str, int] | None = (self.config.adversaries or {}).get("candidates")
+        if not isinstance(said, Mapping):
+            return said
+        label, labels = said["holders_of"], self.dataset.train.labels
+        holders = [client for client in range(self.num_clients) if (labels[self.partition[client]] == label).any()]
+        if not holders:
+            raise Problem(
+                ("adversaries", "candidates"),
+                f"no client holds a sample of class {label}; there are classes 0 to {self.num_classes - 1}. For "
+                f"example: candidates: {{holders_of: {int(labels[0])}}}",
+            )
+        return holders
 
     @functools.cached_property
     def attacks(self) -> list[Attack]:
@@ -234,16 +253,20 @@ class StandIns(Resources):
 
     @functools.cached_property
     def adversaries(self) -> Adversaries | None:
-        """The real ones."""
-        return self._real.adversaries
+        """The real ones, or others where who holds what must be known first."""
+        return self._adversaries(None) if self._attackers_depend_on_data else self._real.adversaries
+
+    @property
+    def _attackers_depend_on_data(self) -> bool:
+        return isinstance((self.config.adversaries or {}).get("candidates"), Mapping)
 
     def attack(self, index: int) -> Attack:
         """Return the real attack, unless it asks for what depends on the data."""
         depends = _DATA_DEPENDENT & {*_asked(self.config.attacks[index].member, SUPPLIED_TO_ATTACKS)}
-        return super().attack(index) if depends else self._real.attack(index)
+        return super().attack(index) if depends or self._attackers_depend_on_data else self._real.attack(index)
 
 
-_DATA_DEPENDENT = frozenset(vars(StandIns)) - {"adversaries", "attack"}
+_DATA_DEPENDENT = frozenset(vars(StandIns)) - {"adversaries", "attack", "_attackers_depend_on_data"}
 
 
 def wrap(strategy: FlowerStrategy, index: int, entry: DefenseEntry, resources: Resources) -> RobustStrategy:

@@ -19,7 +19,12 @@ from flsec.simulations.problems import Origin, Problem, as_yaml_data, blame_para
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.server_strategies import STRATEGIES
 from flsec.simulations.signatures import parameters_model, values_with_defaults
-from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
+from flsec.simulations.supplies import (
+    NOT_IN_FILES,
+    SUPPLIED_TO_ATTACKS,
+    SUPPLIED_TO_DEFENSES,
+    SUPPLIED_TO_STRATEGIES,
+)
 from flsec.strategies import DEFENSES
 from flsec.tasks import TASKS
 from flsec.training import Training
@@ -93,7 +98,7 @@ class StrategyEntry(Component):
     """A server optimizer: one of Flower's strategies or of flsec's, or any other by ``package.module:Class``."""
 
     registry = STRATEGIES
-    supplied = ("strategy", *SAMPLING, *SUPPLIED_TO_STRATEGIES)
+    supplied = (*NOT_IN_FILES, *SAMPLING, *SUPPLIED_TO_STRATEGIES)
     name: str = "fedavg"
 
     @classmethod
@@ -106,7 +111,7 @@ class DefenseEntry(Component):
     """A defense, without what it wraps."""
 
     registry = DEFENSES
-    supplied = ("strategy", *SUPPLIED_TO_DEFENSES)
+    supplied = (*NOT_IN_FILES, *SUPPLIED_TO_DEFENSES)
     name: str = Field(examples=["median"])
 
 
@@ -270,7 +275,21 @@ FolderName = Annotated[str, AfterValidator(_folder_name)]
 def _adversaries(values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
-    return values_with_defaults(parameters_model(Adversaries, ADVERSARIES_SUPPLIED), values)
+    derived = {"candidates": values["candidates"]} if isinstance(values.get("candidates"), Mapping) else {}
+    if derived:
+        blame_parameter(("candidates",), ("holders_of",), _check_holders, derived["candidates"])
+    said = {key: value for key, value in values.items() if key not in derived}
+    return {**values_with_defaults(parameters_model(Adversaries, ADVERSARIES_SUPPLIED), said), **derived}
+
+
+def _check_holders(said: Mapping[str, Any]) -> None:
+    """Raise ``ConfigError`` unless the candidates to attack are the holders of one class."""
+    label = said.get("holders_of")
+    if set(said) != {"holders_of"} or isinstance(label, bool) or not isinstance(label, int) or label < 0:
+        raise ConfigError(f"must be a list of clients or {{holders_of: CLASS}}; got {dict(said)}. {_HOLDERS}")
+
+
+_HOLDERS = "For example: candidates: {holders_of: 4}"
 
 
 class Config(_Section):

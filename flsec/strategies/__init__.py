@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from flsec.strategies.adaptive_quantile_clipping import AdaptiveQuantileClipping as AdaptiveQuantileClipping
     from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
+    from flsec.strategies.audit_log import Audit as Audit
+    from flsec.strategies.audit_log import AuditEntry as AuditEntry
+    from flsec.strategies.audit_log import AuditLog as AuditLog
+    from flsec.strategies.audit_log import read_audit as read_audit
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bucketing import Bucketing as Bucketing
     from flsec.strategies.bulyan import Bulyan as Bulyan
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
+    from flsec.strategies.prometheus_metrics import PrometheusMetrics as PrometheusMetrics
     from flsec.strategies.replies import GlobalModel as GlobalModel
     from flsec.strategies.replies import Malformed as Malformed
     from flsec.strategies.replies import Reply as Reply
@@ -73,6 +78,7 @@ if TYPE_CHECKING:
     from flsec.strategies.report import KeepPreviousModel as KeepPreviousModel
     from flsec.strategies.report import Quarantined as Quarantined
     from flsec.strategies.report import RoundReport as RoundReport
+    from flsec.strategies.report import Threshold as Threshold
     from flsec.strategies.report import Verdict as Verdict
     from flsec.strategies.residual_reweighting import ResidualReweighting as ResidualReweighting
     from flsec.strategies.rfa import RFA as RFA
@@ -81,6 +87,7 @@ if TYPE_CHECKING:
     from flsec.strategies.scaffold import Scaffold as Scaffold
     from flsec.strategies.server_optimizer import ServerOptimizer as ServerOptimizer
     from flsec.strategies.server_optimizer import defended as defended
+    from flsec.strategies.server_weight_decay import ServerWeightDecay as ServerWeightDecay
     from flsec.strategies.sign_guard import SignGuard as SignGuard
     from flsec.strategies.siren import Siren as Siren
     from flsec.strategies.slsgd import SLSGD as SLSGD
@@ -105,6 +112,9 @@ __all__ = [
     "AdaptiveQuantileClipping",
     "AdaptiveRobustClipping",
     "Adversary",
+    "Audit",
+    "AuditEntry",
+    "AuditLog",
     "Bucketing",
     "Bulyan",
     "CenteredClipping",
@@ -144,6 +154,7 @@ __all__ = [
     "NoisyMedian",
     "NormClipping",
     "OracleSGD",
+    "PrometheusMetrics",
     "Quarantined",
     "Reply",
     "ResidualReweighting",
@@ -152,11 +163,13 @@ __all__ = [
     "RoundReport",
     "Scaffold",
     "ServerOptimizer",
+    "ServerWeightDecay",
     "SignGuard",
     "Siren",
     "Soteria",
     "SparseFed",
     "ThreeSigma",
+    "Threshold",
     "TrimmedMean",
     "Verdict",
     "WeakDP",
@@ -164,6 +177,7 @@ __all__ = [
     "Zeno",
     "check_num_examples",
     "defended",
+    "read_audit",
 ]
 
 export_lazily(
@@ -179,6 +193,9 @@ export_lazily(
         "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
+        "Audit": "audit_log",
+        "AuditEntry": "audit_log",
+        "AuditLog": "audit_log",
         "Bucketing": "bucketing",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
@@ -218,6 +235,7 @@ export_lazily(
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
         "OracleSGD": "oracle_sgd",
+        "PrometheusMetrics": "prometheus_metrics",
         "Quarantined": "report",
         "Reply": "replies",
         "ResidualReweighting": "residual_reweighting",
@@ -226,11 +244,13 @@ export_lazily(
         "RoundReport": "report",
         "Scaffold": "scaffold",
         "ServerOptimizer": "server_optimizer",
+        "ServerWeightDecay": "server_weight_decay",
         "SignGuard": "sign_guard",
         "Siren": "siren",
         "Soteria": "soteria",
         "SparseFed": "sparsefed",
         "ThreeSigma": "three_sigma",
+        "Threshold": "report",
         "TrimmedMean": "trimmed_mean",
         "Verdict": "report",
         "WeakDP": "weak_dp",
@@ -238,6 +258,7 @@ export_lazily(
         "Zeno": "zeno",
         "check_num_examples": "replies",
         "defended": "server_optimizer",
+        "read_audit": "audit_log",
     },
 )
 # End of exports.

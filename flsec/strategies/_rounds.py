@@ -20,7 +20,8 @@ from flsec.strategies._evaluation import Averaging, Screening
 from flsec.strategies._flower import FlowerRound, FlowerServer, only_flowers_own
 from flsec.strategies._forwarding import Forwarding
 from flsec.strategies._round import Outcome, run_round
-from flsec.strategies._screening import log_left_out, log_quarantined, screen
+from flsec.strategies._round_line import evaluation_line, round_line
+from flsec.strategies._screening import screen
 from flsec.strategies._stages import Stages
 from flsec.strategies._state_arrays import StateArrays, state_positions
 from flsec.strategies.replies import GlobalModel
@@ -65,6 +66,7 @@ class Rounds(Stages, Forwarding):
     evaluation: Averaging
     state_arrays: StateArrays
     device: torch.device
+    partition_ids: Mapping[int, int]
     last_report: RoundReport | None
     _progress: Progress
 
@@ -163,8 +165,9 @@ class Rounds(Stages, Forwarding):
             replies = args[0] if args else kwargs["replies"]
             asked = _message.destinations(self._progress.messages)
             outcome = _message.aggregate_evaluation(self.base, aggregate, server_round, replies, asked, screening)
-        log_quarantined("evaluation of client", server_round, screening.quarantined)
-        log_left_out("evaluation metrics", server_round, screening.left_out)
+        line = evaluation_line(server_round, screening.quarantined, screening.left_out, self.partition_ids)
+        if line is not None:
+            logger.warning("%s", line)
         return outcome
 
     # --- one round, the same for both APIs ------------------------------------------------------------------
@@ -200,7 +203,7 @@ class Rounds(Stages, Forwarding):
         if short is None:
             self._progress.had_enough = self._progress.had_enough or bool(clients)
             if not clients:
-                self._count_rounds_without_model("the wrapped strategy asked nobody to train")
+                self._conclude(_without_clients(server_round, "the wrapped strategy asked nobody to train"))
             return True
         why = f"{short}, and the strategy asks {len(self._progress.asked)}"
         if not self._progress.had_enough:
@@ -208,10 +211,8 @@ class Rounds(Stages, Forwarding):
                 f"{why}. Ask more clients a round, for example with {setting}, lower what the rule tolerates, or say "
                 "what to do with when_short='largest_f' or unsafe=True."
             )
-        logger.warning("round %d: nobody is asked to train: %s", server_round, why)
         self._progress.asked = frozenset()
-        self.last_report = RoundReport(server_round, (), (), why, {})
-        self._count_rounds_without_model(why)
+        self._conclude(_without_clients(server_round, f"nobody is asked to train: {why}"))
         return False
 
     def _too_few(self, num_clients: int) -> str | None:
@@ -237,8 +238,6 @@ class Rounds(Stages, Forwarding):
         """Screen, run the round, and return the new model as ``.npy`` bytes (or the previous one) and metrics."""
         started = time.perf_counter()
         screened = screen(flower.collect(), model, self._progress.asked, server_round, self.max_num_examples)
-        log_quarantined("client", server_round, screened.quarantined)
-        log_left_out("metrics", server_round, screened.metrics_left_out)
         seconds = {"parse": time.perf_counter() - started}
         server = FlowerServer(flower, model, screened.replies)
         with computing_on(None if self.device.type == "cpu" else self.device):
@@ -248,17 +247,31 @@ class Rounds(Stages, Forwarding):
             tensors = server.finished(outcome.model)
         except KeepPreviousModel as refusal:
             tensors, reason = model.tensors, str(refusal)
-        if reason is not None:
-            logger.warning("round %d: the previous global model is kept: %s", server_round, reason)
-        seconds.update(outcome.seconds)
-        self.last_report = RoundReport(
-            server_round, screened.quarantined, outcome.verdicts, reason, seconds, screened.metrics_left_out
+        self._conclude(
+            RoundReport(
+                round=server_round,
+                quarantined=screened.quarantined,
+                verdicts=outcome.verdicts,
+                kept_previous_model=reason,
+                seconds={**seconds, **outcome.seconds},
+                metrics_left_out=screened.metrics_left_out,
+                asked=len(self._progress.asked),
+                usable=len(screened.cohort),
+            )
         )
-        self._count_rounds_without_model(reason)
         return tensors, server.metrics
 
-    def _count_rounds_without_model(self, reason: str | None) -> None:
+    def _conclude(self, report: RoundReport) -> None:
+        """Remember a round's report, log it, tell who wants to know, and end the run after too many without a model."""
+        self.last_report = report
+        notable = report.quarantined or report.metrics_left_out or report.kept_previous_model is not None
+        logger.log(logging.WARNING if notable else logging.INFO, "%s", round_line(report, self.partition_ids))
+        reason = report.kept_previous_model
         rounds = self._progress.without_model = 0 if reason is None else self._progress.without_model + 1
+        for wrapper in self.chain():
+            told = wrapper.on_verdict or ()
+            for callback in (told,) if callable(told) else told:
+                callback(report)
         if self.patience is not None and rounds >= self.patience:
             raise NoProgressError(
                 f"{rounds} rounds in a row gave no new model; the last because {reason}. Mend what the "
@@ -269,16 +282,38 @@ class Rounds(Stages, Forwarding):
         """Return what Flower's metrics dictionary is told."""
         report = self.last_report
         assert report is not None
-        judged = [v for v in report.verdicts if v.judges]
-        participants = len(report.verdicts[0].participants) if report.verdicts else 0
-        kept = judged[-1].kept if judged else (report.verdicts[-1].kept if report.verdicts else ())
         quarantined = list(dict.fromkeys(entry.client_id for entry in report.quarantined))
         return {
-            "flsec-usable": participants,
-            "flsec-kept": len(kept),
+            "flsec-usable": report.usable,
+            "flsec-kept": len(report.kept),
             "flsec-quarantined": len(quarantined),
             "flsec-kept-previous-model": int(report.kept_previous_model is not None),
             "flsec-seconds": sum(report.seconds.values()),
-            "flsec-kept-ids": list(kept) if lists else ",".join(map(str, kept)),
-            "flsec-quarantined-ids": quarantined if lists else ",".join(map(str, quarantined)),
+            "flsec-kept-ids": _ids(report.kept, lists),
+            "flsec-quarantined-ids": _ids(quarantined, lists),
         }
+
+
+class _IdList(list[int]):
+    """Node ids, of which Flower's log is told the number: it prints all metrics, each round and at the end."""
+
+    def __repr__(self) -> str:
+        return f"[{len(self)} ids]"
+
+
+class _IdText(str):
+    """The same in one text, as the classic API's metrics are no lists."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{len(self.split(',')) if self else 0} ids'"
+
+
+def _ids(clients: Sequence[int], lists: bool) -> list[int] | str:
+    return _IdList(clients) if lists else _IdText(",".join(map(str, clients)))
+
+
+def _without_clients(server_round: int, why: str) -> RoundReport:
+    """Return the report of a round in which nobody was asked."""
+    return RoundReport(server_round, (), (), why, {})

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["Stages", "Weighting", "WhenShort"]
 
@@ -144,9 +145,28 @@ class Stages:
             counts = counts.clamp(max=float(counts.quantile(0.5)) * self.max_weight_ratio)
         return counts
 
-    def report(self, *, scores: Tensor | None = None, weights: Tensor | None = None, **notes: Any) -> None:
-        """State scores and weights (n,) of this stage's rows, and other facts, for the round's verdict."""
-        stated = {"scores": scores, "weights": weights}
+    def report(
+        self,
+        *,
+        scores: Tensor | None = None,
+        weights: Tensor | None = None,
+        threshold: Threshold | None = None,
+        **notes: Any,
+    ) -> None:
+        """State scores and weights (n,) of this stage's rows, and other facts, for the round's verdict.
+
+        Args:
+            scores: (n,), whatever the rule judges by.
+            weights: (n,), in the aggregate.
+            threshold: between which scores clients are kept.
+            notes: other facts, by name.
+
+        Raises:
+            TypeError: a threshold that is a plain number, which does not tell which side of it is kept.
+        """
+        if threshold is not None and not isinstance(threshold, Threshold):
+            raise TypeError(f"threshold must be Threshold(at_least=..., at_most=...); got {threshold!r}.")
+        stated = {"scores": scores, "weights": weights, "threshold": threshold}
         self._facts.update({name: value for name, value in stated.items() if value is not None}, **notes)
 
     # --- what the round asks for ----------------------------------------------------------------------------
@@ -181,9 +201,13 @@ class Stages:
             return None
         return {i: weights[i] / len(group) for group in given.members for i in group if i in weights}
 
+    def stated_threshold(self) -> Threshold | None:
+        """Return the threshold as the stages stated it."""
+        return self._facts.get("threshold")
+
     def stated_notes(self) -> dict[str, Any]:
         """Return the other facts that the stages stated."""
-        return {name: value for name, value in self._facts.items() if name not in ("scores", "weights")}
+        return {name: value for name, value in self._facts.items() if name not in ("scores", "weights", "threshold")}
 
     def _by_client(self, name: str, given: Cohort, kept: Cohort) -> dict[int, float] | None:
         values = self._facts.get(name)

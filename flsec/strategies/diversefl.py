@@ -12,6 +12,7 @@ from flsec.parameters import NonNegative, Positive, PositiveCount
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 from flsec.tasks import CLASSIFICATION, Task
 from flsec.training import Training
 
@@ -96,7 +97,12 @@ class DiverseFL(RobustStrategy):
                 no_guiding_update.append(client_id)
                 continue
             scores[i] = diversefl_scores(cohort.updates[i : i + 1], guide[None]).item()
-        self.report(scores=scores, no_sample=no_sample, no_guiding_update=no_guiding_update)
+        self.report(
+            scores=scores,
+            threshold=Threshold(self.epsilon_1, self.epsilon_2),
+            no_sample=no_sample,
+            no_guiding_update=no_guiding_update,
+        )
         return cohort.keep(accepts(scores, self.epsilon_1, self.epsilon_2))
 
     def guiding_update(self, cohort: Cohort, client_id: int) -> Tensor:

@@ -6,6 +6,7 @@ from flsec.aggregation.multi_metrics import lowest_share, multi_metrics_scores
 from flsec.parameters import OpenFraction
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["MultiMetrics"]
 
@@ -32,5 +33,6 @@ class MultiMetrics(RobustStrategy):
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the rows of the lowest scores."""
         scores = multi_metrics_scores(cohort.updates, cohort.global_parameters)
-        self.report(scores=scores)
-        return cohort.keep(lowest_share(scores, self.fraction))
+        kept = lowest_share(scores, self.fraction)
+        self.report(scores=scores, threshold=Threshold.of_kept(scores[kept], highest=True))
+        return cohort.keep(kept)

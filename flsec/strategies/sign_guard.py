@@ -11,6 +11,7 @@ from flsec.aggregation.sign_guard import Similarity, sign_guard_filter
 from flsec.parameters import OpenFraction
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["SignGuard"]
 
@@ -79,7 +80,8 @@ class SignGuard(RobustStrategy):
             self.seed,
             cohort.round,
         )
-        self.report(scores=found.scores, max_norm=found.max_norm)
+        lengths = Threshold(self.lower, self.upper) if found.max_norm > 0 else Threshold(at_most=0.0)
+        self.report(scores=found.scores, threshold=lengths, max_norm=found.max_norm)
         self._shares = found.shares(self.weights(cohort))[found.kept]
         return cohort.keep(found.kept)
 

@@ -245,8 +245,8 @@ EXACT = [
         "num_byzantin: 4",
         18,
         "defenses[1].num_byzantin: no such key. Did you mean 'num_byzantine'? "
-        "Legal here: name, num_byzantine, weighting, max_weight_ratio, max_num_examples, when_short, unsafe, patience, "
-        "evaluation, state_arrays, device.",
+        "Legal here: name, num_byzantine, num_neighbors, weighting, max_weight_ratio, max_num_examples, when_short, "
+        "unsafe, patience, evaluation, state_arrays, device.",
     ),
     ("bias: 0.5", "alpha: 0.5", 7, "data.partition.alpha: no such key. Legal here: name, bias, by, num_groups."),
     (
@@ -692,6 +692,7 @@ def test_resolved_settings_hold_the_defaults(write):
     assert plain["defenses"][1] == {
         "name": "krum",
         "num_byzantine": 4,
+        "num_neighbors": None,
         "weighting": "uniform",
         "max_weight_ratio": None,
         "max_num_examples": 10**9,

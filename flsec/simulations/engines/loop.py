@@ -25,7 +25,7 @@ from flsec.metrics.oif import outsized_impact_factor
 from flsec.randomness import numpy_generator
 from flsec.simulations.checks import Ready
 from flsec.simulations.engines.grid import Interrupted, PartitionGrid
-from flsec.simulations.records import as_json, defense_record, summarise
+from flsec.simulations.records import defense_record, summarise
 from flsec.simulations.run_folder import RunFolder
 from flsec.strategies.base import RobustStrategy, RoundReport
 from flsec.tasks import Task
@@ -191,7 +191,7 @@ class ServerLoop:
         record["measures"] = {name: value for name, value in result.measures.items() if name != "accuracy"}
         classes = self.resources.dataset.num_classes
         if self.resources.task.labels == "class" and classes <= _MOST_CLASSES:
-            record["per_class_accuracy"] = [as_json(v) for v in per_class_accuracy(result.predictions, y, classes)]
+            record["per_class_accuracy"] = per_class_accuracy(result.predictions, y, classes)
         predict = _Predict(model, self.resources.task)
         record["attack"] = {}
         for attack in self.resources.attacks:
