@@ -156,11 +156,14 @@ def prune_states(folder: Path, client_ids: Iterable[int], checkpoints: Collectio
 
 
 def check_states(folder: Path, round: int) -> None:
-    """Raise ``Damaged`` if something that clients have kept until the end of a round is not whole.
+    """Check that all that clients have kept until the end of a round is whole.
 
     Args:
         folder: as in ``state_folder``; it need not exist.
         round: whose end a run is to be resumed from.
+
+    Raises:
+        Damaged: a ``ValueError``, which says which client's file is cut off or changed.
     """
     for client in sorted(folder.glob("*/")):
         for versions in _versions(client).values():

@@ -43,7 +43,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.lock = FolderLock(path)
-        self._made: list[Path] = []  # the folders above that did not exist, innermost first
+        self._made: list[Path] | None = None  # by ``create``: the folders above that did not exist, innermost first
 
     @classmethod
     def create(cls, parent: Path, name: str, config: dict[str, Any]) -> "RunFolder":
@@ -120,8 +120,8 @@ class RunFolder:
         return Checkpoints(self.path / "checkpoints", "checkpoint", str(run))
 
     def remove_unless_begun(self) -> None:
-        """Remove the folder, and those made around it, if no client has trained yet."""
-        if any(record["round"] > 0 for record in self.rounds()):
+        """Remove a folder that was created, and those made around it, if no client has trained yet."""
+        if self._made is None or any(record["round"] > 0 for record in self.rounds()):
             return
         shutil.rmtree(self.path)
         with contextlib.suppress(OSError):  # somebody else has put something there

@@ -85,6 +85,8 @@ class DefenseState(RobustStrategy):
 
     def __init__(self, strategy: FlowerStrategy, path: str | Path, *, keep: PositiveCount = 3) -> None:
         super().__init__(strategy, **_settings_of(strategy))
+        if isinstance(strategy, RobustStrategy):
+            self.partition_ids = strategy.partition_ids
         self.path = Path(path)
         self.keep = keep
         self.rounds_done = 0

@@ -91,7 +91,7 @@ def check_killed_at(tmp_path: Path, access: int) -> bool:
 @pytest.mark.usefixtures("load")
 def test_killed_at_any_access_to_its_folder_it_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     chance = random.Random(1)
-    for access in [2, *chance.sample(range(3, 150), 7)]:
+    for access in [2, *chance.sample(range(3, 150), 5)]:
         assert check_killed_at(tmp_path, access)
     assert not check_killed_at(tmp_path, 10_000)  # what is never killed is compared in the same way
 
@@ -179,6 +179,7 @@ def test_a_second_run_in_a_folder_is_refused_and_changes_nothing(tmp_path: Path,
         loop = ServerLoop(engine.check_data(load()), RunFolder(folder.path), resume_from=3)
         with pytest.raises(ConfigError, match="is at work in"):  # whoever drives it
             loop(None, None)  # type: ignore[arg-type]
+        loop.folder.remove_unless_begun()  # it is not this process's to remove
         assert {path: path.read_bytes() for path in before} == before
     assert outcome(engine.resume(folder.path, from_round=3)) == expected()
 
@@ -309,6 +310,7 @@ def check_one_clear_error(done: Any, why: str) -> None:
     assert "Logging error" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("load")
 def test_where_files_may_not_grow_it_says_how_to_go_on(tmp_path: Path) -> None:
     """Without a disk of one's own: the kernel lets no file grow beyond some kilobytes."""

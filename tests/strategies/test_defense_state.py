@@ -364,11 +364,17 @@ def test_it_stands_around_all_others(tmp_path):
 
 
 def test_settings_are_those_of_the_defense_inside(tmp_path):
-    defense = Krum(inner("Message"), num_byzantine=2, patience=3, evaluation="median", max_num_examples=77)
+    reports = []
+    options = {"patience": 3, "evaluation": "median", "max_num_examples": 77, "on_verdict": reports.append}
+    defense = Krum(inner("Message"), num_byzantine=2, **options)
+    defense.partition_ids = {3: 0}
     strategy = DefenseState(defense, tmp_path)
+    assert strategy.partition_ids is defense.partition_ids
     assert (strategy.patience, strategy.evaluation, strategy.max_num_examples) == (3, "median", 77)
     assert strategy.weighting == "uniform"
     assert strategy.num_byzantine == 2
+    serve("Message", strategy, 2, Clients())
+    assert [report.round for report in reports] == [1, 2]  # once each
 
 
 def test_a_copy_would_write_beside_it_and_is_refused(tmp_path):

@@ -231,6 +231,9 @@ def _earlier(sweep: Sweep, cell: Cell) -> RunFolder | None:
     path = sweep.folder / cell.name
     if not path.exists():
         return None
+    if {file.name for file in path.iterdir() if file.suffix != ".partial"} <= {"environment.json"}:
+        shutil.rmtree(path)  # stopped while it was made
+        return None
     folder = RunFolder.open(path)
     if load_config(path / "config.yaml").to_dict() != cell.config.to_dict():
         raise ConfigError(
