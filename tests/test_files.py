@@ -49,7 +49,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(whole, tmp_path):
     assert load_state(path, "checkpoint")["text"] == "é"
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_other_bytes_are_refused_too(whole, tmp_path, data):
     path = tmp_path / "s.state"
