@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flsec.client_apps.class_flipping import ClassFlipping as ClassFlipping
     from flsec.client_apps.client_half import ClientHalf as ClientHalf
     from flsec.client_apps.client_state import ClientState as ClientState
+    from flsec.client_apps.client_state import check_states as check_states
     from flsec.client_apps.client_state import prune_states as prune_states
     from flsec.client_apps.client_state import state_folder as state_folder
     from flsec.client_apps.colluding import Colluding as Colluding
@@ -125,6 +126,7 @@ __all__ = [
     "TrimmedMeanAttack",
     "WBCClient",
     "ZeroAttack",
+    "check_states",
     "fednova_client",
     "forms_of",
     "noisy_client",
@@ -187,6 +189,7 @@ export_lazily(
         "TrimmedMeanAttack": "trimmed_mean_attack",
         "WBCClient": "wbc_client",
         "ZeroAttack": "zero_attack",
+        "check_states": "client_state",
         "fednova_client": "fednova_client",
         "forms_of": "base",
         "noisy_client": "noisy_client",

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from flsec.strategies.crfl import CRFL as CRFL
     from flsec.strategies.cross_round import CrossRound as CrossRound
     from flsec.strategies.deep_sight import DeepSight as DeepSight
+    from flsec.strategies.defense_state import DefenseState as DefenseState
     from flsec.strategies.diversefl import DiverseFL as DiverseFL
     from flsec.strategies.divide_and_conquer import DivideAndConquer as DivideAndConquer
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
@@ -136,6 +137,7 @@ __all__ = [
     "ComparativeGradientElimination",
     "CrossRound",
     "DeepSight",
+    "DefenseState",
     "DiverseFL",
     "DivideAndConquer",
     "Eavesdrop",
@@ -224,6 +226,7 @@ export_lazily(
         "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
         "DeepSight": "deep_sight",
+        "DefenseState": "defense_state",
         "DiverseFL": "diversefl",
         "DivideAndConquer": "divide_and_conquer",
         "Eavesdrop": "eavesdrop",

@@ -127,7 +127,7 @@ def test_what_clients_keep_is_bounded_by_the_checkpoints_and_lies_in_the_runs_fo
     folder = run("output.checkpoint_every=2", "output.keep_checkpoints=2", "training.epochs=1")
     assert folder.checkpoint_rounds() == [4, 6]
     files = {path.name: sorted(p.name for p in path.iterdir()) for path in folder.client_states.iterdir()}
-    assert files == {str(client): ["siren-000004.npz", "siren-000006.npz"] for client in range(10)}
+    assert files == {str(client): ["siren-000004.state", "siren-000006.state"] for client in range(10)}
     expected = figures(folder)
     engine.resume(folder.path, from_round=4)
     assert figures(folder) == expected

@@ -1,5 +1,6 @@
 """The server's side of a simulation: the rounds, their evaluation and their checkpoints, the same for all engines."""
 
+import contextlib
 import functools
 import threading
 import time
@@ -12,12 +13,13 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from flsec._files import replacing
 from flsec._tensors import tensor_of
 from flsec.client_apps.client_state import prune_states
 from flsec.client_apps.projected_gradient import ProjectedGradient
-from flsec.errors import NoProgressError
+from flsec.errors import NoProgressError, SaveError
 from flsec.metrics.accuracy import per_class_accuracy
 from flsec.metrics.oif import outsized_impact_factor
 from flsec.randomness import numpy_generator
@@ -43,7 +45,8 @@ class ServerLoop:
         ready: the experiment's resources, and a strategy for this run alone.
         folder: where records, checkpoints and the model go.
         on_round: called with each round's record, for progress.
-        resume_from: the round whose checkpoint to continue from; None starts afresh, -1 takes the newest.
+        resume_from: the round whose checkpoint to continue from; None starts afresh, -1 takes the newest that is whole.
+            Before anything has been saved, the run begins again.
     """
 
     def __init__(
@@ -66,15 +69,25 @@ class ServerLoop:
     def __call__(self, grid: Grid, context: Context) -> None:
         """Run; what goes wrong is kept in ``error``, because Flower runs this in a thread of its own."""
         try:
-            self._run(grid)
-        except Interrupted:
-            self.error = Interrupted(self.folder.path)
+            with self.folder.lock.held():
+                self._run_or_save(grid)
         except BaseException as error:
             self.error = error
-        if self.error is not None:
+            raise
+
+    def _run_or_save(self, grid: Grid) -> None:
+        """Run; where that ends early, save the last complete round."""
+        try:
+            self._run(grid)
+        except BaseException as error:
             if self._completed is not None:
-                self._checkpoint(*self._completed)
-            raise self.error
+                with contextlib.suppress(SaveError):  # the disk may have room for nothing, or for this
+                    self._checkpoint(*self._completed)
+            if isinstance(error, SaveError):
+                raise SaveError(f"{error} {self.folder.how_to_go_on()}") from error
+            if isinstance(error, Interrupted):
+                raise Interrupted(self.folder.path) from None
+            raise
 
     def _run(self, grid: Grid) -> None:
         simulation = self.config.simulation
@@ -86,19 +99,20 @@ class ServerLoop:
             # Undefended is plain averaging by example counts; impossible replies are still quarantined.
             strategy = RobustStrategy(strategy, weighting="examples", patience=None)
         weights = get_weights(model)
-        first = 1
+        done, state = 0, None
         if self.resume_from is not None:
             done, state = self.folder.load_checkpoint(None if self.resume_from < 0 else self.resume_from)
+            self.folder.go_back_to(done if state is not None else -1)
+        if state is not None:
             weights = state["weights"]
             strategy.load_state_dict(state["strategy"])
             self._completed = (done, state)
-            self.folder.truncate_rounds(done)
-            first = done + 1
         else:
-            self._completed = (0, {"weights": weights, "strategy": strategy.state_dict()})
+            first = {"weights": weights, "strategy": strategy.state_dict()}
             self._record(self._evaluated({"round": 0}, model, weights))
+            self._completed = (0, first)
         nodes = PartitionGrid(grid, simulation.num_clients, self.stop)
-        for round_ in range(first, simulation.num_rounds + 1):
+        for round_ in range(done + 1, simulation.num_rounds + 1):
             weights = self._round(round_, nodes, strategy, model, weights)
         self._finish(weights)
 
@@ -130,11 +144,11 @@ class ServerLoop:
             "aggregation": aggregated - trained,
             "evaluation": time.perf_counter() - aggregated,
         }
+        self._record(record)  # first, since a checkpoint counts only with the records of its rounds
         self._completed = (round_, {"weights": weights, "strategy": strategy.state_dict()})
         every = self.config.output.checkpoint_every
         if round_ % every == 0 or round_ == self.config.simulation.num_rounds:
             self._checkpoint(*self._completed)
-        self._record(record)
         return weights
 
     @functools.cached_property
@@ -205,10 +219,8 @@ class ServerLoop:
         self._sampled.clear()
 
     def _finish(self, weights: list[Any]) -> None:
-        save_file(
-            {name: tensor_of(array) for name, array in zip(self.names, weights, strict=True)},
-            self.folder.path / "model.safetensors",
-        )
+        with replacing(self.folder.path / "model.safetensors") as file:
+            file.write(save({name: tensor_of(array) for name, array in zip(self.names, weights, strict=True)}))
         known = [
             {"name": type(attack).__name__, "knowledge": attack.knowledge, "knows_defense": attack.knows_defense}
             for attack in self.resources.attacks

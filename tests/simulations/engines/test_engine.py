@@ -59,6 +59,7 @@ def test_a_run_leaves_everything_needed_to_trust_and_repeat_it(config: Any) -> N
         "summary.json",
         "model.safetensors",
         "checkpoints",
+        "lock",
         "accuracy.png",
         "run.log",
     }
