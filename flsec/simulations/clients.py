@@ -18,7 +18,9 @@ from flsec.client_apps.torch_client import TorchClient
 from flsec.simulations.resources import Resources, resources_of_text
 from flsec.simulations.schema import Config
 
-__all__ = ["build_client", "client_app", "client_app_here", "client_fn"]
+__all__ = ["SETTINGS", "build_client", "client_app", "client_app_here", "client_fn"]
+
+SETTINGS = "flsec-settings"  # in a deployment, the entry of a message's configuration that holds the experiment's
 
 
 def build_client(resources: Resources, client_id: int) -> NumPyClient:

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
+    from flsec.strategies.partition_ids import partition_ids as partition_ids
     from flsec.strategies.replies import GlobalModel as GlobalModel
     from flsec.strategies.replies import Malformed as Malformed
     from flsec.strategies.replies import Reply as Reply
@@ -162,6 +163,7 @@ __all__ = [
     "Zeno",
     "check_num_examples",
     "defended",
+    "partition_ids",
 ]
 
 export_lazily(
@@ -235,6 +237,7 @@ export_lazily(
         "Zeno": "zeno",
         "check_num_examples": "replies",
         "defended": "server_optimizer",
+        "partition_ids": "partition_ids",
     },
 )
 # End of exports.

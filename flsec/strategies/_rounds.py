@@ -84,7 +84,8 @@ class Rounds(Stages, Forwarding):
         chosen = self._chosen(
             lambda: base.configure_fit(server_round=server_round, parameters=given, client_manager=client_manager)
         )
-        if not self._ask(server_round, [_classic.node_id(proxy) for proxy, _ in chosen], "min_fit_clients"):
+        grid = next((getattr(proxy, "grid", None) for proxy, _ in chosen), None)
+        if not self._ask(server_round, [_classic.node_id(proxy) for proxy, _ in chosen], "min_fit_clients", grid):
             return []
         return _classic.configured(chosen, parameters, given, self._client_config(server_round))
 
@@ -111,7 +112,8 @@ class Rounds(Stages, Forwarding):
         choose = self.inner_method("configure_train")
         messages = self._chosen(lambda: choose(server_round, given, config, grid))
         self._progress.messages = [message.metadata for message in messages]
-        if not self._ask(server_round, [message.metadata.dst_node_id for message in messages], "min_train_nodes"):
+        asked = [message.metadata.dst_node_id for message in messages]
+        if not self._ask(server_round, asked, "min_train_nodes", grid):
             return []
         key = _message.setting_of(base, "configrecord_key", "config")
         return _message.configured(messages, arrays, given, self._client_config(server_round), key)
@@ -189,12 +191,14 @@ class Rounds(Stages, Forwarding):
             return chosen
         return list(choose() or [])
 
-    def _ask(self, server_round: int, clients: Sequence[int], setting: str) -> bool:
+    def _ask(self, server_round: int, clients: Sequence[int], setting: str, grid: Grid | None) -> bool:
         """Note who is asked to train; return False if that is fewer than the rules can ever use.
 
         Raises:
-            ConfigError: they were too few in every round so far.
+            ConfigError: they were too few in every round so far, or a wrapper refuses them.
         """
+        for wrapper in self.chain():
+            wrapper.check_clients(clients, grid)
         self._progress.asked = frozenset(clients)
         short = self._too_few(len(self._progress.asked))
         if short is None:

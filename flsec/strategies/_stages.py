@@ -1,7 +1,9 @@
-"""What a defense is, without Flower: three stages, how many hostile clients it tolerates, and what it reports."""
+"""What a defense is: three stages, how many hostile clients it tolerates, and what it reports."""
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
+from flwr.serverapp import Grid
 from torch import Tensor
 
 from flsec.strategies.cohort import Cohort
@@ -55,6 +57,17 @@ class Stages:
         """Look at a round's cohort before the stages; by default do nothing.
 
         Called in real rounds only, and not where an attacker tries the defense out.
+        """
+
+    def check_clients(self, client_ids: Collection[int], grid: Grid | None) -> None:
+        """Refuse clients that this wrapper cannot work with; called in every round before they train.
+
+        Args:
+            client_ids: who is asked to train.
+            grid: how the server reaches them; None where that is not known.
+
+        Raises:
+            ConfigError: by default nobody is refused.
         """
 
     def overrides(self, stage: str) -> bool:

@@ -1,6 +1,7 @@
 """The server's side of a simulation: the rounds, their evaluation and their checkpoints, the same for all engines."""
 
 import functools
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,9 @@ from flsec.metrics.accuracy import per_class_accuracy
 from flsec.metrics.oif import outsized_impact_factor
 from flsec.randomness import numpy_generator
 from flsec.simulations.checks import Ready
-from flsec.simulations.engines.grid import Interrupted, PartitionGrid
+from flsec.simulations.clients import SETTINGS
+from flsec.simulations.engines.grid import PartitionGrid
+from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.records import as_json, defense_record, summarise
 from flsec.simulations.run_folder import RunFolder
 from flsec.strategies.base import RobustStrategy, RoundReport
@@ -44,6 +47,7 @@ class ServerLoop:
         folder: where records, checkpoints and the model go.
         on_round: called with each round's record, for progress.
         resume_from: the round whose checkpoint to continue from; None starts afresh, -1 takes the newest.
+        asks: whether clients are asked for their partitions, as in a deployment; see ``PartitionGrid``.
     """
 
     def __init__(
@@ -52,12 +56,15 @@ class ServerLoop:
         folder: RunFolder,
         on_round: Callable[[dict[str, Any]], None] = lambda record: None,
         resume_from: int | None = None,
+        *,
+        asks: bool = False,
     ):
         self.resources, self.strategy = ready
         self.config = self.resources.config
         self.folder = folder
         self.on_round = on_round
         self.resume_from = resume_from
+        self.asks = asks
         self.stop = threading.Event()
         self.error: BaseException | None = None
         self._completed: tuple[int, Any] | None = None
@@ -83,7 +90,7 @@ class ServerLoop:
         strategy = self.strategy
         if not isinstance(strategy, RobustStrategy):
             # Undefended is plain averaging by example counts; impossible replies are still quarantined.
-            strategy = RobustStrategy(strategy, weighting="examples", patience=None)
+            strategy = RobustStrategy(strategy, weighting="examples")
         weights = get_weights(model)
         first = 1
         if self.resume_from is not None:
@@ -96,7 +103,9 @@ class ServerLoop:
         else:
             self._completed = (0, {"weights": weights, "strategy": strategy.state_dict()})
             self._record(self._evaluated({"round": 0}, model, weights))
-        nodes = PartitionGrid(grid, simulation.num_clients, self.stop)
+        nodes = PartitionGrid(
+            grid, simulation.num_clients, self.stop, asks=self.asks, timeout=simulation.client_timeout
+        )
         for round_ in range(first, simulation.num_rounds + 1):
             weights = self._round(round_, nodes, strategy, model, weights)
         self._finish(weights)
@@ -107,7 +116,7 @@ class ServerLoop:
         started = time.perf_counter()
         nodes.selected = self._sample(round_)
         arrays = ArrayRecord({name: Array(array) for name, array in zip(self.names, weights, strict=True)})
-        messages = strategy.configure_train(round_, arrays, ConfigRecord(), nodes)
+        messages = strategy.configure_train(round_, arrays, ConfigRecord(self._told), nodes)
         replies = nodes.send_and_receive(messages, timeout=self.config.simulation.client_timeout)
         trained = time.perf_counter()
         try:
@@ -143,6 +152,11 @@ class ServerLoop:
         """The order in which clients are asked, where each is asked at most once."""
         rng = numpy_generator(self.config.seed, purpose="sampling")
         return rng.permutation(self.config.simulation.num_clients)
+
+    @functools.cached_property
+    def _told(self) -> dict[str, Any]:
+        """What clients are told with each message: in a deployment they have not been told the experiment before."""
+        return {SETTINGS: json.dumps(self.config.to_dict())} if self.asks else {}
 
     def _sample(self, round_: int) -> list[int]:
         """Return the partition ids of this round's clients, ascending."""
@@ -196,6 +210,7 @@ class ServerLoop:
         prune_states(self.folder.client_states, sampled, self.folder.checkpoint_rounds())
 
     def _finish(self, weights: list[Any]) -> None:
+        self._check_progress()
         save_file(
             {name: tensor_of(array) for name, array in zip(self.names, weights, strict=True)},
             self.folder.path / "model.safetensors",
@@ -206,6 +221,17 @@ class ServerLoop:
         ]
         summary = summarise(self.config, self.folder.rounds())
         self.folder.write_summary({**summary, **self._impact(summary["attack"]), "attackers": known})
+
+    def _check_progress(self) -> None:
+        """Refuse to call a run finished in which no client ever sent an update that could be used."""
+        rounds = [record for record in self.folder.rounds() if record["round"] > 0]
+        lost = [{entry["client_id"] for entry in record["quarantined"]} for record in rounds]
+        if rounds and all(clients >= set(record["sampled"]) for clients, record in zip(lost, rounds, strict=True)):
+            reasons = sorted({entry["reason"] for entry in rounds[-1]["quarantined"]})
+            raise NoProgressError(
+                f"in none of {len(rounds)} rounds a client sent an update that could be used; in the last, clients "
+                f"{'; '.join(reasons[:5])}. The model is what it was at first. Mend what the log says."
+            )
 
     def _impact(self, attack: dict[str, Any]) -> dict[str, Any]:
         """Return SparseFed's OIF where an attack has chosen samples misclassified."""

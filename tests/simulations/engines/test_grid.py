@@ -6,7 +6,8 @@ import pytest
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flsec.simulations.engines.grid import InProcessGrid, Interrupted, PartitionGrid
+from flsec.simulations.engines.grid import InProcessGrid, PartitionGrid
+from flsec.simulations.engines.interrupted import Interrupted
 
 
 def app_of(function: Any) -> ClientApp:
