@@ -166,7 +166,7 @@ class Deployment:
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # take what is installed, without a network
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds; Flower's default is 1
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.4",  # seconds; Flower's default is 1
             "OMP_NUM_THREADS": "1",
             **(environment or {}),
         }
@@ -184,7 +184,7 @@ class Deployment:
         )
         command = ["flower-superlink", "--enable-supernode-auth", "--isolation", "subprocess"]
         command += ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key"]
-        command += ["--host", HOST, "--port", str(self.port), "--database", str(self.folder / "state.db")]
+        command += ["--host", HOST, "--port", str(self.port)]
         self._superlink = self._start(command, "superlink")
         try:
             wait_until(lambda: self._listens(), "the SuperLink listens")

@@ -153,6 +153,7 @@ class _Server:
         for stream in streams:
             os.close(stream)
         self._asking[child] = asking
+        self.__dict__.setdefault("names", {})[child] = request["argv"][0].split("/")[-1]
         self._selector.register(asking, selectors.EVENT_READ)
         with contextlib.suppress(OSError):
             asking.sendall(child.to_bytes(4, "big"))
@@ -197,11 +198,20 @@ class _Server:
     def _reap(self) -> None:
         while True:
             try:
-                child, status = os.waitpid(-1, os.WNOHANG)
+                child, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if child == 0:
                 return
+            print(
+                "CPU",
+                getattr(self, "names", {}).get(child),
+                usage.ru_utime,
+                usage.ru_stime,
+                usage.ru_maxrss,
+                usage.ru_minflt,
+                flush=True,
+            )
             asking = self._asking.pop(child, None)
             if asking is not None:
                 with contextlib.suppress(OSError):

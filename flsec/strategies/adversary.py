@@ -26,7 +26,8 @@ class Adversary(RobustStrategy):
 
     For simulations only, SuperNodes are refused, and always the outermost wrapper. The attackers train and upload like
     everybody; here, where all updates are at hand, each attack is shown what its ``knowledge`` allows and says what its
-    attackers upload instead. Attacks that need no other client's update have done their work on the client, and are passed over.
+    attackers upload instead. Attacks that need no other client's update have done their work on the client, and are
+    passed over.
 
     Args:
         strategy: the defense to attack, or an undefended strategy.

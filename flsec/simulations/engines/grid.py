@@ -166,7 +166,6 @@ class PartitionGrid(Grid):
     """
 
     _PAUSE = 0.01  # seconds between two looks for replies of a simulation
-    _PAUSE_EACH = 0.02  # seconds for each reply that is waited for, of a deployment: every look is a request for each
 
     def __init__(
         self,
@@ -298,6 +297,10 @@ class PartitionGrid(Grid):
         reply.metadata.__dict__["_src_node_id"] = sent.metadata.dst_node_id
         return reply
 
+    def _pause(self, waiting: int) -> float:
+        """Return the seconds until the next look for replies; in a deployment it is a request for each of them."""
+        return min(3.0, 0.4 + 0.03 * waiting) if self._remote else self._PAUSE
+
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send, and wait until all have replied or ``timeout`` seconds have passed."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -318,7 +321,7 @@ class PartitionGrid(Grid):
             if not waiting or (deadline is not None and time.monotonic() > deadline):
                 break
             if not isinstance(self._grid, OwnGrid):  # ours wait by themselves
-                time.sleep(min(1.0, 0.1 + self._PAUSE_EACH * len(waiting)) if self._remote else self._PAUSE)
+                time.sleep(self._pause(len(waiting)))
         if isinstance(self._grid, OwnGrid):
             self._grid.abandon(waiting)
         for message_id in waiting:

@@ -95,7 +95,7 @@ def test_what_contradicts_itself_is_one_error_that_lists_everything(said: Any, w
 
 def test_another_number_of_partitions_is_refused() -> None:
     grid = deployed(0, 1, 2, 3, count=5)
-    with pytest.raises(ConfigError, match="node 5 counts 5 partitions instead of 4|node 17 counts 5 partitions"):
+    with pytest.raises(ConfigError, match="node 17 counts 5 partitions instead of 4; node 903 counts 5"):
         view(grid)
     with pytest.raises(ConfigError, match="counts 5 partitions instead of 4"):
         partition_ids(grid)
@@ -174,9 +174,9 @@ def test_where_nobody_answers_nothing_starts() -> None:
     grid = deployed(0, 1, 2, 3)
     for node in grid.nodes.values():
         node.client = raising
-    with pytest.raises(ConfigError, match="gave no answer .RuntimeError: broken."):
+    with pytest.raises(ConfigError, match=r"gave no answer \(RuntimeError: broken\)"):
         view(grid)
-    with pytest.raises(ConfigError, match="gave no answer .RuntimeError: broken."):
+    with pytest.raises(ConfigError, match=r"gave no answer \(RuntimeError: broken\)"):
         partition_ids(grid)
 
 
