@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,43 +42,38 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def descendants(*ancestors: int) -> set[int]:
-    """Return those of the processes that live, and all that they and their children have started."""
+def descendants(*ancestors: int, adopted: Path | None = None) -> set[int]:
+    """Return those of the processes that live, and all that they and their children have started.
+
+    Args:
+        ancestors: process ids.
+        adopted: a file with pairs of process ids, a line each: the second was started for the first; it need not exist.
+    """
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = {int(pid): int(parent) for pid, parent in map(str.split, listed.splitlines())}
+    if adopted is not None and adopted.is_file():
+        pairs = (map(int, line.split()) for line in adopted.read_text().splitlines())
+        parents.update({child: parent for parent, child in pairs if child in parents})
     found = {pid for pid in ancestors if pid in parents}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return found
 
 
-def wait_until(true: Callable[[], Any], what: str, patience: float = START) -> Any:
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_until(true: Callable[[], Any], what: str, patience: float = START, pause: float = 0.1) -> Any:
     """Return the first result that counts as true; raise ``TimeoutError`` if there is none in ``patience`` seconds."""
     deadline = time.monotonic() + patience
     while not (result := true()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {patience:.0f} s")
-        time.sleep(0.1)
+        time.sleep(pause)
     return result
-
-
-def end(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
-    """End processes and what they have started: politely, and after a while not."""
-    processes = list(processes)
-    family = descendants(*(process.pid for process in processes))
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-    deadline = time.monotonic() + END
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    for pid in family:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def _write_certificates(folder: Path) -> None:
@@ -120,27 +115,11 @@ class Node:
 
     Attributes:
         name: of its key and its log.
-        config: what its operator says in ``--node-config``.
-        process: the SuperNode, if it has been started.
+        process: the SuperNode.
     """
 
     name: str
-    config: dict[str, Any]
-    process: "subprocess.Popen[bytes] | None" = None
-    command: list[str] = field(default_factory=list)
-
-    def family(self) -> set[int]:
-        """Return the SuperNode's process id and those of what it has started."""
-        assert self.process is not None
-        return descendants(self.process.pid)
-
-    def kill(self) -> None:
-        """End it and its client at once, as a power cut does."""
-        assert self.process is not None
-        for pid in self.family():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+    process: "subprocess.Popen[bytes]"
 
 
 class Deployment:
@@ -158,7 +137,7 @@ class Deployment:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.nodes: dict[str, Node] = {}
-        self._superlink: subprocess.Popen[bytes] | None = None
+        self.superlink: subprocess.Popen[bytes] | None = None
         self.environment = {
             **os.environ,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -185,7 +164,7 @@ class Deployment:
         command = ["flower-superlink", "--enable-supernode-auth", "--isolation", "subprocess"]
         command += ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key"]
         command += ["--host", HOST, "--port", str(self.port)]
-        self._superlink = self._start(command, "superlink")
+        self.superlink = self._start(command, "superlink")
         try:
             wait_until(lambda: self._listens(), "the SuperLink listens")
         except BaseException:
@@ -199,13 +178,36 @@ class Deployment:
 
     def close(self) -> None:
         """End the SuperNodes and the SuperLink, and what they have started."""
-        running = [node.process for node in self.nodes.values() if node.process is not None]
-        end([*running, *([self._superlink] if self._superlink is not None else [])])
+        self._end(*(node.process for node in self.nodes.values()), *([self.superlink] if self.superlink else []))
         self._stack.close()
 
+    def stop(self, node: Node) -> None:
+        """End a SuperNode as its operator does: it says goodbye."""
+        self._end(node.process)
+
+    def kill(self, node: Node) -> None:
+        """End a SuperNode and its client at once, as a power cut does."""
+        _kill(self.family(node.process))
+        node.process.wait()
+
+    def family(self, process: "subprocess.Popen[bytes]") -> set[int]:
+        """Return the ids of a process and of all that it has started and that still runs."""
+        return descendants(process.pid, adopted=self.folder / "fork.socket.children")
+
+    def _end(self, *processes: "subprocess.Popen[bytes]") -> None:
+        families = [self.family(process) for process in processes]
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + END
+        for process, family in zip(processes, families, strict=True):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            _kill(family)
+            process.wait()
+
     def _listens(self) -> bool:
-        assert self._superlink is not None
-        if self._superlink.poll() is not None:
+        assert self.superlink is not None
+        if self.superlink.poll() is not None:
             raise RuntimeError(f"the SuperLink ended: {self.log('superlink')[-2000:]}")
         with socket.socket() as probe:
             return probe.connect_ex((HOST, self.port)) == 0
@@ -231,11 +233,11 @@ class Deployment:
         """
         if not (key := self.folder / f"{name}.key").is_file():
             self._register(name, key)
-        config = {option.replace("_", "-"): value for option, value in config.items()}
+        said = [f"{option.replace('_', '-')}={json.dumps(value)}" for option, value in config.items()]
         command = ["flower-supernode", "--superlink", f"{HOST}:{self.port}", "--root-certificates", "ca.crt"]
         command += ["--auth-supernode-private-key", str(key), "--host", HOST, "--port", str(free_port())]
-        command += ["--node-config", " ".join(f"{option}={json.dumps(value)}" for option, value in config.items())]
-        node = self.nodes[name] = Node(name, config, self._start(command, name), command)
+        command += ["--node-config", " ".join(said)]
+        node = self.nodes[name] = Node(name, self._start(command, name))
         return node
 
     def _register(self, name: str, path: Path) -> None:
@@ -276,6 +278,16 @@ class Deployment:
         if found is None:
             raise RuntimeError(f"flwr run names no run: {printed}")
         return int(found[1])
+
+    def wait_for(self, *run_ids: int, patience: float = 300.0) -> dict[int, dict[str, Any]]:
+        """Return what Flower knows of runs when all of them have ended."""
+
+        def ended() -> dict[int, dict[str, Any]]:
+            runs = {run_id: run for run_id, run in self.runs().items() if run_id in run_ids}
+            return runs if all(run["status"].startswith("finished") for run in runs.values()) else {}
+
+        found: dict[int, dict[str, Any]] = wait_until(ended, f"runs {run_ids} end", patience, pause=2.0)
+        return found
 
     def runs(self) -> dict[int, dict[str, Any]]:
         """Return what Flower knows of each run, by id."""

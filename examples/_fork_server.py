@@ -28,6 +28,8 @@ def _hand_on() -> int:
         server.sendmsg([len(request).to_bytes(4, "big")], streams)
         server.sendall(request)
         child = int.from_bytes(_exactly(server, 4), "big")
+        with open(f"{os.environ[SOCKET]}.children", "a") as children:  # who stands for whom; see descendants
+            children.write(f"{os.getpid()} {child}\n")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda received, _: _pass_on(child, received))
         return int.from_bytes(_exactly(server, 4), "big", signed=True)
@@ -49,7 +51,7 @@ def _exactly(stream: socket.socket, size: int) -> bytes:
 
 
 if __name__ == "__main__" and os.path.basename(sys.argv[0]) != "_fork_server.py":
-    raise SystemExit(_hand_on())  # before the imports below, which the links do without
+    raise SystemExit(_hand_on())  # before the imports below, which the copies do without
 
 import importlib  # noqa: E402
 import importlib.metadata  # noqa: E402
@@ -69,16 +71,16 @@ def fork_server(folder: Path, modules: Sequence[str], environment: Mapping[str, 
     """Start a server, and stop it, with all that it has forked; yield the environment in which commands use it.
 
     Args:
-        folder: for its links, its socket and its log; the path of a socket has at most some 100 characters.
+        folder: for its commands, its socket and its log; the path of a socket has at most some 100 characters.
         modules: what it imports before it forks.
         environment: of the server.
     """
     links, address = folder / "bin", folder / "fork.socket"
     links.mkdir(parents=True, exist_ok=True)
     for command in _commands():
-        link = links / command
-        link.write_text(f"#!{sys.executable} -IS\n{Path(__file__).read_text()}")
-        link.chmod(0o755)
+        stand_in = links / command
+        stand_in.write_text(f"#!{sys.executable} -IS\n{Path(__file__).read_text()}")
+        stand_in.chmod(0o755)
     ready, told = os.pipe()
     call = [sys.executable, str(Path(__file__).resolve()), str(address), str(told), *modules]
     with (folder / "fork_server.log").open("wb") as log:
@@ -153,7 +155,6 @@ class _Server:
         for stream in streams:
             os.close(stream)
         self._asking[child] = asking
-        self.__dict__.setdefault("names", {})[child] = request["argv"][0].split("/")[-1]
         self._selector.register(asking, selectors.EVENT_READ)
         with contextlib.suppress(OSError):
             asking.sendall(child.to_bytes(4, "big"))
@@ -198,20 +199,11 @@ class _Server:
     def _reap(self) -> None:
         while True:
             try:
-                child, status, usage = os.wait4(-1, os.WNOHANG)
+                child, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if child == 0:
                 return
-            print(
-                "CPU",
-                getattr(self, "names", {}).get(child),
-                usage.ru_utime,
-                usage.ru_stime,
-                usage.ru_maxrss,
-                usage.ru_minflt,
-                flush=True,
-            )
             asking = self._asking.pop(child, None)
             if asking is not None:
                 with contextlib.suppress(OSError):

@@ -28,6 +28,7 @@ from flsec.simulations.engines.grid import PartitionGrid
 from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.records import as_json, defense_record, summarise
 from flsec.simulations.run_folder import RunFolder
+from flsec.strategies._truth import are_real
 from flsec.strategies.base import RobustStrategy, RoundReport
 from flsec.tasks import Task
 from flsec.training import evaluate, get_weights, logits_of, predictions_of, set_weights, weight_names
@@ -67,6 +68,7 @@ class ServerLoop:
         self.asks = asks
         self.stop = threading.Event()
         self.error: BaseException | None = None
+        self._on_supernodes = False
         self._completed: tuple[int, Any] | None = None
 
     def __call__(self, grid: Grid, context: Context) -> None:
@@ -103,6 +105,7 @@ class ServerLoop:
         else:
             self._completed = (0, {"weights": weights, "strategy": strategy.state_dict()})
             self._record(self._evaluated({"round": 0}, model, weights))
+        self._on_supernodes = self.asks and are_real(grid)
         nodes = PartitionGrid(
             grid, simulation.num_clients, self.stop, asks=self.asks, timeout=simulation.client_timeout
         )
@@ -179,7 +182,10 @@ class ServerLoop:
         assert report is not None
         adversaries = self.resources.adversaries
         hostile = None if adversaries is None else adversaries.active(report.round)
-        return defense_record(report, hostile, self._sample(report.round))
+        record = defense_record(report, hostile, self._sample(report.round))
+        if adversaries is None and self._on_supernodes:
+            record["adversaries"] = None  # who attacks there, if anybody does, is not known
+        return record
 
     def _evaluated(self, record: dict[str, Any], model: torch.nn.Module, weights: list[Any]) -> dict[str, Any]:
         """Add test loss, accuracy, accuracy per class and the attacks' success to a record."""
