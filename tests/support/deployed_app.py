@@ -3,7 +3,6 @@
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -15,33 +14,10 @@ from flsec.simulations.engines.flower_app import client_app as honest_app
 LIARS = 4  # clients 1 to 4; client 0 is honest
 
 
-class _Misspelt(ConfigRecord):
-    """Bytes under a name that no record has."""
-
-
-class _Garbage(ConfigRecord):
-    """Bytes that are no record, under the name of one."""
-
-    def deflate(self) -> bytes:
-        return super().deflate()[:-1] + b"\xff\xff\xff"
-
-
-_Garbage.__name__ = _Garbage.__qualname__ = "ConfigRecord"
-
-
-def _add(record: Any) -> Change:
-    def change(reply: Reply) -> Reply:
-        return Reply(reply.tensors, records=lambda content: content.update({"more": record}))
-
-    return change
-
-
 def lies() -> dict[str, Change]:
     """Return {name: change of an honest reply} of what a hostile client sends, for models of two arrays."""
     written_for_four = ("NaN in the last float", "fractions for a counter")
-    known = {name: change for name, change in faults("Message").items() if name not in written_for_four}
-    unreadable = {"a record of no kind": _add(_Misspelt({"a": 1})), "a record of garbage": _add(_Garbage({"a": 1}))}
-    return {**unreadable, **known}
+    return {name: change for name, change in faults("Message").items() if name not in written_for_four}
 
 
 def lie_of(partition: int, round_: int) -> str:

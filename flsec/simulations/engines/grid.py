@@ -16,7 +16,8 @@ from flwr.serverapp import Grid
 
 from flsec.errors import ConfigError
 from flsec.simulations.engines.interrupted import Interrupted
-from flsec.simulations.engines.seats import AskedSeats, Seats, pull_one
+from flsec.simulations.engines.pulls import Pulls
+from flsec.simulations.engines.seats import AskedSeats, Seats
 
 try:  # the only private modules of Flower that an own Grid needs; tests run with Flower 1.38 to 1.42
     from flwr.supercore.run import Run
@@ -180,9 +181,10 @@ class PartitionGrid(Grid):
         self._grid = grid
         self._stop = stop
         self._remote = asks and not isinstance(grid, OwnGrid)
+        self._pulls = Pulls(grid)
         self._seats: Seats | AskedSeats
         if self._remote:
-            self._seats = AskedSeats(grid, num_clients, patience=patience, timeout=timeout, stop=stop)
+            self._seats = AskedSeats(grid, self._pulls, num_clients, patience=patience, timeout=timeout, stop=stop)
         else:
             self._seats = Seats(self._wait_for_nodes(num_clients, patience))
         self._sent: dict[str, Message] = {}  # addressed by partition, and not yet answered
@@ -284,7 +286,7 @@ class PartitionGrid(Grid):
             return self._grid.pull_messages(message_ids)
         replies = []
         for message_id in message_ids:
-            reply = pull_one(self._grid, message_id)
+            reply = self._pulls.fetch(message_id)
             if isinstance(reply, str):
                 reply = Message(Error(CLIENT_FAILED, reply), reply_to=self._sent[message_id])
             if reply is not None:
@@ -324,6 +326,7 @@ class PartitionGrid(Grid):
                 time.sleep(self._pause(len(waiting)))
         if isinstance(self._grid, OwnGrid):
             self._grid.abandon(waiting)
+        self._pulls.forget(waiting)
         for message_id in waiting:
             self._sent.pop(message_id, None)
         return replies

@@ -10,9 +10,10 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from flsec.simulations.engines.interrupted import Interrupted
+from flsec.simulations.engines.pulls import Pulls
 from flsec.strategies._partitions import Claim, conflicts_among, question, read_claim, refusal
 
-__all__ = ["AskedSeats", "Seats", "pull_one"]
+__all__ = ["AskedSeats", "Seats"]
 
 logger = logging.getLogger("flsec")
 
@@ -46,6 +47,7 @@ class AskedSeats:
 
     Args:
         grid: Flower's.
+        pulls: how its replies are fetched.
         num_partitions: how many there must be.
         patience: seconds to wait until so many nodes are connected.
         timeout: seconds to wait for a node's answer.
@@ -55,8 +57,18 @@ class AskedSeats:
         ConfigError: the nodes do not say one partition each, or too few came; it lists what each said.
     """
 
-    def __init__(self, grid: Grid, num_partitions: int, *, patience: float, timeout: float, stop: threading.Event):
+    def __init__(
+        self,
+        grid: Grid,
+        pulls: Pulls,
+        num_partitions: int,
+        *,
+        patience: float,
+        timeout: float,
+        stop: threading.Event,
+    ):
         self._grid = grid
+        self._pulls = pulls
         self._num_partitions = num_partitions
         self._timeout = timeout
         self._claims: dict[int, Claim] = {}
@@ -91,7 +103,10 @@ class AskedSeats:
     def _ask(self, node_ids: Sequence[int]) -> None:
         if not node_ids:
             return
-        self._asked = {key: asked for key, asked in self._asked.items() if asked[0] not in node_ids}
+        given_up = [key for key, (node_id, _) in self._asked.items() if node_id in node_ids]
+        self._pulls.forget(given_up)
+        for key in given_up:
+            del self._asked[key]
         messages = [question(node_id, ttl=self._timeout) for node_id in node_ids]
         sent = set(self._grid.push_messages(messages))
         for node_id, message in zip(node_ids, messages, strict=True):
@@ -102,11 +117,12 @@ class AskedSeats:
 
     def _read_answers(self) -> None:
         for message_id, (node_id, until) in list(self._asked.items()):
-            reply = pull_one(self._grid, message_id)
+            reply = self._pulls.fetch(message_id)
             if reply is not None:
                 self._claims[node_id] = read_claim(reply) if isinstance(reply, Message) else Claim(failure=reply)
             elif time.monotonic() > until:
                 self._claims[node_id] = Claim(failure=f"none within {self._timeout:g} s")
+                self._pulls.forget([message_id])
             else:
                 continue
             del self._asked[message_id]
@@ -157,16 +173,3 @@ class AskedSeats:
         if missing:
             said = "; ".join(f"node {node_id} gave {claim}" for node_id, claim in sorted(silent.items()))
             logger.warning("starting without partitions %s: %s", missing, said)
-
-
-def pull_one(grid: Grid, message_id: str) -> Message | str | None:
-    """Return the reply to one message; why it cannot be read; or None if it has not come.
-
-    Flower reads all that has come in one go, and a single reply whose bytes make no sense takes the others with it.
-    """
-    try:
-        return next(iter(grid.pull_messages([message_id])), None)
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "grpc"):
-            raise  # it is the SuperLink that cannot be reached
-        return f"its reply cannot be read: {type(error).__name__}: {error}"

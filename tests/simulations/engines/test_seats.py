@@ -207,6 +207,27 @@ def test_an_error_of_the_superlink_is_that_of_the_client_it_is_about() -> None:
     assert sound(train(found, 0, 1, 2, 3)) == {0, 1, 2, 3}
 
 
+def test_a_reply_that_stops_half_way_keeps_nobody_waiting() -> None:
+    grid = deployed(2, 0, 3, 1)
+    found = view(grid)
+    stuck, pull = threading.Event(), grid.pull_messages
+
+    def slow(message_ids: Any) -> Any:  # the second to be asked for, whoever that is
+        if list(message_ids) == [blocked]:
+            stuck.wait(20)
+            return []
+        return pull(message_ids)
+
+    blocked = f"message-{grid._count + 2}"
+    grid.pull_messages = slow  # type: ignore[method-assign]
+    started = time.monotonic()
+    replies = train(found, 0, 1, 2, 3, timeout=3.0)
+    assert time.monotonic() - started < 10
+    assert sound(replies) == {0, 2, 3}
+    stuck.set()
+    assert sound(train(found, 0, 1, 2, 3)) == {0, 1, 2, 3}
+
+
 def test_the_superlink_that_cannot_be_reached_is_no_clients_fault() -> None:
     import httpx
 
