@@ -240,6 +240,20 @@ class Deployment:
         node = self.nodes[name] = Node(name, self._start(command, name))
         return node
 
+    def restart(self, node: Node, patience: float = 120.0) -> None:
+        """Start a SuperNode that was killed again, with its key, as a service manager does: until it stays.
+
+        The SuperLink refuses it for as long as it takes the old one for connected, up to a minute.
+        """
+        command, log = [str(part) for part in node.process.args], len(self.log(node.name))  # type: ignore[union-attr]
+
+        def stays() -> bool:
+            if node.process.poll() is not None:
+                node.process = self._start(command, node.name)
+            return "SuperNode ID" in self.log(node.name)[log:]
+
+        wait_until(stays, f"{node.name} is connected again", patience, pause=2.0)
+
     def _register(self, name: str, path: Path) -> None:
         key = ec.generate_private_key(ec.SECP384R1())
         path.touch(mode=0o600)

@@ -49,11 +49,12 @@ def _lie(reply: Message, name: str) -> Message:
 
 
 def _stand_still(order: Path) -> None:
-    """Where a file says so, wait for so many seconds; say before that it has begun."""
+    """Where a file says so, wait for so many seconds, or until another says "go"; say before that it has begun."""
     if order.is_file():
-        seconds = float(order.read_text())
+        until = time.monotonic() + float(order.read_text())
         os.replace(order, order.with_suffix(".begun"))
-        time.sleep(seconds)
+        while time.monotonic() < until and not order.with_suffix(".go").exists():
+            time.sleep(0.2)
 
 
 client_app = _App()

@@ -237,6 +237,10 @@ class PartitionGrid(Grid):
         """Return the partition ids of the sampled clients."""
         return list(self.selected)
 
+    def get_nodes(self) -> Any:
+        """Return what a deployment knows of its nodes, under Flower's ids; nothing of a simulation's."""
+        return list(self._grid.get_nodes()) if self._remote else []
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages that are addressed by partition id."""
         return self._push(messages, None)
