@@ -37,7 +37,7 @@ DEFENSES = {
 }
 KILLED = """
 strategy: {name: fedadam, eta: 0.05}
-defenses: [{name: centered_clipping, radius: 1.0}]
+defenses: [{name: siren}]
 simulation: {engine: inprocess, num_clients: 5, clients_per_round: 3, num_rounds: 5, client_timeout: 240}
 """
 COLLUDING = "attacks: [{name: alie}]\nadversaries: {count: 1}\n"

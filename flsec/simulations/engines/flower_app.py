@@ -8,11 +8,15 @@
   ``"seed=3,defenses=[{name: krum, num_byzantine: 2}]"``;
 * ``resume``: the folder of an earlier run, on the server, to go on with; it takes the place of both.
 
-The server sends the settings with each message, so that clients need no file of the experiment, only its data.
+The server sends the settings with each message, so that clients need no file of the experiment, only its data. What a
+defense has its clients keep from round to round, each node keeps in files below ``$FLWR_HOME/flsec_states``, so that it
+outlives the SuperNode, and the run, which may be gone on with.
 """
 
 import functools
 import json
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +25,10 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from flsec.client_apps.app import numpy_client_app
+from flsec.client_apps.client_state import prune_states
 from flsec.client_apps.partition import ACTION, answer
 from flsec.errors import ConfigError
-from flsec.simulations.clients import SETTINGS, client_fn
+from flsec.simulations.clients import CHECKPOINTS, RUN, SETTINGS, client_fn
 
 if TYPE_CHECKING:
     from flsec.simulations.config import Config
@@ -91,15 +96,25 @@ client_app = ClientApp()
 @client_app.train()
 def _train(message: Message, context: Context) -> Message:
     config: ConfigRecord = next(iter(message.content.config_records.values()), ConfigRecord())
-    settings = config.get(SETTINGS)
-    return _app_of(settings if isinstance(settings, str) else json.dumps(_config_of(context).to_dict()))(
-        message, context
-    )
+    settings, run_id, checkpoints = (config.get(key) for key in (SETTINGS, RUN, CHECKPOINTS))
+    told = settings if isinstance(settings, str) else json.dumps(_config_of(context).to_dict())
+    states = _states_of(run_id)
+    reply = _app_of(told, states)(message, context)
+    if states is not None and isinstance(checkpoints, list):
+        prune_states(states, [int(context.node_config["partition-id"])], [int(round_) for round_ in checkpoints])
+    return reply
+
+
+def _states_of(run_id: object) -> Path | None:
+    """Return where this node keeps what its client needs in later rounds of a run."""
+    if not isinstance(run_id, str) or re.fullmatch("[0-9a-f]{32}", run_id) is None:
+        return None
+    return Path(os.environ.get("FLWR_HOME", Path.home() / ".flwr")) / "flsec_states" / run_id
 
 
 @functools.lru_cache(maxsize=4)
-def _app_of(settings: str) -> ClientApp:
-    return numpy_client_app(functools.partial(client_fn, settings))
+def _app_of(settings: str, states: Path | None) -> ClientApp:
+    return numpy_client_app(functools.partial(client_fn, settings, states=states))
 
 
 client_app.query(ACTION)(answer)

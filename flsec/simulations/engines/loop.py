@@ -4,6 +4,7 @@ import functools
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +19,12 @@ from safetensors.torch import save_file
 from flsec._tensors import tensor_of
 from flsec.client_apps.client_state import prune_states
 from flsec.client_apps.projected_gradient import ProjectedGradient
-from flsec.errors import NoProgressError
+from flsec.errors import ConfigError, NoProgressError
 from flsec.metrics.accuracy import per_class_accuracy
 from flsec.metrics.oif import outsized_impact_factor
 from flsec.randomness import numpy_generator
 from flsec.simulations.checks import Ready
-from flsec.simulations.clients import SETTINGS
+from flsec.simulations.clients import CHECKPOINTS, RUN, SETTINGS
 from flsec.simulations.engines.grid import PartitionGrid
 from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.records import as_json, defense_record, summarise
@@ -119,7 +120,7 @@ class ServerLoop:
         started = time.perf_counter()
         nodes.selected = self._sample(round_)
         arrays = ArrayRecord({name: Array(array) for name, array in zip(self.names, weights, strict=True)})
-        messages = strategy.configure_train(round_, arrays, ConfigRecord(self._told), nodes)
+        messages = strategy.configure_train(round_, arrays, ConfigRecord(self._told()), nodes)
         replies = nodes.send_and_receive(messages, timeout=self.config.simulation.client_timeout)
         trained = time.perf_counter()
         try:
@@ -156,10 +157,29 @@ class ServerLoop:
         rng = numpy_generator(self.config.seed, purpose="sampling")
         return rng.permutation(self.config.simulation.num_clients)
 
-    @functools.cached_property
     def _told(self) -> dict[str, Any]:
-        """What clients are told with each message: in a deployment they have not been told the experiment before."""
-        return {SETTINGS: json.dumps(self.config.to_dict())} if self.asks else {}
+        """Return what clients are told with each message; in a deployment they know nothing of the experiment."""
+        if not self.asks:
+            return {}
+        rounds = self.folder.checkpoint_rounds()
+        return {SETTINGS: self._settings, RUN: self._run_id, **({CHECKPOINTS: rounds} if rounds else {})}
+
+    @functools.cached_property
+    def _settings(self) -> str:
+        return json.dumps(self.config.to_dict())
+
+    @functools.cached_property
+    def _run_id(self) -> str:
+        """The id under which the nodes of a deployment keep their clients' state of this run."""
+        file = self.folder.path / "deployment_id"
+        if not file.is_file():
+            if self.folder.client_states.exists():
+                raise ConfigError(
+                    f"{str(self.folder.path)!r} is a simulation's: what its clients kept lies there, and SuperNodes do "
+                    "not have it. Go on with it by `flsec run --resume`."
+                )
+            file.write_text(uuid.uuid4().hex)
+        return file.read_text()
 
     def _sample(self, round_: int) -> list[int]:
         """Return the partition ids of this round's clients, ascending."""

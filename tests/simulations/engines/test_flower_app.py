@@ -52,6 +52,7 @@ simulation: {engine: inprocess, num_clients: 4, num_rounds: 4}
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     identify()
     monkeypatch.setattr(seats, "_PAUSE", 0.01)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
     (tmp_path / "trial.yaml").write_text(EXPERIMENT)
     return tmp_path / "trial.yaml"
 
@@ -93,7 +94,8 @@ def test_settings_in_braces_are_an_experiment(file: Path, tmp_path: Path) -> Non
         config_of(experiment=told.replace('"num_rounds": 4', '"num_rounds": 0'))
 
 
-def test_a_run_whose_server_died_goes_on_to_the_same_model(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("defense", ["{name: centered_clipping, radius: 1.0}", "{name: siren}"])
+def test_a_run_whose_server_died_goes_on_to_the_same_model(file: Path, tmp_path: Path, defense: str) -> None:
     grid = deployment(4)
     asked = []
 
@@ -106,13 +108,24 @@ def test_a_run_whose_server_died_goes_on_to_the_same_model(file: Path, tmp_path:
 
     grid.push_messages = push
     with pytest.raises(KeyboardInterrupt):
-        serve(grid, experiment=str(file), set=f"output.folder={tmp_path / 'real'}")
+        serve(grid, experiment=str(file), set=f"output.folder={tmp_path / 'real'},defenses=[{defense}]")
     real = RunFolder(tmp_path / "real" / "trial")
     assert len(real.rounds()) == 3
     serve(deployment(4), resume=str(real.path), experiment="quickstart")  # which the clients do not train, then
-    simulated = run(load_config(file, in_file(tmp_path / "simulated")))
+    simulated = run(load_config(file, [*in_file(tmp_path / "simulated"), f"defenses=[{defense}]"]))
     assert figures(real) == figures(simulated)
     assert (real.path / "model.safetensors").read_bytes() == (simulated.path / "model.safetensors").read_bytes()
+    kept = sorted(path.name for path in (tmp_path / "flwr").rglob("0/*.npz"))  # of client 0, by round
+    wanted = [f"siren-{round_:06d}.npz" for round_ in (1, 2, 3, 4)] if "siren" in defense else []
+    assert kept == wanted  # as many as the checkpoints of rounds 1 to 3 need, and the last
+
+
+def test_a_simulation_with_clients_that_keep_something_does_not_go_on_elsewhere(file: Path, tmp_path: Path) -> None:
+    folder = run(load_config(file, [*in_file(tmp_path), "defenses=[{name: siren}]", "simulation.num_rounds=1"])).path
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("num_rounds: 1", "num_rounds: 2"))
+    with pytest.raises(ConfigError, match="is a simulation's: what its clients kept"):
+        serve(deployment(4), resume=str(folder))
 
 
 def test_what_cannot_be_resumed_is_said(tmp_path: Path, file: Path) -> None:
