@@ -55,8 +55,9 @@ def run(folder: Path, *, cold: bool) -> tuple[int, list[dict[str, Any]]]:
             wait_until(
                 lambda: len(records_in(runs)) > KILLED_AFTER or submitted.poll() is not None, "two rounds", 300.0
             )
-            print(f"the SuperNode of partition {VICTIM} loses power", flush=True)
-            deployment.kill(deployment.nodes[f"node-{VICTIM}"])
+            if submitted.poll() is None:
+                print(f"the SuperNode of partition {VICTIM} loses power", flush=True)
+                deployment.kill(deployment.nodes[f"node-{VICTIM}"])
             code = submitted.wait(timeout=300)
         finally:
             submitted.kill()
@@ -77,7 +78,7 @@ def what_happened(records: list[dict[str, Any]]) -> list[str]:
         print(f"{record['round']:>5}{record['accuracy']:>10.3f}  {', '.join(map(str, dropped)):20}  {said}")
         if ATTACKER in kept:
             wrong.append(f"round {record['round']}: the attacker was kept")
-    if not any(VICTIM in {entry["client_id"] for entry in record["quarantined"]} for record in records):
+    if not any(VICTIM in {entry["client_id"] for entry in record["quarantined"]} for record in records[1:]):
         wrong.append(f"nobody noticed that client {VICTIM} is gone")
     if not records or records[-1]["accuracy"] < AT_LEAST:
         wrong.append(f"the last model has an accuracy below {AT_LEAST}")

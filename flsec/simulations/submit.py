@@ -91,7 +91,10 @@ def submit(
 
 
 def _refuse_collusion(config: Any) -> None:
-    together = [entry.name for entry in config.attacks if getattr(entry.member, "poisons_cohort", False)]
+    from flsec.simulations.resources import StandIns, resources_of
+
+    attacks = zip(config.attacks, StandIns(resources_of(config)).attacks, strict=True)
+    together = [entry.name for entry, attack in attacks if attack.poisons_cohort]
     if together:
         raise ConfigError(
             f"attacks: {', '.join(together)} needs several clients' updates, which only a simulation has. Take "

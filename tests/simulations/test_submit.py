@@ -90,11 +90,12 @@ def test_a_mistake_is_told_before_anything_starts(flwr: Any, small: Path, settin
 
 def test_settings_travel_whole_and_mean_the_same(flwr: Any, small: Path) -> None:
     notes = flwr()
-    result = go(small, "--set", "name=it's one", "--set", "seed=3", "--superlink", "theirs")
+    alone = ["--set", "attacks=[{name: sign_flipping}]", "--set", "adversaries={count: 1}"]
+    result = go(small, "--set", "name=it's one", "--set", "seed=3", *alone, "--superlink", "theirs")
     assert result.exit_code == 0, result.output
     told = tomllib.loads(notes.with_suffix(".toml").read_text())
     context = Context(1, 1, {}, RecordDict(), told)
-    assert flower_app._config_of(context) == load_config(small, ["name=it's one", "seed=3"])
+    assert flower_app._config_of(context) == load_config(small, ["name=it's one", "seed=3", *alone[1::2]])
     app = tomllib.loads(notes.with_suffix(".app").read_text())["tool"]["flwr"]["app"]
     assert set(app["config"]) == set(told)  # Flower takes no key that the app does not list
     ours = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
@@ -119,6 +120,14 @@ def test_what_flower_says_where_nothing_starts_is_passed_on(flwr: Any, small: Pa
     assert isinstance(result.exception, ConfigError)
     assert "flwr run failed" in str(result.exception)
     assert "no SuperLink" in str(result.exception) or not answer
+
+
+def test_settings_can_be_checked_where_there_are_no_data(flwr: Any, small: Path, tmp_path: Path) -> None:
+    notes = flwr()
+    elsewhere = ["--set", f"data={{name: npz, file: {tmp_path / 'nothing.npz'}}}"]
+    assert isinstance(go(small, *elsewhere).exception, ConfigError)
+    assert calls(notes) == []
+    assert go(small, *elsewhere, "--no-data").exit_code == 0
 
 
 def test_resuming_names_the_folder_and_changes_nothing(flwr: Any, small: Path, tmp_path: Path) -> None:

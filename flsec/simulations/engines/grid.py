@@ -31,6 +31,7 @@ __all__ = ["InProcessGrid", "OwnGrid", "PartitionGrid", "check_own_grids", "repl
 
 CLIENT_FAILED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 NOT_THERE = 5  # Flower's ErrorCode.NODE_UNAVAILABLE
+_LATE = 5.0  # seconds by which messages outlive their round, so that the round ends first
 
 
 def check_own_grids() -> None:
@@ -342,12 +343,12 @@ def _addressed_to(node_id: int, message: Message, ttl: float | None) -> Message:
     Args:
         node_id: of Flower.
         message: addressed by partition id.
-        ttl: seconds after which nobody waits for the answer; a node that was away does not work on old rounds then.
+        ttl: seconds after which nobody waits for the answer; a node that comes back later does not work on old rounds.
     """
     copied = copy.copy(message)
     metadata = copy.copy(message.metadata)
     metadata.dst_node_id = node_id
     if ttl is not None:
-        metadata.ttl = min(metadata.ttl, ttl)
+        metadata.ttl = min(metadata.ttl, ttl + _LATE)
     copied.__dict__["_metadata"] = metadata
     return copied
