@@ -82,7 +82,8 @@ def main(grid: Grid, context: Context) -> None:
         with logged(folder.log, verbose=True), little_to_collect():
             ServerLoop(ready, folder, resume_from=-1 if earlier else None, asks=True)(grid, context)
     except ConfigError:
-        folder.remove_unless_begun()
+        if not earlier:
+            folder.remove_unless_begun()
         raise
     if config.output.plots:
         plot_rounds(folder.rounds(), folder.path / "accuracy.png", config.name)

@@ -88,7 +88,7 @@ class AskedSeats:
         Waits for nobody.
         """
         online = {node.node_id: node for node in self._grid.get_nodes()}
-        self._read_answers()
+        answered = self._read_answers()
         waiting = {node_id for node_id, _ in self._asked.values()}
         to_ask = []
         for node_id, node in online.items():
@@ -99,14 +99,29 @@ class AskedSeats:
         self._ask(to_ask)
         self._online = set(online)
         self._assign()
+        seated = set(self._seats.values())
+        for node_id in answered if again else ():  # after the start nobody is refused
+            if node_id not in seated:
+                logger.warning("node %d has no place: it says %s", node_id, self._claims[node_id])
+        for node_id in self._started.keys() - online.keys() - seated:  # gone for good, or asked again when it returns
+            self._forget(node_id)
 
-    def _ask(self, node_ids: Sequence[int]) -> None:
-        if not node_ids:
-            return
+    def _forget(self, node_id: int) -> None:
+        self._give_up([node_id])
+        self._claims.pop(node_id, None)
+        del self._started[node_id]
+
+    def _give_up(self, node_ids: Sequence[int]) -> None:
+        """Wait for no answer of these nodes any longer."""
         given_up = [key for key, (node_id, _) in self._asked.items() if node_id in node_ids]
         self._pulls.forget(given_up)
         for key in given_up:
             del self._asked[key]
+
+    def _ask(self, node_ids: Sequence[int]) -> None:
+        if not node_ids:
+            return
+        self._give_up(node_ids)
         messages = [question(node_id, ttl=self._timeout) for node_id in node_ids]
         sent = set(self._grid.push_messages(messages))
         for node_id, message in zip(node_ids, messages, strict=True):
@@ -115,7 +130,9 @@ class AskedSeats:
             else:
                 self._claims[node_id] = Claim(failure="the question could not be sent")
 
-    def _read_answers(self) -> None:
+    def _read_answers(self) -> list[int]:
+        """Note what has come; return whose answer, or failure to answer, that is."""
+        answered = []
         for message_id, (node_id, until) in list(self._asked.items()):
             reply = self._pulls.fetch(message_id)
             if reply is not None:
@@ -126,6 +143,8 @@ class AskedSeats:
             else:
                 continue
             del self._asked[message_id]
+            answered.append(node_id)
+        return answered
 
     def _assign(self) -> None:
         """Give each partition to the first node that claims it and is there."""

@@ -247,8 +247,11 @@ def test_another_key_takes_a_place_only_when_it_is_free(caplog: pytest.LogCaptur
     found = view(grid)
     newcomer = Node(77, {"partition-id": 1, "num-partitions": 4}, echo())
     grid.nodes[77] = newcomer
-    for _ in range(3):
-        train(found, 0, 1)
+    with caplog.at_level(logging.WARNING, "flsec"):
+        for _ in range(3):
+            train(found, 0, 1)
+    assert [r.getMessage() for r in caplog.records] == ["node 77 has no place: it says partition-id=1 num-partitions=4"]
+    caplog.clear()
     assert seated(found) == list(IDS[:4])
     assert "train" not in newcomer.asked
     grid.nodes[17].online = False
@@ -271,6 +274,20 @@ def test_a_supernode_that_is_started_anew_is_asked_anew() -> None:
     train(found, 2)
     train(found, 2)
     assert seated(found) == [IDS[1], IDS[0], *IDS[2:4]]
+
+
+def test_nothing_is_kept_of_nodes_that_come_and_go() -> None:
+    grid = deployed(0, 1, 2, 3)
+    found = view(grid)
+    kinds = [echo(), silent, raising, garbage]
+    for node_id in range(1000, 1040):
+        grid.nodes[node_id] = Node(node_id, {"partition-id": node_id % 6}, kinds[node_id % 4])
+        train(found, 0)
+        grid.nodes[node_id].online = False
+    train(found, 0)
+    assert seated(found) == list(IDS[:4])
+    assert set(found._seats._claims) == set(found._seats._started) == set(IDS[:4])  # type: ignore[union-attr]
+    assert found._seats._asked == found._pulls._running == {}  # type: ignore[union-attr]
 
 
 def test_messages_do_not_outlive_their_round() -> None:
