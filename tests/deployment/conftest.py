@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    if tuple(map(int, metadata.version("flwr").split(".")[:2])) < (1, 42):
+        pytest.skip("the commands of Flower before 1.42 have other options")
     folder = tmp_path_factory.mktemp("d")
     python_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     preload = ["tests.support.warm", "tests.support.deployed_app"]
