@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from flsec.client_apps.model_replacement import ModelReplacement as ModelReplacement
     from flsec.client_apps.noisy_client import NoisyClient as NoisyClient
     from flsec.client_apps.noisy_client import noisy_client as noisy_client
+    from flsec.client_apps.partition import tells_partition as tells_partition
     from flsec.client_apps.phrase_backdoor import PhraseBackdoor as PhraseBackdoor
     from flsec.client_apps.poison import Poison as Poison
     from flsec.client_apps.poison import poisoned as poisoned
@@ -138,6 +139,7 @@ __all__ = [
     "siren_client",
     "soteria_client",
     "state_folder",
+    "tells_partition",
     "wbc_client",
 ]
 
@@ -201,6 +203,7 @@ export_lazily(
         "siren_client": "siren_client",
         "soteria_client": "soteria_client",
         "state_folder": "client_state",
+        "tells_partition": "partition",
         "wbc_client": "wbc_client",
     },
 )

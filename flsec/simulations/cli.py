@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flsec.errors import ConfigError, NoProgressError, SaveError
+from flsec.simulations.submit import submit
 
 __all__ = ["app", "main"]
 
@@ -69,6 +70,9 @@ def run(
         errors.print(f"Stopped. Go on with: flsec run --resume {stopped}", style="yellow")
         raise typer.Exit(130) from None
     _print_result(folder)
+
+
+app.command()(submit)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from flsec.errors import ConfigError, SaveError
 from flsec.simulations.checks import Ready, check_on_data
 from flsec.simulations.config import load_config
 from flsec.simulations.engines.flower_simulation import run_on_flower
-from flsec.simulations.engines.grid import Interrupted
+from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.engines.loop import ServerLoop
 from flsec.simulations.engines.machine import check_on_machine
 from flsec.simulations.engines.own import run_in_process, run_pooled

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
+    from flsec.strategies.partition_ids import partition_ids as partition_ids
     from flsec.strategies.prometheus_metrics import PrometheusMetrics as PrometheusMetrics
     from flsec.strategies.replies import GlobalModel as GlobalModel
     from flsec.strategies.replies import Malformed as Malformed
@@ -193,6 +194,7 @@ __all__ = [
     "Zeno",
     "check_num_examples",
     "defended",
+    "partition_ids",
     "read_audit",
 ]
 
@@ -282,6 +284,7 @@ export_lazily(
         "Zeno": "zeno",
         "check_num_examples": "replies",
         "defended": "server_optimizer",
+        "partition_ids": "partition_ids",
         "read_audit": "audit_log",
     },
 )

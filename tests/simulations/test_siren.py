@@ -133,3 +133,22 @@ def test_what_clients_keep_is_bounded_by_the_checkpoints_and_lies_in_the_runs_fo
     assert figures(folder) == expected
     plain = run("defenses=[]", "simulation.num_rounds=1")
     assert not plain.client_states.exists()
+
+
+def test_a_client_without_its_half_loses_nothing_else(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flsec.simulations import clients
+
+    def build(resources: Resources, client_id: int) -> Any:
+        if client_id != 2:
+            return build_client(resources, client_id)
+        with monkeypatch.context() as patch:
+            patch.setattr(Resources, "halves", [])
+            return build_client(resources, client_id)
+
+    monkeypatch.setattr(clients, "build_client", build)
+    records = run("attacks=[]", "adversaries=null", "simulation.num_rounds=4").rounds()[1:]
+    for record in records:
+        assert record["quarantined"] == []
+        (siren,) = record["defenses"]
+        assert 2 in siren["kept"]
+        assert 2 not in siren["notes"]["alarms"]

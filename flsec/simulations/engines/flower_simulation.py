@@ -7,7 +7,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from flsec.simulations.clients import client_app
-from flsec.simulations.engines.grid import Interrupted
+from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.engines.loop import ServerLoop
 from flsec.simulations.engines.ray_cluster import check_workers_fit, connect
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +21,17 @@ from flsec._files import replacing
 from flsec._tensors import tensor_of
 from flsec.client_apps.client_state import prune_states
 from flsec.client_apps.projected_gradient import ProjectedGradient
-from flsec.errors import NoProgressError, SaveError
+from flsec.errors import ConfigError, NoProgressError, SaveError
 from flsec.metrics.accuracy import per_class_accuracy
 from flsec.metrics.oif import outsized_impact_factor
 from flsec.randomness import numpy_generator
 from flsec.simulations.checks import Ready
-from flsec.simulations.engines.grid import Interrupted, PartitionGrid
+from flsec.simulations.clients import CHECKPOINTS, RUN, SETTINGS
+from flsec.simulations.engines.grid import PartitionGrid
+from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.records import defense_record, summarise
 from flsec.simulations.run_folder import RunFolder
+from flsec.strategies._truth import are_real
 from flsec.strategies.base import RobustStrategy, RoundReport
 from flsec.tasks import Task
 from flsec.training import evaluate, get_weights, logits_of, predictions_of, set_weights, weight_names
@@ -47,6 +52,7 @@ class ServerLoop:
         on_round: called with each round's record, for progress.
         resume_from: the round whose checkpoint to continue from; None starts afresh, -1 takes the newest that is whole.
             Before anything has been saved, the run begins again.
+        asks: whether clients are asked for their partitions, as in a deployment; see ``PartitionGrid``.
     """
 
     def __init__(
@@ -55,14 +61,18 @@ class ServerLoop:
         folder: RunFolder,
         on_round: Callable[[dict[str, Any]], None] = lambda record: None,
         resume_from: int | None = None,
+        *,
+        asks: bool = False,
     ):
         self.resources, self.strategy = ready
         self.config = self.resources.config
         self.folder = folder
         self.on_round = on_round
         self.resume_from = resume_from
+        self.asks = asks
         self.stop = threading.Event()
         self.error: BaseException | None = None
+        self._on_supernodes = False
         self._completed: tuple[int, Any] | None = None
         self._sampled: set[int] = set()  # since the last checkpoint
 
@@ -97,7 +107,7 @@ class ServerLoop:
         strategy = self.strategy
         if not isinstance(strategy, RobustStrategy):
             # Undefended is plain averaging by example counts; impossible replies are still quarantined.
-            strategy = RobustStrategy(strategy, weighting="examples", patience=None)
+            strategy = RobustStrategy(strategy, weighting="examples")
         weights = get_weights(model)
         done, state = 0, None
         if self.resume_from is not None:
@@ -111,7 +121,10 @@ class ServerLoop:
             first = {"weights": weights, "strategy": strategy.state_dict()}
             self._record(self._evaluated({"round": 0}, model, weights))
             self._completed = (0, first)
-        nodes = PartitionGrid(grid, simulation.num_clients, self.stop)
+        self._on_supernodes = self.asks and are_real(grid)
+        nodes = PartitionGrid(
+            grid, simulation.num_clients, self.stop, asks=self.asks, timeout=simulation.client_timeout
+        )
         for round_ in range(done + 1, simulation.num_rounds + 1):
             weights = self._round(round_, nodes, strategy, model, weights)
         self._finish(weights)
@@ -123,7 +136,7 @@ class ServerLoop:
         sampled = self._select(round_, nodes, strategy)
         arrays = ArrayRecord({name: Array(array) for name, array in zip(self.names, weights, strict=True)})
         try:
-            messages = strategy.configure_train(round_, arrays, ConfigRecord(), nodes)
+            messages = strategy.configure_train(round_, arrays, ConfigRecord(self._told()), nodes)
             replies = nodes.send_and_receive(messages, timeout=self.config.simulation.client_timeout)
             trained = time.perf_counter()
             result, metrics = strategy.aggregate_train(round_, replies)
@@ -167,6 +180,30 @@ class ServerLoop:
         nodes.selected = [*sampled, *sorted(excluded)[: simulation.cohort_size - len(sampled)]]
         return sampled
 
+    def _told(self) -> dict[str, Any]:
+        """Return what clients are told with each message; in a deployment they know nothing of the experiment."""
+        if not self.asks:
+            return {}
+        rounds = self.folder.checkpoint_rounds()
+        return {SETTINGS: self._settings, RUN: self._run_id, **({CHECKPOINTS: rounds} if rounds else {})}
+
+    @functools.cached_property
+    def _settings(self) -> str:
+        return json.dumps(self.config.to_dict())
+
+    @functools.cached_property
+    def _run_id(self) -> str:
+        """The id under which the nodes of a deployment keep their clients' state of this run."""
+        file = self.folder.path / "deployment_id"
+        if not file.is_file():
+            if self.folder.client_states.exists():
+                raise ConfigError(
+                    f"{str(self.folder.path)!r} is a simulation's: what its clients kept lies there, and SuperNodes do "
+                    "not have it. Go on with it by `flsec run --resume`."
+                )
+            file.write_text(uuid.uuid4().hex)
+        return file.read_text()
+
     def _sample(self, round_: int, excluded: Collection[int]) -> list[int]:
         """Return the partition ids of this round's clients, ascending; others take the places of those excluded."""
         simulation, adversaries = self.config.simulation, self.resources.adversaries
@@ -189,7 +226,10 @@ class ServerLoop:
         assert report is not None
         adversaries = self.resources.adversaries
         hostile = None if adversaries is None else adversaries.active(report.round)
-        return defense_record(report, hostile, sampled)
+        record = defense_record(report, hostile, sampled)
+        if adversaries is None and self._on_supernodes:
+            record["adversaries"] = None  # who attacks there, if anybody does, is not known
+        return record
 
     def _evaluated(self, record: dict[str, Any], model: torch.nn.Module, weights: list[Any]) -> dict[str, Any]:
         """Add test loss, accuracy, accuracy per class and the attacks' success to a record."""
@@ -219,6 +259,7 @@ class ServerLoop:
         self._sampled.clear()
 
     def _finish(self, weights: list[Any]) -> None:
+        self._check_progress()
         with replacing(self.folder.path / "model.safetensors") as file:
             file.write(save({name: tensor_of(array) for name, array in zip(self.names, weights, strict=True)}))
         known = [
@@ -227,6 +268,17 @@ class ServerLoop:
         ]
         summary = summarise(self.config, self.folder.rounds())
         self.folder.write_summary({**summary, **self._impact(summary["attack"]), "attackers": known})
+
+    def _check_progress(self) -> None:
+        """Refuse to call a run finished in which no client ever sent an update that could be used."""
+        rounds = [record for record in self.folder.rounds() if record["round"] > 0]
+        lost = [{entry["client_id"] for entry in record["quarantined"]} for record in rounds]
+        if rounds and all(clients >= set(record["sampled"]) for clients, record in zip(lost, rounds, strict=True)):
+            reasons = sorted({entry["reason"] for entry in rounds[-1]["quarantined"]})
+            raise NoProgressError(
+                f"in none of {len(rounds)} rounds a client sent an update that could be used; in the last, clients "
+                f"{'; '.join(reasons[:5])}. The model is what it was at first. Mend what the log says."
+            )
 
     def _impact(self, attack: dict[str, Any]) -> dict[str, Any]:
         """Return SparseFed's OIF where an attack has chosen samples misclassified."""
