@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from flsec.attacks.projection import project_upload as project_upload
     from flsec.attacks.random_attack import random_attack as random_attack
     from flsec.attacks.sign_flipping import sign_flipping as sign_flipping
+    from flsec.attacks.targeted_poisoning import alternating_poisoning as alternating_poisoning
     from flsec.attacks.targeted_poisoning import choose_targets as choose_targets
     from flsec.attacks.token_trigger import TokenTrigger as TokenTrigger
     from flsec.attacks.triggers import FeatureTrigger as FeatureTrigger
@@ -64,6 +65,7 @@ __all__ = [
     "Trigger",
     "alie",
     "alie_z",
+    "alternating_poisoning",
     "back_gradient",
     "badnets_indices",
     "choose_targets",
@@ -114,6 +116,7 @@ export_lazily(
         "Trigger": "triggers",
         "alie": "alie",
         "alie_z": "alie",
+        "alternating_poisoning": "targeted_poisoning",
         "back_gradient": "back_gradient",
         "badnets_indices": "badnets",
         "choose_targets": "targeted_poisoning",
