@@ -20,6 +20,7 @@ from flsec.strategies import DEFENSES, BanList, Bucketing, Krum, Median, MultiKr
 from flsec.strategies._without import without
 from flsec.strategies.report import Quarantined, RoundReport, Verdict
 from flsec.testing import example
+from tests.support.example_settings import SETTINGS
 
 SERVERS = {"classic": ClassicServer, "Message": MessageServer}
 CLIENTS = (*range(1, 10), 2**63 + 5)
