@@ -16,7 +16,15 @@ from flsec.strategies._without import without
 if TYPE_CHECKING:
     from flsec.strategies.base import RobustStrategy
 
-__all__ = ["Others", "asked_client", "excluded_among", "others_to_evaluate", "others_to_train", "too_few"]
+__all__ = [
+    "Others",
+    "asked_client",
+    "excluded_among",
+    "others_to_evaluate",
+    "others_to_train",
+    "told_clients",
+    "too_few",
+]
 
 logger = logging.getLogger("flsec")
 
@@ -38,6 +46,14 @@ def too_few(chain: Chain, num_clients: int) -> str | None:
             return f"{type(wrapper).__name__} needs at least {needed} replies{hands}"
         left = wrapper.most_kept(left)
     return None
+
+
+def told_clients(chain: Chain, server_round: int) -> dict[str, Any]:
+    """Return the settings that every client is sent: the round, and what the wrappers' halves on it read."""
+    config: dict[str, Any] = {"server-round": server_round}
+    for wrapper in chain:
+        config.update(wrapper.client_config(server_round))
+    return config
 
 
 def asked_client(instruction: Any) -> int:

@@ -16,7 +16,15 @@ from flwr.serverapp import Grid
 from flsec.aggregation._device import computing_on
 from flsec.errors import ConfigError, NoProgressError
 from flsec.strategies import _classic, _message
-from flsec.strategies._asking import Others, asked_client, excluded_among, others_to_evaluate, others_to_train, too_few
+from flsec.strategies._asking import (
+    Others,
+    asked_client,
+    excluded_among,
+    others_to_evaluate,
+    others_to_train,
+    told_clients,
+    too_few,
+)
 from flsec.strategies._evaluation import Averaging, Screening
 from flsec.strategies._flower import FlowerRound, FlowerServer, only_flowers_own
 from flsec.strategies._forwarding import Forwarding
@@ -93,7 +101,7 @@ class Rounds(Stages, Forwarding):
         self._check_clients(chosen, next((getattr(proxy, "grid", None) for proxy, _ in chosen), None))
         if not self._ask(server_round, chosen, "min_fit_clients", others):
             return []
-        return _classic.configured(chosen, parameters, given, self._client_config(server_round))
+        return _classic.configured(chosen, parameters, given, told_clients(self.chain(), server_round))
 
     def aggregate_fit(
         self, server_round: int, results: list[_classic.Result], failures: _classic.Failures
@@ -123,7 +131,7 @@ class Rounds(Stages, Forwarding):
         if not self._ask(server_round, messages, "min_train_nodes", others):
             return []
         key = _message.setting_of(base, "configrecord_key", "config")
-        return _message.configured(messages, arrays, given, self._client_config(server_round), key)
+        return _message.configured(messages, arrays, given, told_clients(self.chain(), server_round), key)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -236,12 +244,6 @@ class Rounds(Stages, Forwarding):
         self._progress.asked = frozenset()
         self._conclude(_without_clients(server_round, f"nobody is asked to train: {why}"))
         return False
-
-    def _client_config(self, server_round: int) -> dict[str, Any]:
-        config: dict[str, Any] = {"server-round": server_round}
-        for wrapper in self.chain():
-            config.update(wrapper.client_config(server_round))
-        return config
 
     def _aggregate(
         self, server_round: int, flower: FlowerRound, model: GlobalModel

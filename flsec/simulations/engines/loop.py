@@ -10,11 +10,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 from safetensors.torch import save
 
 from flsec._files import replacing
@@ -24,11 +22,11 @@ from flsec.client_apps.projected_gradient import ProjectedGradient
 from flsec.errors import ConfigError, NoProgressError, SaveError
 from flsec.metrics.accuracy import per_class_accuracy
 from flsec.metrics.oif import outsized_impact_factor
-from flsec.randomness import numpy_generator
 from flsec.simulations.checks import Ready
 from flsec.simulations.clients import CHECKPOINTS, RUN, SETTINGS
 from flsec.simulations.engines.grid import PartitionGrid
 from flsec.simulations.engines.interrupted import Interrupted
+from flsec.simulations.engines.sampling import Sampling
 from flsec.simulations.records import defense_record, summarise
 from flsec.simulations.run_folder import RunFolder
 from flsec.strategies._truth import are_real
@@ -74,6 +72,7 @@ class ServerLoop:
         self.error: BaseException | None = None
         self._on_supernodes = False
         self._completed: tuple[int, Any] | None = None
+        self._sampling = Sampling(self.config, self.resources.adversaries)
         self._sampled: set[int] = set()  # since the last checkpoint
 
     def __call__(self, grid: Grid, context: Context) -> None:
@@ -164,17 +163,11 @@ class ServerLoop:
             self._checkpoint(*self._completed)
         return weights
 
-    @functools.cached_property
-    def _order(self) -> NDArray[np.int64]:
-        """The order in which clients are asked, where each is asked at most once."""
-        rng = numpy_generator(self.config.seed, purpose="sampling")
-        return rng.permutation(self.config.simulation.num_clients)
-
     def _select(self, round_: int, nodes: PartitionGrid, strategy: RobustStrategy) -> list[int]:
         """Show the strategy this round's clients, and return their partition ids."""
         simulation = self.config.simulation
         excluded = strategy.excluded_among(round_, range(simulation.num_clients))
-        sampled = self._sample(round_, excluded)
+        sampled = self._sampling.draw(round_, excluded)
         self._sampled.update(sampled)
         # where these are too few, it sees some that it will not ask, so that it does not wait for others to come
         nodes.selected = [*sampled, *sorted(excluded)[: simulation.cohort_size - len(sampled)]]
@@ -203,24 +196,6 @@ class ServerLoop:
                 )
             file.write_text(uuid.uuid4().hex)
         return file.read_text()
-
-    def _sample(self, round_: int, excluded: Collection[int]) -> list[int]:
-        """Return the partition ids of this round's clients, ascending; others take the places of those excluded."""
-        simulation, adversaries = self.config.simulation, self.resources.adversaries
-        if simulation.sampling == "without_replacement":
-            start = (round_ - 1) * simulation.cohort_size
-            return sorted(set(self._order[start : start + simulation.cohort_size].tolist()) - set(excluded))
-        rng = numpy_generator(self.config.seed, round_, purpose="sampling")
-        others = sorted(set(range(simulation.num_clients)) - set(excluded))
-        if simulation.adversaries_per_round is None or adversaries is None:
-            drawn = min(simulation.cohort_size, len(others))
-            return sorted(int(i) for i in rng.choice(others, drawn, replace=False)) if drawn else []
-        hostile = sorted(adversaries.active(round_) - set(excluded))
-        honest = sorted(set(others) - set(hostile))
-        wanted = min(simulation.adversaries_per_round, len(hostile))  # all of them, in rounds in which few are active
-        chosen = [*rng.choice(hostile, wanted, replace=False)] if wanted else []
-        chosen += [*rng.choice(honest, min(simulation.cohort_size - wanted, len(honest)), replace=False)]
-        return sorted(int(i) for i in chosen)
 
     def _defense_record(self, report: RoundReport | None, sampled: Collection[int]) -> dict[str, Any]:
         assert report is not None
