@@ -8,7 +8,13 @@ from flsec._lazy import export_lazily
 if TYPE_CHECKING:
     from flsec.attacks.adaptive_line_search import LineSearch as LineSearch
     from flsec.attacks.adaptive_line_search import line_search as line_search
+    from flsec.attacks.adaptive_pool import PoolResult as PoolResult
+    from flsec.attacks.adaptive_pool import adaptive_pool as adaptive_pool
     from flsec.attacks.adversaries import Adversaries as Adversaries
+    from flsec.attacks.agr_tailored import KnownRule as KnownRule
+    from flsec.attacks.agr_tailored import TailoredUpload as TailoredUpload
+    from flsec.attacks.agr_tailored import agr_tailored as agr_tailored
+    from flsec.attacks.agr_tailored import largest_damage as largest_damage
     from flsec.attacks.alie import alie as alie
     from flsec.attacks.alie import alie_z as alie_z
     from flsec.attacks.back_gradient import back_gradient as back_gradient
@@ -57,11 +63,16 @@ __all__ = [
     "CohortView",
     "DistancePenalty",
     "FeatureTrigger",
+    "KnownRule",
     "KrumAttackFactor",
     "LineSearch",
+    "PoolResult",
     "Rehearsal",
+    "TailoredUpload",
     "TokenTrigger",
     "Trigger",
+    "adaptive_pool",
+    "agr_tailored",
     "alie",
     "alie_z",
     "back_gradient",
@@ -77,6 +88,7 @@ __all__ = [
     "ipm",
     "krum_attack_factor",
     "krum_attack_factor_partial",
+    "largest_damage",
     "lazy_worker",
     "line_search",
     "mimicked_row",
@@ -107,11 +119,16 @@ export_lazily(
         "CohortView": "cohort_view",
         "DistancePenalty": "distance_penalty",
         "FeatureTrigger": "triggers",
+        "KnownRule": "agr_tailored",
         "KrumAttackFactor": "krum_attack",
         "LineSearch": "adaptive_line_search",
+        "PoolResult": "adaptive_pool",
         "Rehearsal": "cohort_view",
+        "TailoredUpload": "agr_tailored",
         "TokenTrigger": "token_trigger",
         "Trigger": "triggers",
+        "adaptive_pool": "adaptive_pool",
+        "agr_tailored": "agr_tailored",
         "alie": "alie",
         "alie_z": "alie",
         "back_gradient": "back_gradient",
@@ -127,6 +144,7 @@ export_lazily(
         "ipm": "ipm",
         "krum_attack_factor": "krum_attack",
         "krum_attack_factor_partial": "krum_attack",
+        "largest_damage": "agr_tailored",
         "lazy_worker": "lazy_worker",
         "line_search": "adaptive_line_search",
         "mimicked_row": "mimic",

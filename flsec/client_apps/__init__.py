@@ -21,8 +21,10 @@ ATTACKS = Registry("attack", __name__, _is_attack, "a subclass of flsec.client_a
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
     from flsec.client_apps.adaptive_line_search import AdaptiveLineSearch as AdaptiveLineSearch
+    from flsec.client_apps.adaptive_pool import AdaptivePool as AdaptivePool
     from flsec.client_apps.adaptive_top_k import AdaptiveTopK as AdaptiveTopK
     from flsec.client_apps.adversaries import Adversaries as Adversaries
+    from flsec.client_apps.agr_tailored import AGRTailored as AGRTailored
     from flsec.client_apps.alie import ALIE as ALIE
     from flsec.client_apps.app import numpy_client_app as numpy_client_app
     from flsec.client_apps.back_gradient import BackGradient as BackGradient
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from flsec.client_apps.model_replacement import ModelReplacement as ModelReplacement
     from flsec.client_apps.noisy_client import NoisyClient as NoisyClient
     from flsec.client_apps.noisy_client import noisy_client as noisy_client
+    from flsec.client_apps.optimised_alie import OptimisedALIE as OptimisedALIE
+    from flsec.client_apps.optimised_ipm import OptimisedIPM as OptimisedIPM
     from flsec.client_apps.phrase_backdoor import PhraseBackdoor as PhraseBackdoor
     from flsec.client_apps.poison import Poison as Poison
     from flsec.client_apps.poison import poisoned as poisoned
@@ -82,7 +86,9 @@ __all__ = [
     "ALIE",
     "ATTACKS",
     "IPM",
+    "AGRTailored",
     "AdaptiveLineSearch",
+    "AdaptivePool",
     "AdaptiveTopK",
     "Adversaries",
     "Attack",
@@ -108,6 +114,8 @@ __all__ = [
     "MinimizingDistanceBackdoor",
     "ModelReplacement",
     "NoisyClient",
+    "OptimisedALIE",
+    "OptimisedIPM",
     "PhraseBackdoor",
     "Poison",
     "PoisonedDataset",
@@ -144,7 +152,9 @@ export_lazily(
     {
         "ALIE": "alie",
         "IPM": "ipm",
+        "AGRTailored": "agr_tailored",
         "AdaptiveLineSearch": "adaptive_line_search",
+        "AdaptivePool": "adaptive_pool",
         "AdaptiveTopK": "adaptive_top_k",
         "Adversaries": "adversaries",
         "Attack": "base",
@@ -170,6 +180,8 @@ export_lazily(
         "MinimizingDistanceBackdoor": "minimizing_distance_backdoor",
         "ModelReplacement": "model_replacement",
         "NoisyClient": "noisy_client",
+        "OptimisedALIE": "optimised_alie",
+        "OptimisedIPM": "optimised_ipm",
         "PhraseBackdoor": "phrase_backdoor",
         "Poison": "poison",
         "PoisonedDataset": "poisoned_dataset",
