@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flsec.aggregation._gram import check_updates, row_norms, weighted_sum
+from flsec.aggregation._gram import check_updates, float64_blocks, row_norms
 from flsec.attacks._collusion import along, as_upload, moments
 from flsec.parameters import PositiveCount, check_parameters
 
@@ -150,7 +150,9 @@ class _Search:
         gradient = torch.zeros_like(self._back)
         for _ in range(_PAIRS):
             signs = torch.from_numpy(generator.choice([-1.0, 1.0], size=len(self._honest)))
-            step = weighted_sum(self._honest, signs - signs.mean()).double()
+            step = torch.zeros_like(self._back)
+            for columns, block in float64_blocks(self._honest, origin=self.bases["mean"]):
+                step[columns] = signs.to(block) @ block
             norm = float(step.norm())
             if norm == 0:
                 return

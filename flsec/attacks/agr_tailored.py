@@ -73,16 +73,14 @@ def agr_tailored(
     Example:
         >>> honest = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]])
         >>> upload, gamma, _ = agr_tailored(honest, rule="krum", num_attackers=2, perturbation="unit")
-        >>> round(float(upload), 2)  # where (1 - x)^2 + (2 - x)^2 is 6, the score of the honest 2
-        -0.16
+        >>> round(float(upload), 2)  # farther out the honest 1 is between the two crafted ones and the rest
+        1.0
 
     Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine", NDSS 2021 (AGR-tailored attacks), and the authors'
     program, which attacks Bulyan as it does Multi-Krum. There a trial counts as better than the one before; here it
     must be better than all before, and the best is uploaded.
     """
-    settings = {"rule": rule, "num_attackers": num_attackers, "num_byzantine": num_byzantine, "start": start}
-    settings |= {"perturbation": perturbation, "tolerance": tolerance, "ddof": ddof}
-    check_parameters(agr_tailored, settings, name="agr_tailored")
+    check_parameters(agr_tailored, {k: v for k, v in locals().items() if k != "honest"}, name="agr_tailored")
     check_updates(honest, "agr_tailored")
     mean, std = moments(honest, ddof)
     p = perturbation_vector(perturbation, mean, std)

@@ -73,5 +73,6 @@ class AdaptivePool(CohortAttack):
         mean, _ = moments(honest)
         spread = float(row_norms(honest, origin=mean).mean())
         drawn = view.generator("adaptive_pool jitter").standard_normal((m, d))
-        noise = torch.from_numpy(drawn).to(view.own.device)
-        return noise * (self.jitter * spread / noise.norm(dim=1, keepdim=True))
+        noise: Tensor = torch.from_numpy(drawn).to(view.own.device)
+        noise *= self.jitter * spread / noise.norm(dim=1, keepdim=True)
+        return noise

@@ -184,6 +184,7 @@ def check_data(config: Config) -> Ready:
         clean = _one_of_each_class(resources.dataset)
         for index, attack in enumerate(resources.attacks):
             _show_samples(attack, clean, ("attacks", index), config.attacks[index].writable)
+            _show_model(attack, resources, ("attacks", index), config.attacks[index].writable)
             if attack.poisons_data:
                 _check_poison(config, index, attack, clean, resources.dataset)
         for index, wrapper in enumerate(_defenses(strategy)):
@@ -219,6 +220,13 @@ def _show_samples(member: Any, clean: ArrayDataset, path: KeyPath, writable: Col
     check = getattr(member, "check_samples", None)
     if check is not None:
         blame_parameter(path, writable, check, clean.tensors()[0])
+
+
+def _show_model(attack: Attack, resources: Resources, path: KeyPath, writable: Collection[str]) -> None:
+    """Have an attack with a method ``check_model(model)`` refuse a network that it cannot work on."""
+    check = getattr(attack, "check_model", None)
+    if check is not None:
+        blame_parameter(path, writable, check, resources.new_model())
 
 
 def _check_partition(config: Config, resources: Resources) -> None:

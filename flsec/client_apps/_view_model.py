@@ -1,0 +1,42 @@
+"""The model that attackers who work together start from, as arrays."""
+
+import numpy as np
+from torch import Tensor, nn
+
+from flsec.attacks.cohort_view import CohortView
+from flsec.client_apps._around import NDArrays
+from flsec.errors import ConfigError
+from flsec.state_arrays import state_of_module
+from flsec.training import get_weights
+
+__all__ = ["arrays_of_round"]
+
+
+def arrays_of_round(model: nn.Module, view: CohortView, attack: str, update: Tensor | None = None) -> NDArrays:
+    """Return the model that the clients of a round started from, or that model moved by an update.
+
+    Args:
+        model: as clients build it; gives the order and shapes of the arrays.
+        view: of the round.
+        attack: who asks, for the message.
+        update: (d,), added to the weights.
+
+    Raises:
+        ConfigError: ``model`` has other numbers of weights or of state arrays.
+    """
+    arrays, state = get_weights(model), state_of_module(model)
+    weights = [place for place in range(len(arrays)) if place not in state]
+    sizes = [arrays[place].size for place in weights]
+    if sum(sizes) != len(view.global_parameters) or (view.global_state and len(view.global_state) != len(state)):
+        raise ConfigError(
+            f"{attack}: the clients' model has {len(view.global_parameters)} floating numbers; model_factory builds "
+            f"one with {sum(sizes)}, and {len(state)} arrays of state beside them. Do server and client build the "
+            "same model?"
+        )
+    start = view.global_parameters.detach()
+    values = (start if update is None else start + update.to(start)).cpu().numpy()
+    for place, part in zip(weights, np.split(values, np.cumsum(sizes)[:-1]), strict=True):
+        arrays[place][...] = part.reshape(arrays[place].shape)
+    for place, array in zip(sorted(state), view.global_state, strict=False):  # no state given: the model's own
+        arrays[place] = array
+    return arrays
