@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from flsec.attacks.a3fl import OptimisedTrigger as OptimisedTrigger
     from flsec.attacks.a3fl import adapted_trigger as adapted_trigger
     from flsec.attacks.a3fl import patch_mask as patch_mask
+    from flsec.attacks.adam_free_rider import adam_free_rider as adam_free_rider
+    from flsec.attacks.adam_free_rider import moving_squares as moving_squares
     from flsec.attacks.adaptive_line_search import LineSearch as LineSearch
     from flsec.attacks.adaptive_line_search import line_search as line_search
     from flsec.attacks.adaptive_pool import PoolResult as PoolResult
@@ -89,6 +91,7 @@ __all__ = [
     "TailoredUpload",
     "TokenTrigger",
     "Trigger",
+    "adam_free_rider",
     "adapted_trigger",
     "adaptive_pool",
     "agr_tailored",
@@ -120,6 +123,7 @@ __all__ = [
     "minimizing_distance",
     "model_replacement",
     "most_hostile",
+    "moving_squares",
     "neurotoxin",
     "optimised_poison",
     "parts_held",
@@ -159,6 +163,7 @@ export_lazily(
         "TailoredUpload": "agr_tailored",
         "TokenTrigger": "token_trigger",
         "Trigger": "triggers",
+        "adam_free_rider": "adam_free_rider",
         "adapted_trigger": "a3fl",
         "adaptive_pool": "adaptive_pool",
         "agr_tailored": "agr_tailored",
@@ -190,6 +195,7 @@ export_lazily(
         "minimizing_distance": "minimizing_distance_backdoor",
         "model_replacement": "model_replacement",
         "most_hostile": "constrained_deviation",
+        "moving_squares": "adam_free_rider",
         "neurotoxin": "neurotoxin",
         "optimised_poison": "back_gradient",
         "parts_held": "dba",

@@ -21,6 +21,7 @@ ATTACKS = Registry("attack", __name__, _is_attack, "a subclass of flsec.client_a
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
     from flsec.client_apps.a3fl import A3FL as A3FL
+    from flsec.client_apps.adam_free_rider import AdamFreeRider as AdamFreeRider
     from flsec.client_apps.adaptive_line_search import AdaptiveLineSearch as AdaptiveLineSearch
     from flsec.client_apps.adaptive_pool import AdaptivePool as AdaptivePool
     from flsec.client_apps.adaptive_top_k import AdaptiveTopK as AdaptiveTopK
@@ -96,6 +97,7 @@ __all__ = [
     "DBA",
     "IPM",
     "AGRTailored",
+    "AdamFreeRider",
     "AdaptiveLineSearch",
     "AdaptivePool",
     "AdaptiveTopK",
@@ -169,6 +171,7 @@ export_lazily(
         "DBA": "dba",
         "IPM": "ipm",
         "AGRTailored": "agr_tailored",
+        "AdamFreeRider": "adam_free_rider",
         "AdaptiveLineSearch": "adaptive_line_search",
         "AdaptivePool": "adaptive_pool",
         "AdaptiveTopK": "adaptive_top_k",

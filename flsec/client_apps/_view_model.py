@@ -1,15 +1,18 @@
 """The model that attackers who work together start from, as arrays."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from flsec.attacks.cohort_view import CohortView
 from flsec.client_apps._around import NDArrays
 from flsec.errors import ConfigError
 from flsec.state_arrays import state_of_module
-from flsec.training import get_weights
+from flsec.training import get_weights, weight_names
 
-__all__ = ["arrays_of_round"]
+__all__ = ["arrays_of_round", "coordinates_named"]
 
 
 def arrays_of_round(model: nn.Module, view: CohortView, attack: str, update: Tensor | None = None) -> NDArrays:
@@ -40,3 +43,28 @@ def arrays_of_round(model: nn.Module, view: CohortView, attack: str, update: Ten
     for place, array in zip(sorted(state), view.global_state, strict=False):  # no state given: the model's own
         arrays[place] = array
     return arrays
+
+
+def coordinates_named(model: nn.Module, parts: Sequence[str], attack: str) -> Tensor:
+    """Return (d,) bool, which of a model's weights, flat and joined, belong to arrays whose name has one of the parts.
+
+    Args:
+        model: as clients build it.
+        parts: such as ``["lora_"]``.
+        attack: who asks, for the message.
+
+    Raises:
+        ConfigError: no array of weights has such a name.
+    """
+    arrays, state = get_weights(model), state_of_module(model)
+    sizes = zip(weight_names(model), (array.size for array in arrays), strict=True)
+    weights = [entry for place, entry in enumerate(sizes) if place not in state]
+    named = [any(part in name for part in parts) for name, _ in weights]
+    if not any(named):
+        known = ", ".join(name for name, _ in weights[:8])
+        raise ConfigError(
+            f"{attack}: no array that clients upload has {' or '.join(map(repr, parts))} in its name; there are {known}"
+            f"{', ...' if len(weights) > 8 else ''}. For adapters set lora_rank of the model.",
+            parameter="layers",
+        )
+    return torch.cat([torch.full((size,), hit) for hit, (_, size) in zip(named, weights, strict=True)])

@@ -4,19 +4,18 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from numpy.typing import NDArray
-
 from flsec._numbers import widened
 from flsec.attacks.lazy_worker import lazy_worker
 from flsec.client_apps._around import NDArrays
+from flsec.client_apps._free_rider import FreeRider
 from flsec.client_apps._previous_model import kept_model, may_attack, previous_model_kept
-from flsec.client_apps.base import Attack, AttackContext
+from flsec.client_apps.base import AttackContext
 from flsec.parameters import NonNegative
 
 __all__ = ["LazyWorker"]
 
 
-class LazyWorker(Attack):
+class LazyWorker(FreeRider):
     """Pretend to have trained, and upload what can be had for free: earlier global models, and noise.
 
     Args:
@@ -68,10 +67,6 @@ class LazyWorker(Attack):
             std=self.std * max(1, context.round) ** -self.decay,
             generator=context.generator("lazy_worker"),
         )
-
-    def honest_state(self, global_: NDArray[Any], local: NDArray[Any]) -> NDArray[Any]:
-        """Return the global model's statistics, as nothing was trained; counters go on."""
-        return local if local.dtype.kind in "biu" else global_.astype(local.dtype)
 
     @contextlib.contextmanager
     def in_round(self, client: Any, parameters: Callable[[], NDArrays], config: Mapping[str, Any]) -> Iterator[None]:

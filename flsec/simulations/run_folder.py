@@ -11,6 +11,7 @@ from typing import Any
 
 from flsec.errors import ConfigError
 from flsec.simulations.run_names import check_folder_name
+from flsec.simulations.start_model import start_record
 from flsec.simulations.state import load_state, save_state
 from flsec.simulations.yaml_lines import dump
 
@@ -22,9 +23,10 @@ PACKAGES = ("flsec", "flwr", "ray", "torch", "numpy")
 class RunFolder:
     """Files of one run.
 
-    ``config.yaml`` (resolved), ``environment.json`` (versions, machine), ``rounds.jsonl`` (one line a round),
-    ``summary.json``, ``model.safetensors`` (the final model), ``checkpoints/``, ``accuracy.png``, ``run.log``; and
-    ``client_states/`` where a defense has its clients keep something from round to round.
+    ``config.yaml`` (resolved), ``environment.json`` (versions, machine, a model that was started from),
+    ``rounds.jsonl`` (one line a round), ``summary.json``, ``model.safetensors`` (the final model), ``checkpoints/``,
+    ``accuracy.png``, ``run.log``; and ``client_states/`` where a defense has its clients keep something from round to
+    round.
 
     Args:
         path: the folder; it must exist.
@@ -61,12 +63,14 @@ class RunFolder:
         folder._made = missing
         folder.checkpoints.mkdir()
         (path / "config.yaml").write_text(dump(config))
-        environment = {
+        environment: dict[str, Any] = {
             "packages": {package: metadata.version(package) for package in PACKAGES},
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "seed": config["seed"],
         }
+        if start := config["model"].get("from"):
+            environment["model_from"] = start_record(start)
         (path / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
         return folder
 

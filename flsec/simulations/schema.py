@@ -18,7 +18,8 @@ from flsec.simulations.any_strategy import SAMPLING, check_strategy
 from flsec.simulations.problems import Origin, Problem, as_yaml_data, blame_parameter
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.server_strategies import STRATEGIES
-from flsec.simulations.signatures import parameters_model, values_with_defaults
+from flsec.simulations.signatures import fields_of, parameters_model, values_with_defaults
+from flsec.simulations.start_model import start_file
 from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
 from flsec.strategies import DEFENSES
 from flsec.tasks import TASKS
@@ -81,11 +82,12 @@ class Component(BaseModel):
             cls.check_member(name, member)
         except ConfigError as error:
             raise Problem(("name",), str(error)) from None
-        own = {key: value for key, value in values.items() if key in cls.model_fields}
+        keys = tuple(fields_of(cls))
+        own = {key: value for key, value in values.items() if key in keys}
         params = {key: value for key, value in values.items() if key not in own}
         return {
             **own,
-            **values_with_defaults(parameters_model(member, cls.supplied), params, legal=tuple(cls.model_fields)),
+            **values_with_defaults(parameters_model(member, cls.supplied), params, legal=keys),
         }
 
 
@@ -118,12 +120,26 @@ class AttackEntry(Component):
     name: str = Field(examples=["sign_flipping"])
 
 
+def _start(written: str | None) -> str | None:
+    """Return the file's absolute path: workers may have another current directory."""
+    return None if written is None else str(blame_parameter((), (), start_file, written))
+
+
 class ModelEntry(Component):
-    """A model, without the shape of the data."""
+    """A model, without the shape of the data.
+
+    Attributes:
+        name: of the model; its own parameters stand beside it.
+        from: a trained model to start from: the folder of a finished run, or a .safetensors file with the same arrays;
+            null: initial weights by the seed. Its SHA-256 goes into the run's ``environment.json``.
+    """
 
     registry = MODELS
     supplied = ("input_shape", "num_classes", "vocab_size", "pad")
     name: str = Field(examples=["mlp"])
+    start: Annotated[str | None, AfterValidator(_start)] = Field(
+        default=None, alias="from", examples=["runs/quickstart"]
+    )
 
 
 class TaskEntry(Component):
@@ -323,5 +339,5 @@ class Config(_Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, defaults included, as plain data that loads to an equal ``Config``."""
-        settings: dict[str, Any] = as_yaml_data(self.model_dump())
+        settings: dict[str, Any] = as_yaml_data(self.model_dump(by_alias=True))
         return settings

@@ -20,6 +20,7 @@ __all__ = [
     "example_of",
     "example_value",
     "field_type",
+    "fields_of",
     "parameters_model",
     "validate",
     "values_with_defaults",
@@ -82,7 +83,7 @@ def _problem(model: type[BaseModel], errors: Sequence[Any], legal: tuple[str, ..
         return Problem((*path, *cause.path), str(cause), parameter=cause.parameter)
     key = next((str(part) for part in reversed(path) if isinstance(part, str)), "")
     if error["type"] == "extra_forbidden":
-        known = [*legal, *owner.model_fields]
+        known = [*legal, *fields_of(owner)]
         return Problem(path, f"no such key.{nearest(key, known)} Legal here: {', '.join(known) or 'none'}.")
     example = dump({key: example_of(owner, key)}, flow=True)[1:-1]
     if error["type"] == "missing":
@@ -100,7 +101,7 @@ def _find(model: type[BaseModel], loc: Iterable[str | int]) -> tuple[KeyPath, ty
     for part in loc:
         bare = _bare(hint)
         if isinstance(bare, type) and issubclass(bare, BaseModel):
-            owner, info = bare, bare.model_fields.get(str(part))
+            owner, info = bare, fields_of(bare).get(str(part))
             hint = Any if info is None else field_type(info)
         elif isinstance(part, int):
             hint = next(iter(typing.get_args(bare)), Any)
@@ -108,6 +109,11 @@ def _find(model: type[BaseModel], loc: Iterable[str | int]) -> tuple[KeyPath, ty
             break  # the name of a type in a union, or a key of a free mapping
         path = (*path, part)
     return path, owner, hint
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's fields by the keys that a file has for them, which Python may not have as names."""
+    return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
 def field_type(info: Any) -> Any:
@@ -143,7 +149,7 @@ def _rule(error: Any, hint: Any) -> str:
 
 def example_of(owner: type[BaseModel], key: str) -> Any:
     """Return a value that a field of a model accepts."""
-    info = owner.model_fields[key]
+    info = fields_of(owner)[key]
     if info.examples:
         return info.examples[0]
     return example_value(field_type(info), info.default)

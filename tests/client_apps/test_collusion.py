@@ -445,3 +445,27 @@ def test_a_rule_by_its_name_is_not_tried_out():
     own, others, asked = rows(4), rows(13, seed=1), []
     AGRTailored(rule="krum").poison_cohort(view(AGRTailored(rule="krum"), own, others, asked=asked))
     assert not asked
+
+
+def small_network():
+    torch.manual_seed(0)
+    network = torch.nn.Module()
+    network.lora_a, network.body, network.lora_b = (torch.nn.Linear(3, n, bias=False) for n in (2, 5, 4))
+    return network
+
+
+def test_ipm_on_adapters_leaves_other_weights_at_the_honest_mean():
+    own, others = rows(2, d=33), rows(7, d=33, seed=1)
+    sent = upload(IPM(epsilon=0.5, layers=["lora_"], model_factory=small_network), own, others)
+    mean = others.mean(dim=0)
+    expected = torch.cat([-0.5 * mean[:6], mean[6:21], -0.5 * mean[21:]])
+    torch.testing.assert_close(sent, expected.repeat(2, 1))
+
+
+def test_layers_that_there_are_not_are_refused_by_name():
+    attack = IPM(epsilon=0.5, layers=["adapter"], model_factory=small_network)
+    with pytest.raises(ConfigError, match=r"IPM: no array .* has 'adapter' in its name; there are lora_a\.weight"):
+        attack.check_model(small_network())
+    with pytest.raises(ConfigError, match="IPM needs model_factory"):
+        IPM(epsilon=0.5, layers=["lora_"])
+    IPM(epsilon=0.5).check_model(small_network())
