@@ -84,13 +84,8 @@ class A3FL(TriggerBackdoor):
         self.size, self.margin = size, margin
         self.low, self.value = low, value
         self.device = device
-        self.fit_settings = {
-            "iterations": iterations,
-            "step_size": step_size,
-            "balance": balance,
-            "adversarial_every": adversarial_every,
-            "adversarial_epochs": adversarial_epochs,
-        }
+        self.iterations, self.step_size, self.balance = iterations, step_size, balance
+        self.adversarial_every, self.adversarial_epochs = adversarial_every, adversarial_epochs
         x, y = auxiliary_data
         chosen = torch.randperm(len(y), generator=generator(self.seed, purpose="a3fl"))[:num_auxiliary]
         self.inputs, self.labels = x[chosen].clone(), y[chosen].clone()
@@ -127,7 +122,11 @@ class A3FL(TriggerBackdoor):
             generator=generator(self.seed, round, purpose="a3fl"),
             low=self.low,
             value=self.value,
-            **self.fit_settings,  # type: ignore[arg-type] - a dictionary has one type of values
+            iterations=self.iterations,
+            step_size=self.step_size,
+            balance=self.balance,
+            adversarial_every=self.adversarial_every,
+            adversarial_epochs=self.adversarial_epochs,
         )
         return _made(values, mask)
 

@@ -58,7 +58,7 @@ class AdamFreeRider(FreeRider):
             widened(known.previous),
             known.squares,
             random,
-            count=known.count,
+            count=known.steps,
             rounds=max(1, context.round - known.round),
             beta_2=self.beta_2,
             scale=self.scale,
@@ -73,7 +73,7 @@ class AdamFreeRider(FreeRider):
         state, now, round_ = ClientState(client, config), parameters(), round_of(config)
         known = self._with_step(state.load("adam_free_rider"), now, round_)
         squares = [np.zeros(np.shape(array)) for array in now] if known is None else known.squares
-        count = 0 if known is None else known.count
+        count = 0 if known is None else known.steps
         state.save("adam_free_rider", [np.array(round_), np.array(count), *now, *squares])
         token = _known.set(known)
         try:
@@ -96,7 +96,7 @@ class _Known(NamedTuple):
     round: int
     previous: NDArrays
     squares: NDArrays
-    count: int
+    steps: int
 
 
 # What the client at work knows of earlier rounds, for ``poison_update``, which does not see the client.

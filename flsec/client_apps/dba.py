@@ -44,6 +44,8 @@ class DBA(TriggerBackdoor):
     Source: Xie et al., "DBA: Distributed Backdoor Attacks against Federated Learning", ICLR 2020.
     """
 
+    fits_inputs: str | None = None  # any that have the features; bars need numbers
+
     def __init__(
         self,
         *,
@@ -61,6 +63,7 @@ class DBA(TriggerBackdoor):
         self.parts = parts
         self.trigger: DistributedTrigger | FeatureTrigger
         if features is None:
+            self.fits_inputs = "numbers"
             self.trigger = DistributedTrigger(parts=parts, length=length, gap=gap, margin=margin, value=value)
         elif len(features) < parts:
             raise ConfigError(
@@ -69,7 +72,7 @@ class DBA(TriggerBackdoor):
                 parameter="features",
             )
         else:
-            self.trigger, self.fits_inputs = FeatureTrigger(features=features, value=value), None
+            self.trigger = FeatureTrigger(features=features, value=value)
 
     def trained_trigger(self, context: AttackContext) -> SampleTrigger:
         """Return this attacker's part of the trigger."""
