@@ -3,8 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -139,18 +138,16 @@ class _Contrastive(Classification):
     target: int = 0
     temperature: float = 0.07
     weight: float = 2.0
-    seen: list[Any] = field(default_factory=list, compare=False)
 
     def batch_loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        handle = classifier_of(model).register_forward_pre_hook(lambda _, inputs: self.seen.append(inputs[0]))
+        seen: list[Tensor] = []
+        handle = classifier_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
             model(x)
         finally:
             handle.remove()
-        features = self.seen.pop()
-        self.seen.clear()
         return contrastive_loss(
-            features.flatten(1), y, temperature=self.temperature, target=self.target, weight=self.weight
+            seen[0].flatten(1), y, temperature=self.temperature, target=self.target, weight=self.weight
         )
 
 

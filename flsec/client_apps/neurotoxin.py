@@ -56,8 +56,8 @@ class Neurotoxin(Attack):
 
     def fit(self, client: Any, honest_fit: HonestFit, parameters: NDArrays, config: Any) -> FitResult:
         """Run one round of an attacking client, each step of it masked where ``project`` says so."""
-        allowed = self._allowed([np.array(array) for array in parameters], client=client)
-        if self.project == "update" or allowed is None:
+        allowed = self._allowed([np.array(array) for array in parameters], client) if self.needs_client else None
+        if allowed is None:
             return super().fit(client, honest_fit, parameters, config)
         from flsec.client_apps._gradient_mask import GradientMask  # training is torch's
         from flsec.client_apps._half_tools import step_hook
