@@ -54,6 +54,7 @@ KINDS: dict[str, type[Component]] = {
 }
 _SECTIONS = {
     "data": DataEntry,
+    "model": ModelEntry,
     "training": Training,
     "adversaries": Adversaries,
     "simulation": Simulation,
