@@ -31,8 +31,7 @@ class AdaptiveLineSearch(CohortAttack):
         perturbation: p. ``"unit"``: -mean / |mean|; ``"std"``: minus the standard deviation of each coordinate;
             ``"sign"``: -sign(mean).
         reverse: which updates mean and deviation are of: ``"others"``: the honest clients'; ``"all"``: all that the
-            attackers know, what they would have uploaded themselves included. Neither is always the stronger: the
-            trimmed mean suffers more from ``"all"``, Krum from ``"others"``.
+            attackers know, what they would have uploaded themselves included. Neither is always the stronger.
         num_trials: how often the defense is tried out in a round, besides once with the honest mean.
         ddof: the variance divides by the number of known updates less this.
         options: see ``Attack``, and ``knowledge``: ``"all"``: the attackers know everybody's updates; ``"colluders"``:
