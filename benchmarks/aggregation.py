@@ -3,9 +3,10 @@
     python benchmarks/aggregation.py [--quick] [--clients 20 100] [--parameters 100000 1000000] [--rules median]
         [--threads 1 --cpu-time] [--json FILE]
 
-Peers are Flower's functions, byzfl (if it is installed: `pip install byzfl`) and one-liners in numpy and torch. Each is
-first compared with a float64 computation; a wrong one is named, and its time is not used. The rest are timed in
-turn with ours, in one process; times are medians, so that a ratio is of the same minutes on the same machine.
+Peers are Flower's functions, byzfl (if it is installed: `pip install "flsec[peers]"`), ByzPy and one-liners in numpy
+and torch. Each is first compared with a float64 computation; a wrong one is named, and its time is not used. The rest
+are timed in turn with ours, in one process; times are medians, so that a ratio is of the same minutes on the same
+machine.
 
 The floor of a rule is the time to read what it must read at the memory bandwidth measured in the same process, or, for
 rules that need the inner products of all rows, of that matrix product in float64 if this takes longer. Krum's peers
@@ -15,6 +16,7 @@ On a machine that has other work to do, `--threads 1 --cpu-time` counts the proc
 """
 
 import argparse
+import functools
 import importlib
 import json
 import os
@@ -25,14 +27,18 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from flwr.server.strategy import FedAvg
 from flwr.server.strategy import aggregate as flower
 
 from flsec import aggregation as flsec
+from flsec.strategies import Krum, NearestNeighborMixing
+from flsec.strategies.cohort import Cohort, Layout
 
 Vector = Any  # (d,) of numpy or torch
 BARS = {
@@ -43,6 +49,7 @@ BARS = {
     "krum": 3,
     "multi_krum": 3,
     "bulyan": 10,
+    "nnm_krum": 3,
 }  # at n = 100, d = 1e6
 CORRECT = 1e-4  # largest error over the largest entry
 SPREAD, HOSTILE_SPREAD = 0.01, 1.0
@@ -230,6 +237,58 @@ def has_byzfl() -> bool:
     return True
 
 
+@functools.cache
+def _wrappers(f: int) -> NearestNeighborMixing:
+    return NearestNeighborMixing(Krum(FedAvg(), num_byzantine=f), num_byzantine=f)
+
+
+def mixed_krum(data: Data) -> Any:
+    """Run nearest-neighbour mixing and Krum inside it as a round does: one wrapper's stage after the other's."""
+    outer = _wrappers(data.f)
+    everybody = tuple(range(data.n))
+    cohort = Cohort(
+        updates=data.updates,
+        num_examples=torch.ones(data.n, dtype=torch.float64),
+        client_ids=everybody,
+        metrics=({},) * data.n,
+        global_parameters=torch.zeros_like(data.updates[0]),
+        round=1,
+        layout=Layout([data.array[0]]),
+        sources=everybody,
+    )
+    return outer.strategy.before_aggregation(outer.before_aggregation(cohort)).updates[0]
+
+
+def exact_mixed_krum(data: Data) -> Any:
+    values = data.array.astype(np.float64)
+    mixed = Data(torch.from_numpy(exact_mixing(values, data.f)), data.f)
+    return exact_krum(mixed)
+
+
+def exact_mixing(values: Any, f: int) -> Any:
+    distances = np.stack([np.square(values - row).sum(axis=1) for row in values])
+    return np.stack([values[np.argsort(row, kind="stable")[: len(values) - f]].mean(axis=0) for row in distances])
+
+
+def byzfl_mixed_krum(data: Data) -> Any:
+    module = importlib.import_module("byzfl.aggregators.preaggregators")
+    return byzfl(Data(module.NNM(data.f)(data.updates), data.f), "Krum", f=data.f)
+
+
+def byzpy_mixed_krum(data: Data) -> Any:
+    mixing = importlib.import_module("byzpy.pre_aggregators.nnm").NearestNeighborMixing(data.f)
+    rule = importlib.import_module("byzpy.aggregators.geometric_wise.krum").Krum(data.f)
+    return rule.aggregate(mixing.pre_aggregate(list(data.updates)))
+
+
+def exact_diameter(data: Data) -> Any:
+    values = data.array.astype(np.float64)
+    distances = np.stack([np.square(values - row).sum(axis=1) for row in values])
+    honest = np.arange(data.f, data.n)  # the others are 100 times larger
+    assert distances[np.ix_(honest, honest)].max() < distances[data.f :, : data.f].min()
+    return values[honest].mean(axis=0)
+
+
 WEISZFELD = 60  # steps that take the peers to within 1e-4 of the limit, on these data
 
 
@@ -322,6 +381,23 @@ def rules() -> dict[str, Rule]:
             reads=2,
             gram=True,
         ),
+        "nnm_krum": Rule(
+            mixed_krum,
+            exact_mixed_krum,
+            {
+                "byzfl": byzfl_mixed_krum,
+                "ByzPy": byzpy_mixed_krum,
+            },
+            reads=2,
+            gram=True,
+        ),
+        "minimum_diameter_averaging": Rule(
+            lambda x: flsec.minimum_diameter_averaging(x.updates, x.f),
+            exact_diameter,
+            {"byzfl": lambda x: byzfl(x, "MDA", f=x.f)},
+            reads=2,
+            gram=True,
+        ),
         "bulyan": Rule(
             lambda x: flsec.bulyan(x.updates, x.f),
             exact_bulyan,
@@ -405,7 +481,7 @@ def measure(name: str, n: int, d: int, repeats: int, patience: float) -> dict[st
     contenders = {"ours": rule.ours}
     left_out = {}
     for peer, call in rule.peers.items():
-        if peer == "byzfl" and not has_byzfl():
+        if (peer == "byzfl" and not has_byzfl()) or (peer == "ByzPy" and find_spec("byzpy") is None):
             left_out[peer] = "not installed"
             continue
         try:

@@ -167,7 +167,7 @@ def _converted(gguf: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{folder.name}.lock"):
             if not folder.exists():
-                logger.info("converting %s, once; this takes a while", gguf.name)
+                logger.warning("converting %s, once; this takes a while", gguf.name)
                 shutil.rmtree(partial, ignore_errors=True)  # of a process that was stopped
                 _convert(gguf, partial)
                 partial.rename(folder)

@@ -5,7 +5,7 @@ Nothing is listed by hand: a new file in the package, with an ``__all__``, is en
 
 import difflib
 import functools
-import importlib
+import importlib.util
 import inspect
 import logging
 import os
@@ -117,6 +117,8 @@ class Registry:
         """
         if ":" in name:
             return self._import(name)
+        if member := self._in_own_file(name):
+            return member
         members = dict(self.items())
         if usual := find_spelling(name, members):
             say_usual_name(self.kind, name, usual)
@@ -125,6 +127,17 @@ class Registry:
         near = difflib.get_close_matches(snake_case(name), names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"no {self.kind} {name!r}.{hint} Known: {', '.join(names)}.")
+
+    def _in_own_file(self, name: str) -> Any:
+        """Return the member in the file of its name, if there is one: no other file is imported for it."""
+        if not name.isidentifier() or name.startswith("_"):
+            return None
+        parent = importlib.import_module(self.package)
+        if not hasattr(parent, "__path__") or importlib.util.find_spec(f"{self.package}.{name}") is None:
+            return None
+        module = importlib.import_module(f"{self.package}.{name}")
+        members = [getattr(module, key) for key in getattr(module, "__all__", ())]
+        return next((member for member in members if self._is_member(member) and yaml_name(member) == name), None)
 
     def _import(self, path: str) -> Any:
         module_name, _, attribute = path.partition(":")

@@ -67,8 +67,10 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "guiding_updates": guiding_updates,
     "input_shape": (1,),
     "k": 5,
+    "layers": lambda updates: [20, updates.shape[-1] - 20],
     "loss": distance_to_median,
     "max_norm": 3.0,
+    "model": lambda updates: updates.new_ones(updates.shape[-1]),
     "model_factory": lambda *defended: Network if defended else AttackedNetwork,
     "momenta": lambda updates: updates.clone(),
     "num_byzantine": 3,
@@ -90,6 +92,7 @@ EXAMPLE_PARAMETERS: dict[str, Any] = {
     "threshold": 2.0,
     "training": TRAINING,
     "vocabulary": WordVocabulary(["pasta", "from", "astoria", "is", "delicious", "we", "go"]),
+    "weight_decay": 0.01,
 }
 
 

@@ -18,7 +18,9 @@ from flsec.client_apps import ATTACKS
 from flsec.errors import ConfigError
 from flsec.models import MODELS, build_model
 from flsec.parameters import parameters_of
+from flsec.simulations.schema import StrategyEntry
 from flsec.simulations.server_strategies import STRATEGIES
+from flsec.simulations.signatures import parameters_model
 from flsec.strategies import DEFENSES
 from flsec.tasks import TASKS, CausalLM, NextToken
 from flsec.testing import (
@@ -44,6 +46,9 @@ EXEMPTIONS = {
     "median_of_means": {"order_invariant": False},  # rows in a row share a group
     "slsgd": {"shift_equivariant": False},  # goes a part of the way
     "flame": {"shift_equivariant": False},  # judges directions
+    "align_ins": {"shift_equivariant": False},  # judges directions and signs
+    "lasa": {"shift_equivariant": False},  # judges norms and signs, and clips
+    "rflbat": {"shift_equivariant": False, "num_byzantine": 0},  # judges directions; opposite ones hide each other
     "fltrust": {
         "shift_equivariant": False,
         "scale_equivariant": False,
@@ -57,6 +62,7 @@ EXEMPTIONS = {
 # Settings that a defense needs for this network and for hundreds of rounds in seconds.
 SETTINGS = {
     # All dummies lie on one line here, so that scores are tied in pairs and trimming decides by the last digit.
+    "deep_sight": {"output_layer": ("weight", "bias"), "num_samples": 20},  # the network's outputs are not that layer's
     "fedinv": {"num_steps": 3, "num_byzantine": 0, "amplification": 100.0, "learning_rate": 0.03},
 }
 
@@ -281,6 +287,10 @@ def test_strategy_computes_the_function_of_the_same_name(name):
     given = {key: getattr(strategy, key, None) for key in parameters_of(function) if key not in ("updates", "weights")}
     given = {key: value for key, value in given.items() if value is not None and key != "center"}  # zero at first
     matrix = torch.from_numpy(np.stack(rows))
+    floats = [array for array in MODEL.values() if array.dtype.kind == "f"]
+    told = {"model": torch.from_numpy(flat(floats)), "layers": [array.size for array in floats]}  # by the round
+    asked = {name for name, (_, parameter) in parameters_of(function).items() if parameter.default is parameter.empty}
+    given.update({name: value for name, value in told.items() if name in asked})
     expected = function(matrix, **example(function, matrix, **given))
     expected = expected.mean(dim=0) if expected.ndim == 2 else expected
     moved = flat(server.arrays) - flat(MODEL.values())
@@ -304,7 +314,8 @@ def test_server_optimizer_as_a_wrapper(name):
 
 @named(STRATEGIES.names())
 def test_server_optimizer(name):
-    needed = {"fedavgm": ["server_momentum"], "fedprox": ["proximal_mu"]}.get(name, [])
+    fields = parameters_model(STRATEGIES.get(name), StrategyEntry.supplied).model_fields
+    needed = [key for key, info in fields.items() if info.is_required()]
     check_server_optimizer(name, **{key: EXAMPLE_PARAMETERS[key] for key in needed})
 
 

@@ -43,3 +43,11 @@ def test_a_page_that_is_not_linked_is_found(tmp_path: Path) -> None:
     assert links(tmp_path / "guides" / "one.md") == {tmp_path / "guides" / "other.md"}
     index.unlink()
     assert unlinked(tmp_path, index) == ["guides/one.md", "guides/two.md"]
+
+
+@pytest.mark.parametrize("page", ["acting_on_verdicts.md"])
+def test_what_a_page_shows_runs(page: str) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert blocks
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{page}, block {number}", "exec"), {"__name__": "page"})

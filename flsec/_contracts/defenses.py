@@ -116,6 +116,8 @@ class DefenseBattery:
         for api in APIS:
             without, attacked = self._server(api), self._server(api)
             for number, what, group, answer in in_turn(faults(api)):
+                if any(wrapper.excluded(number) for wrapper in attacked.strategy.chain()):
+                    without, attacked = self._server(api), self._server(api)  # who is banned could send no more faults
                 # the same clients send NaN: each fault counts for f as every other does
                 without.play([number], hostile_sends(*[_sends_nan] * len(group)))
                 try:

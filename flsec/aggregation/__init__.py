@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from flsec.aggregation.adaptive_clipping import adaptive_max_norm as adaptive_max_norm
     from flsec.aggregation.adaptive_quantile_clipping import next_quantile_estimate as next_quantile_estimate
     from flsec.aggregation.adaptive_robust_clipping import adaptive_robust_clipping as adaptive_robust_clipping
+    from flsec.aggregation.align_ins import align_ins as align_ins
+    from flsec.aggregation.auror import Unit as Unit
+    from flsec.aggregation.auror import auror_suspicions as auror_suspicions
     from flsec.aggregation.bucketing import bucketing as bucketing
     from flsec.aggregation.bulyan import bulyan as bulyan
     from flsec.aggregation.bulyan import bulyan_second_phase as bulyan_second_phase
@@ -24,9 +27,14 @@ if TYPE_CHECKING:
     from flsec.aggregation.crfl import crfl as crfl
     from flsec.aggregation.crfl import crfl_max_norm as crfl_max_norm
     from flsec.aggregation.cross_round import cross_round_similarities as cross_round_similarities
+    from flsec.aggregation.deep_sight import deep_sight_accepts as deep_sight_accepts
+    from flsec.aggregation.deep_sight import deep_sight_ddifs as deep_sight_ddifs
+    from flsec.aggregation.deep_sight import deep_sight_energies as deep_sight_energies
+    from flsec.aggregation.deep_sight import deep_sight_suspects as deep_sight_suspects
     from flsec.aggregation.diversefl import diversefl as diversefl
     from flsec.aggregation.diversefl import diversefl_scores as diversefl_scores
     from flsec.aggregation.divide_and_conquer import divide_and_conquer as divide_and_conquer
+    from flsec.aggregation.fed_greed import fed_greed as fed_greed
     from flsec.aggregation.fedinv import fedinv as fedinv
     from flsec.aggregation.fedinv import fedinv_distances as fedinv_distances
     from flsec.aggregation.fedinv import fedinv_scores as fedinv_scores
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.geometric_median import geometric_median_weights as geometric_median_weights
     from flsec.aggregation.krum import krum as krum
     from flsec.aggregation.krum import krum_scores as krum_scores
+    from flsec.aggregation.lasa import lasa as lasa
     from flsec.aggregation.mean import mean as mean
     from flsec.aggregation.mean_around_median import mean_around_median as mean_around_median
     from flsec.aggregation.median import median as median
@@ -69,6 +78,7 @@ if TYPE_CHECKING:
     from flsec.aggregation.residual_reweighting import residual_weights as residual_weights
     from flsec.aggregation.rfa import rfa as rfa
     from flsec.aggregation.rfa import rfa_weights as rfa_weights
+    from flsec.aggregation.rflbat import rflbat as rflbat
     from flsec.aggregation.robust_learning_rate import robust_learning_rate as robust_learning_rate
     from flsec.aggregation.rsa import rsa_gradient as rsa_gradient
     from flsec.aggregation.rsa import rsa_server_step as rsa_server_step
@@ -77,9 +87,9 @@ if TYPE_CHECKING:
     from flsec.aggregation.sign_guard import sign_guard as sign_guard
     from flsec.aggregation.siren import SirenCase as SirenCase
     from flsec.aggregation.siren import SirenDecision as SirenDecision
-    from flsec.aggregation.siren import siren_alarm as siren_alarm
     from flsec.aggregation.siren import siren_decision as siren_decision
     from flsec.aggregation.siren import siren_penalties as siren_penalties
+    from flsec.aggregation.siren_alarm import siren_alarm as siren_alarm
     from flsec.aggregation.slsgd import slsgd as slsgd
     from flsec.aggregation.smea import smea as smea
     from flsec.aggregation.soteria import representation_and_sensitivity as representation_and_sensitivity
@@ -111,10 +121,13 @@ __all__ = [
     "SirenDecision",
     "SketchVariant",
     "SparseFedState",
+    "Unit",
     "Variant",
     "accumulated_steps",
     "adaptive_max_norm",
     "adaptive_robust_clipping",
+    "align_ins",
+    "auror_suspicions",
     "bucketing",
     "bulyan",
     "bulyan_second_phase",
@@ -128,10 +141,15 @@ __all__ = [
     "crfl",
     "crfl_max_norm",
     "cross_round_similarities",
+    "deep_sight_accepts",
+    "deep_sight_ddifs",
+    "deep_sight_energies",
+    "deep_sight_suspects",
     "distances_from_center",
     "diversefl",
     "diversefl_scores",
     "divide_and_conquer",
+    "fed_greed",
     "fedinv",
     "fedinv_distances",
     "fedinv_scores",
@@ -149,6 +167,7 @@ __all__ = [
     "geometric_median_weights",
     "krum",
     "krum_scores",
+    "lasa",
     "mean",
     "mean_around_median",
     "median",
@@ -173,6 +192,7 @@ __all__ = [
     "residual_weights",
     "rfa",
     "rfa_weights",
+    "rflbat",
     "robust_learning_rate",
     "rsa_gradient",
     "rsa_server_step",
@@ -208,10 +228,13 @@ export_lazily(
         "SirenDecision": "siren",
         "SketchVariant": "fetchsgd",
         "SparseFedState": "sparsefed",
+        "Unit": "auror",
         "Variant": "sparsefed",
         "accumulated_steps": "fednova",
         "adaptive_max_norm": "adaptive_clipping",
         "adaptive_robust_clipping": "adaptive_robust_clipping",
+        "align_ins": "align_ins",
+        "auror_suspicions": "auror",
         "bucketing": "bucketing",
         "bulyan": "bulyan",
         "bulyan_second_phase": "bulyan",
@@ -225,10 +248,15 @@ export_lazily(
         "crfl": "crfl",
         "crfl_max_norm": "crfl",
         "cross_round_similarities": "cross_round",
+        "deep_sight_accepts": "deep_sight",
+        "deep_sight_ddifs": "deep_sight",
+        "deep_sight_energies": "deep_sight",
+        "deep_sight_suspects": "deep_sight",
         "distances_from_center": "three_sigma",
         "diversefl": "diversefl",
         "diversefl_scores": "diversefl",
         "divide_and_conquer": "divide_and_conquer",
+        "fed_greed": "fed_greed",
         "fedinv": "fedinv",
         "fedinv_distances": "fedinv",
         "fedinv_scores": "fedinv",
@@ -246,6 +274,7 @@ export_lazily(
         "geometric_median_weights": "geometric_median",
         "krum": "krum",
         "krum_scores": "krum",
+        "lasa": "lasa",
         "mean": "mean",
         "mean_around_median": "mean_around_median",
         "median": "median",
@@ -270,12 +299,13 @@ export_lazily(
         "residual_weights": "residual_reweighting",
         "rfa": "rfa",
         "rfa_weights": "rfa",
+        "rflbat": "rflbat",
         "robust_learning_rate": "robust_learning_rate",
         "rsa_gradient": "rsa",
         "rsa_server_step": "rsa",
         "scaffold_control": "scaffold",
         "sign_guard": "sign_guard",
-        "siren_alarm": "siren",
+        "siren_alarm": "siren_alarm",
         "siren_decision": "siren",
         "siren_penalties": "siren",
         "slsgd": "slsgd",

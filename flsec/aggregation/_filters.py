@@ -1,4 +1,4 @@
-"""What filters have in common: who is kept, the clipped mean of these, cosine distances, and the largest cluster."""
+"""What filters have in common: who is kept, the clipped mean of these, cosine distances, clusters, and z-scores."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,20 @@ from torch import Tensor
 
 from flsec.aggregation._gram import weighted_sum
 
-__all__ = ["Filtered", "clipping_factors", "cosine_distances", "largest_cluster", "median_norm", "on_finite_rows"]
+__all__ = [
+    "Filtered",
+    "clipping_factors",
+    "cosine_distances",
+    "largest_cluster",
+    "magnitude_of_rank",
+    "median_norm",
+    "median_z_scores",
+    "on_finite_rows",
+]
 
 _SAME = 1e-12  # cosine distances below this are those of float32 rounding
+_FEWEST = 3  # values of which one can be unusual
+_NO_SPREAD = 1e-6  # of the largest value: a standard deviation below it is that of rounding
 
 
 class Filtered(NamedTuple):
@@ -55,6 +66,27 @@ def cosine_distances(products: Tensor) -> Tensor:
     scales = torch.where(squares > 0, squares, torch.inf).rsqrt()
     distances = (1 - products * scales[:, None] * scales[None, :]).clamp_(0, 2).fill_diagonal_(0)
     return torch.where(distances < _SAME, 0, distances)
+
+
+def median_z_scores(values: Tensor) -> Tensor:
+    """Return |x - median| over the standard deviation (of all, not of a sample).
+
+    0 for all where nothing varies, and of fewer than 3: two values are always one deviation from their median.
+
+    Args:
+        values: (n,) float64, finite.
+    """
+    if len(values) < _FEWEST:
+        return torch.zeros_like(values)
+    spread = values.std(correction=0)
+    if not bool(spread > _NO_SPREAD * values.abs().max()):
+        return torch.zeros_like(values)
+    return (values - values.quantile(0.5)).abs() / spread
+
+
+def magnitude_of_rank(row: Tensor, rank: int) -> Tensor:
+    """Return the magnitude that ``rank`` entries of a (d,) row reach or exceed: its largest for rank 1."""
+    return row.abs().kthvalue(len(row) - rank + 1).values
 
 
 def largest_cluster(labels: Tensor, norms: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from flsec.aggregation._gram import check_byzantine, check_updates, is_whole, squared_distances
 from flsec.aggregation._windows import mean_of_windows
+from flsec.aggregation.krum import picked_one_by_one
 from flsec.errors import ConfigError
 from flsec.parameters import Count
 
@@ -118,24 +119,9 @@ def bulyan_second_phase(
 def selection_from_distances(distances: Tensor, num_byzantine: int) -> Tensor:
     """Return Bulyan's sorted selection from an (n, n) matrix of squared distances, which is not modified.
 
-    Every row's distances are sorted once; a pick deletes one entry from each row and the order stays. Small tensors:
-    done on the CPU. Who calls it has checked that n is enough, or knows that it is not: one row is picked at least.
+    Who calls it has checked that n is enough, or knows that it is not: one row is picked at least.
     """
-    n = distances.shape[0]
-    others = distances.cpu().clone().fill_diagonal_(torch.inf)  # a row is last in its own list, and never counted
-    near, who = others.sort(dim=1)  # (m, m): sorted distances to the rows that remain, and their indices
-    remaining = torch.arange(n)
-    picks = []
-    for _ in range(max(1, n - 2 * num_byzantine)):
-        m = len(remaining)
-        neighbours = min(m - 1, max(1, m - num_byzantine - 2))
-        pick = int(near[:, :neighbours].sum(dim=1).argmin())
-        picks.append(int(remaining[pick]))
-        stays = torch.cat([torch.arange(pick), torch.arange(pick + 1, m)])
-        near, who, remaining = near[stays], who[stays], remaining[stays]
-        kept = who != picks[-1]
-        near, who = near[kept].view(m - 1, m - 1), who[kept].view(m - 1, m - 1)
-    return torch.tensor(sorted(picks)).to(distances.device)
+    return picked_one_by_one(distances, num_byzantine, max(1, len(distances) - 2 * num_byzantine))
 
 
 def _check_phase(second_phase: str) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from flsec.aggregation._gram import gram, weighted_sum
+from flsec.aggregation._two_means import two_means
 from flsec.errors import ConfigError
 from flsec.parameters import Count, PositiveCount
 from flsec.randomness import generator
@@ -119,11 +120,6 @@ def fl_detector_suspects(scores: Tensor, num_references: PositiveCount = 20, see
 def _log_variations(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return (b, 2) log V_1 and log V_2 of each row, and the (b,) largest value of the lower of two clusters."""
     ordered = values.sort(dim=1).values
-    n = ordered.shape[1]
-    counts = torch.arange(1, n + 1, dtype=torch.float64, device=values.device)
-    lower = (ordered.square().cumsum(1) - ordered.cumsum(1).square() / counts).clamp(min=0)  # of the first i
-    backwards = ordered.flip(1)
-    upper = (backwards.square().cumsum(1) - backwards.cumsum(1).square() / counts).clamp(min=0).flip(1)
-    both, split = (lower[:, :-1] + upper[:, 1:]).min(dim=1)
-    variations = torch.stack([lower[:, -1], both], dim=1).clamp(min=_LEAST_VARIATION)
-    return variations.log(), ordered.gather(1, split[:, None]).squeeze(1)
+    found = two_means(ordered)
+    variations = torch.stack([found.whole, found.parts], dim=1).clamp(min=_LEAST_VARIATION)
+    return variations.log(), ordered.gather(1, found.lower[:, None] - 1).squeeze(1)

@@ -15,10 +15,11 @@ from flsec.aggregation._siren_keys import CLIENT_TOLERANCE as CLIENT_TOLERANCE
 from flsec.aggregation._siren_keys import HELD_OUT as HELD_OUT
 from flsec.aggregation._siren_keys import ROLLED_BACK as ROLLED_BACK
 from flsec.aggregation._siren_keys import AlarmRule as AlarmRule
+from flsec.aggregation.siren_alarm import falls_short
 from flsec.errors import ConfigError
-from flsec.parameters import Fraction, NonNegative, OpenFraction, check_parameters
+from flsec.parameters import NonNegative, OpenFraction, check_parameters
 
-__all__ = ["SirenCase", "SirenDecision", "siren_alarm", "siren_decision", "siren_penalties"]
+__all__ = ["SirenCase", "SirenDecision", "siren_decision", "siren_penalties"]
 
 
 class SirenCase(StrEnum):
@@ -51,38 +52,6 @@ class SirenDecision:
     rollback: bool
     benign: Mapping[int, bool]
     reasons: Mapping[int, str]
-
-
-def siren_alarm(
-    global_accuracy: float, own_accuracy: float, tolerance: Fraction = 0.04, rule: AlarmRule = "tolerance"
-) -> bool:
-    """Return whether a client raises the alarm.
-
-    Args:
-        global_accuracy: omega_t, of the global model on the client's held-out data, in [0, 1].
-        own_accuracy: omega_t^(i), of the client's own last model there.
-        tolerance: C_c.
-        rule: ``"tolerance"``: the own model is better by more than C_c, as the text around the rule and the figures
-            mean it. ``"paper"``: as printed, the global model is not better by C_c at least, which alarms whenever the
-            two are alike. ``"relative"``: the global model is below (1 - C_c) times the own one, as in the released
-            program's server.
-
-    Returns:
-        True for an alarm.
-
-    Raises:
-        ConfigError: no such rule, or a tolerance outside of [0, 1].
-
-    Example:
-        >>> [siren_alarm(0.80, 0.83, rule=rule) for rule in ("tolerance", "paper", "relative")]
-        [False, True, False]
-
-    Source: SIREN, Sec. 4.2 and Algorithm 1, line 18.
-    """
-    check_parameters(siren_alarm, {"tolerance": tolerance, "rule": rule}, name="siren_alarm")
-    if rule == "paper":
-        return _difference(global_accuracy, own_accuracy) < tolerance
-    return _falls_short(global_accuracy, own_accuracy, tolerance, rule)
 
 
 def siren_decision(
@@ -213,7 +182,7 @@ class _Examiner:
         for client in clients:
             if client == best:
                 continue
-            if _falls_short(self._accuracy(client), self._accuracy(best), self._tolerance, self._rule):
+            if falls_short(self._accuracy(client), self._accuracy(best), self._tolerance, self._rule):
                 found[client] = f"accuracy {self._accuracy(client):.3f}, the best has {self._accuracy(best):.3f}"
             elif products is not None and not products[self._row[client]] > 0:
                 found[client] = "update does not point where the most accurate client's does"
@@ -223,7 +192,7 @@ class _Examiner:
         """Return whether the best of the silent clients is worse than the best of the alarming ones."""
         best_silent, best_alarming = (max(map(self._accuracy, group)) for group in (silent, alarming))
         rule: AlarmRule = "tolerance" if self._rule == "paper" else self._rule  # "<= C_s" is printed for this one
-        return _falls_short(best_silent, best_alarming, self._tolerance, rule)
+        return falls_short(best_silent, best_alarming, self._tolerance, rule)
 
     def is_finite(self, client: int) -> bool:
         """Return whether the client's update has a finite norm."""
@@ -240,17 +209,6 @@ def _products(updates: Tensor, row: int) -> Tensor:
     for _, block in float64_blocks(updates):
         products += block @ block[row]
     return products
-
-
-def _difference(a: float, b: float) -> float:
-    return round(a - b, 9)  # accuracies are fractions: 0.9 - 0.8 shall be 0.1
-
-
-def _falls_short(accuracy: float, best: float, tolerance: float, rule: AlarmRule) -> bool:
-    if rule == "relative":
-        return _difference(best - tolerance * best, accuracy) > 0
-    difference = _difference(best, accuracy)
-    return difference >= tolerance if rule == "paper" else difference > tolerance
 
 
 def siren_penalties(

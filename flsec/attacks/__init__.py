@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from flsec.attacks.projection import project_upload as project_upload
     from flsec.attacks.random_attack import random_attack as random_attack
     from flsec.attacks.sign_flipping import sign_flipping as sign_flipping
+    from flsec.attacks.targeted_poisoning import alternating_poisoning as alternating_poisoning
     from flsec.attacks.targeted_poisoning import choose_targets as choose_targets
     from flsec.attacks.token_trigger import TokenTrigger as TokenTrigger
     from flsec.attacks.triggers import BlendedTrigger as BlendedTrigger
@@ -97,6 +98,7 @@ __all__ = [
     "agr_tailored",
     "alie",
     "alie_z",
+    "alternating_poisoning",
     "back_gradient",
     "badnets_indices",
     "chameleon",
@@ -169,6 +171,7 @@ export_lazily(
         "agr_tailored": "agr_tailored",
         "alie": "alie",
         "alie_z": "alie",
+        "alternating_poisoning": "targeted_poisoning",
         "back_gradient": "back_gradient",
         "badnets_indices": "badnets",
         "chameleon": "chameleon",

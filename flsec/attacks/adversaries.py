@@ -39,7 +39,8 @@ class Adversaries:
             rounds. All candidates are in the normal state before ``first_round``.
         persistence: k, for ``probability`` only.
         redraw: with ``count`` or ``fraction``: draw once for the run, or afresh in every round.
-        candidates: who may be drawn, such as the clients that hold class 4. Default: everyone.
+        candidates: who may be drawn, such as the clients that hold class 4. Default: everyone. In the file of a
+            simulation also ``{holders_of: 4}``: those clients, looked up in the partition.
         first_round: nobody attacks before this round.
         last_round: nobody attacks after this round. Default: to the end.
         every: k: attack in the first round, and then in every k-th; several shots.

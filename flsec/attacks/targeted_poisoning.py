@@ -1,13 +1,20 @@
 """Targeted model poisoning: a handful of samples is to be misclassified."""
 
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from flsec.attacks.projected_gradient import wrong_labels
 from flsec.errors import ConfigError
-from flsec.parameters import Count, PositiveCount, check_parameters
+from flsec.parameters import Count, Positive, PositiveCount, check_parameters
+from flsec.training import Training, get_weights, set_weights, train, weight_names
 
-__all__ = ["choose_targets"]
+__all__ = ["alternating_poisoning", "choose_targets"]
 
 
 def choose_targets(
@@ -63,3 +70,58 @@ def choose_targets(
     if target is not None:
         return chosen, torch.full_like(labels[chosen], target)
     return chosen, wrong_labels(labels[chosen], int(labels.max()) + 1, generator)
+
+
+def alternating_poisoning(
+    model: nn.Module,
+    own: tuple[Tensor, Tensor],
+    targets: tuple[Tensor, Tensor],
+    training: Training,
+    *,
+    boost: Positive,
+    steps: PositiveCount = 5,
+    round: PositiveCount,
+    generator: torch.Generator,
+    num_rounds: PositiveCount | None = None,
+) -> list[NDArray[Any]]:
+    """Return a model trained on the targets and on own samples in turn, of which only the targets' part is boosted.
+
+    In each epoch ``steps`` steps are taken on the targets, this change alone is multiplied by ``boost``, and then the
+    model is trained on the own samples for that epoch, which makes it inconspicuous again.
+
+    Args:
+        model: where training starts. Not modified.
+        own: (x, y), the attacker's own samples with their true labels.
+        targets: (x, wanted), the chosen samples and the labels that the attacker wants for them.
+        training: how honest clients train; with ``steps`` in the place of epochs there is one turn.
+        boost: lambda.
+        steps: on the targets, each on all of them.
+        round: 1-based; sets the learning rate.
+        generator: of the batches; advanced.
+        num_rounds: where the schedule asks for it.
+
+    Returns:
+        New arrays in the order of ``flsec.training.get_weights``. Statistics such as BatchNorm's are not boosted.
+
+    Raises:
+        ConfigError: as ``flsec.training.train``, or boost or steps out of its range.
+
+    Source: Bhagoji et al., "Analyzing Federated Learning through an Adversarial Lens", ICML 2019: alternating
+    minimization; without the distance constraint.
+    """
+    check_parameters(alternating_poisoning, {"boost": boost, "steps": steps}, name="alternating_poisoning")
+    local = copy.deepcopy(model)
+    weights = {name for name, _ in local.named_parameters()}
+    on_targets = replace(training, epochs=None, steps=steps, batch_size=len(targets[0]))
+    turns, on_own = (1, training) if training.epochs is None else (training.epochs, replace(training, epochs=1))
+    for _ in range(turns):
+        before = get_weights(local)
+        train(local, *targets, on_targets, round=round, generator=generator, num_rounds=num_rounds)
+        after = get_weights(local)
+        boosted = [
+            (a + np.float32(boost) * (b - a)).astype(b.dtype) if name in weights else b
+            for name, a, b in zip(weight_names(local), before, after, strict=True)
+        ]
+        set_weights(local, boosted)
+        train(local, *own, on_own, round=round, generator=generator, num_rounds=num_rounds)
+    return get_weights(local)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from flsec.aggregation._siren_keys import ALARM, ALARM_RULE, CLIENT_TOLERANCE, HELD_OUT, AlarmRule
+from flsec.aggregation.siren_alarm import siren_alarm
 from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
 from flsec.client_apps._data_attribute import DataAttribute
 from flsec.client_apps.client_half import ClientHalf
@@ -96,8 +97,6 @@ class SirenClient(ClientHalf):
             self._accuracy(client, [np.array(array) for array in arrays], x, y) for arrays in (parameters, own)
         )
         tolerance = float(config.get(CLIENT_TOLERANCE, self.client_tolerance))
-        from flsec.aggregation.siren import siren_alarm  # which loads torch
-
         return siren_alarm(global_accuracy, own_accuracy, tolerance, config.get(ALARM_RULE, self.alarm_rule))
 
     def _accuracy(self, client: Any, parameters: NDArrays, x: Any, y: Any) -> float:

@@ -1,18 +1,24 @@
 """Targeted model poisoning on a client."""
 
 import functools
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from flsec.attacks._mixing import num_added, repeated
 from flsec.attacks.model_replacement import model_replacement, replacement_boost
-from flsec.attacks.targeted_poisoning import choose_targets
-from flsec.client_apps._around import NDArrays
+from flsec.attacks.targeted_poisoning import alternating_poisoning, choose_targets
+from flsec.client_apps._around import FitResult, HonestFit, NDArrays, checked_result
+from flsec.client_apps._data_attribute import data_of
 from flsec.client_apps.base import Attack, AttackContext, Predict
+from flsec.errors import ConfigError
 from flsec.metrics.confidence import misclassification_confidence
 from flsec.parameters import Count, OpenFraction, Positive, PositiveCount
 from flsec.randomness import generator
+from flsec.training import Training, set_weights
 
 __all__ = ["TargetedPoisoning"]
 
@@ -20,7 +26,7 @@ __all__ = ["TargetedPoisoning"]
 class TargetedPoisoning(Attack):
     """Have a handful of chosen samples misclassified, with an update boosted so that averaging does not cancel it.
 
-    Attackers train on their own data and, at the same time, on the chosen samples with wrong labels.
+    Attackers train on their own data and on the chosen samples with wrong labels: jointly, or in turn.
 
     Args:
         auxiliary_data: (x, y), inputs with their true labels, of which the samples are chosen. A simulation supplies
@@ -28,22 +34,29 @@ class TargetedPoisoning(Attack):
         num_targets: r, how many samples: 1 or 10 in the paper.
         source: only samples of this class; null: of any.
         target: what they are to be taken for; null: another class than its own for each, at random.
-        fraction: share of the chosen samples in what an attacker trains on, added to its own samples and repeated;
-            1/2 weighs both goals alike.
-        boost: factor of the upload's update, lambda; null: computed.
+        form: ``"joint"``: both goals at once, and the whole update is boosted. ``"alternating"``, the paper's: in each
+            epoch first the chosen samples, then the own data, and only the change by the chosen samples is boosted;
+            the training on own data after it makes the upload inconspicuous.
+        fraction: in the joint form, the share of the chosen samples in what an attacker trains on, added to its own
+            samples and repeated; 1/2 weighs both goals alike.
+        target_steps: in the alternating form, steps on the chosen samples in each epoch.
+        boost: factor of the upload's update, lambda, or of the part of it that is boosted; null: computed.
         clients_per_round: n, how many updates the server averages in a round, for a boost of n / eta.
         server_learning_rate: eta, for the same.
+        model_factory: builds the network, for the alternating form; a simulation supplies it.
+        training: how honest clients train, for the same; a simulation supplies it.
+        num_rounds: rounds of the run, where the schedule asks for it; a simulation supplies it.
+        device: where the attackers compute in the alternating form; a simulation supplies that of its clients.
         options: see ``Attack``.
 
     All attackers of a run choose the same samples, by the seed alone. ``success`` is the share of them that is
     classified as wanted, and the model's mean confidence in the wanted labels.
 
     Raises:
-        ConfigError: neither boost nor clients_per_round.
+        ConfigError: neither boost nor clients_per_round, or the alternating form without model_factory and training.
 
     Source: Bhagoji et al., "Analyzing Federated Learning through an Adversarial Lens", ICML 2019, Sec. 3 (targeted
-    model poisoning with explicit boosting); SIREN, Sec. 2.2; SparseFed, Sec. 3.2. The paper alternates between the two
-    goals and boosts one part of the update; here both are trained jointly and the whole update is boosted.
+    model poisoning with explicit boosting); SIREN, Sec. 2.2; SparseFed, Sec. 3.2.
     """
 
     fits_labels: ClassVar = "class"
@@ -55,10 +68,16 @@ class TargetedPoisoning(Attack):
         num_targets: PositiveCount = 1,
         source: Count | None = None,
         target: Count | None = None,
+        form: Literal["joint", "alternating"] = "joint",
         fraction: OpenFraction = 0.5,
+        target_steps: PositiveCount = 5,
         boost: Positive | None = None,
         clients_per_round: PositiveCount | None = None,
         server_learning_rate: Positive = 1.0,
+        model_factory: Callable[[], nn.Module] | None = None,
+        training: Training | None = None,
+        num_rounds: PositiveCount | None = None,
+        device: torch.device | str = "cpu",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -66,7 +85,19 @@ class TargetedPoisoning(Attack):
         self.num_targets = num_targets
         self.source = source
         self.target = target
+        self.form: Literal["joint", "alternating"] = form
         self.fraction = fraction
+        self.target_steps = target_steps
+        if form == "alternating" and (model_factory is None or training is None):
+            raise ConfigError(
+                f"{type(self).__name__}: the alternating form trains by itself; give it model_factory and training, or "
+                "take form='joint'.",
+                parameter="form",
+            )
+        self.model_factory = model_factory
+        self.training = training
+        self.num_rounds = num_rounds
+        self.device = device
         needed = f"{type(self).__name__} needs boost"
         self.boost = replacement_boost(boost, clients_per_round, server_learning_rate, name=needed)
 
@@ -77,6 +108,35 @@ class TargetedPoisoning(Attack):
         random = generator(self.seed, purpose="targets")
         chosen, wanted = choose_targets(y, self.num_targets, random, source=self.source, target=self.target)
         return x[chosen], wanted
+
+    def fit(self, client: Any, honest_fit: HonestFit, parameters: NDArrays, config: Any) -> FitResult:
+        """Train honestly; in the alternating form, train again on both in turn and upload that."""
+        if self.form == "joint":
+            return super().fit(client, honest_fit, parameters, config)
+        assert self.model_factory is not None  # else the constructor has refused
+        assert self.training is not None
+        context = self.context_for(client, config)
+        global_ = [np.array(array) for array in parameters]
+        local, num_examples, metrics = checked_result(honest_fit(parameters, config), "fit")
+        data = self.training_data(data_of(client, self.data_attribute, type(self).__name__))
+        model = self.model_factory().to(self.device)
+        set_weights(model, global_)
+        own, chosen = (
+            (x.to(self.device), y.to(self.device)) for x, y in (data.tensors(np.arange(len(data))), self.targets)
+        )
+        uploaded = alternating_poisoning(
+            model,
+            own,
+            chosen,
+            self.training,
+            boost=self.boost,
+            steps=self.target_steps,
+            round=max(1, context.round),
+            generator=generator(self.seed, context.round, context.client_id, "targeted poisoning"),
+            num_rounds=self.num_rounds,
+        )
+        typed = [array.astype(honest.dtype, copy=False) for array, honest in zip(uploaded, local, strict=True)]
+        return self.with_honest_state(typed, global_, local, client=client), num_examples, metrics
 
     def poisoned_dataset(self, dataset: Any, context: AttackContext) -> Any:
         """Return the data with the chosen samples added, under the wanted labels."""

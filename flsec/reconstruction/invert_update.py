@@ -6,6 +6,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from flsec.errors import ConfigError
 from flsec.parameters import Positive, PositiveCount
@@ -100,10 +101,8 @@ def invert_update(
     network = copy.deepcopy(model).eval()
     observed = _split(network, gradients)
     like = observed[0]
-    rng = generator(seed, purpose="invert update")
-    drawn = torch.randint(num_classes, (batch_size,), generator=rng)
+    drawn, start = _drawn(like, input_shape, num_classes, seed, batch_size)
     known = as_labels(drawn if labels is None else labels, batch_size, num_classes, like.device)
-    start = random_start((batch_size, *input_shape), 0.0, 1.0, rng, like)
     together = clients_at_once or len(like)
     parts = [
         _invert(network, known, start, [g[first : first + together] for g in observed], learning_rate, num_steps)
@@ -111,6 +110,49 @@ def invert_update(
     ]
     inputs, loss, start_loss = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
     return InvertedUpdates(inputs=inputs, labels=known, start=start, loss=loss, start_loss=start_loss)
+
+
+def start_gradient_norm(
+    model: nn.Module,
+    *,
+    input_shape: Sequence[PositiveCount],
+    num_classes: Annotated[int, Ge(2)],
+    seed: int = 0,
+    batch_size: PositiveCount = 10,
+) -> float:
+    """Return the norm of the model's gradient at the dummies and labels that ``invert_update`` starts from.
+
+    Args:
+        model: as for ``invert_update``; not changed.
+        input_shape: of one example.
+        num_classes: C.
+        seed: the same as for ``invert_update``.
+        batch_size: b.
+
+    Returns:
+        |G(x, y)|, of the mean cross-entropy in the parameters that require a gradient.
+
+    Example:
+        >>> from flsec.models import Softmax
+        >>> 0.0 < start_gradient_norm(Softmax((4,), 3), input_shape=(4,), num_classes=3) < 3.0
+        True
+    """
+    network = copy.deepcopy(model).eval()
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    labels, start = _drawn(parameters[0], input_shape, num_classes, seed, batch_size)
+    with torch.enable_grad():
+        loss = cross_entropy(network(start), labels.to(start.device))
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    return float(torch.stack([g.to(torch.float64).square().sum() for g in gradients]).sum().sqrt())
+
+
+def _drawn(
+    like: Tensor, input_shape: Sequence[int], num_classes: int, seed: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Return (b,) labels and (b, *input_shape) dummies to start from."""
+    rng = generator(seed, purpose="invert update")
+    labels = torch.randint(num_classes, (batch_size,), generator=rng)
+    return labels, random_start((batch_size, *input_shape), 0.0, 1.0, rng, like.detach())
 
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's usual

@@ -1,73 +1,146 @@
 """Checks of an experiment's settings against each other, and against the data."""
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import Attack, AttackContext
 from flsec.data import ArrayDataset, DataSource
 from flsec.errors import ConfigError
 from flsec.models import MODELS
 from flsec.registry import yaml_name
-from flsec.simulations.problems import Problem, blame_parameter, say_where
+from flsec.simulations.problems import Findings, Problem, Unread, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
 from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import KeyPath
-from flsec.strategies import Adversary, RobustStrategy, ServerOptimizer
+from flsec.strategies import Adversary, BanList, RobustStrategy, ServerOptimizer
 from flsec.strategies.base import FlowerStrategy
 from flsec.tasks import NOT_COUNTED, Task, misfit
 
-__all__ = ["Ready", "check_data", "check_settings"]
+__all__ = ["Ready", "check_data", "check_on_data", "check_settings"]
 
 
-def check_settings(config: Config) -> None:
+def check_settings(config: Config, resources: Resources | None = None) -> None:
     """Check settings against each other, before any data are read.
+
+    Args:
+        config: the experiment; where some of it could not be read, the rest is checked.
+        resources: of the experiment.
 
     Raises:
         Problem: two of them cannot work together, or an attack or a defense refuses its own.
+        Problems: several of these.
     """
-    real = resources_of(config)
+    real = resources_of(config) if resources is None else resources
+    findings = Findings()
+    for check in (_check_size, _check_address, _check_sampling, _check_camps, _check_attackers):
+        with findings:
+            check(config)
+    stand_ins = StandIns(real)
+    with findings:
+        _check_adversaries_per_round(config, stand_ins)
+    for index, _ in enumerate(config.attacks):
+        with findings:
+            _check_attack(config, index, stand_ins)
+    _, wrappers = _built(config, stand_ins, findings, range(len(config.defenses)))
+    for index, wrapper in wrappers.items():
+        with findings:
+            _check_scale(config, "defenses", index, wrapper)
+        with findings:
+            _check_enough(config, index, wrapper, stand_ins)
+    findings.raise_all()
+
+
+def _built(
+    config: Config, resources: Resources, findings: Findings, indices: Collection[int]
+) -> tuple[FlowerStrategy | None, dict[int, RobustStrategy]]:
+    """Build the defenses around each other; if that fails, each by itself, so that every one says what it refuses.
+
+    Args:
+        config: the experiment.
+        resources: of the experiment.
+        findings: where what they refuse goes.
+        indices: of those defenses that may be built.
+
+    Returns:
+        The whole strategy, None if it fails; and the wrappers that could be built, by their places in the file.
+    """
+    if len(indices) == len(config.defenses):
+        try:
+            strategy = resources.new_strategy()
+            return strategy, dict(enumerate(_defenses(strategy)))
+        except (ConfigError, Unread) as error:
+            failed = error
+    wrappers = {}
+    for index in indices:
+        with findings:
+            wrappers[index] = wrap(resources.plain_strategy(), index, config.defenses[index], resources)
+    with findings:
+        resources.server_strategy()
+    if len(indices) == len(config.defenses):
+        with findings:
+            raise failed
+    return None, wrappers
+
+
+def _defenses(strategy: FlowerStrategy) -> list[RobustStrategy]:
+    """Return the wrappers that the file names, in its order."""
+    wrappers = strategy.chain() if isinstance(strategy, RobustStrategy) else []
+    return [wrapper for wrapper in wrappers if not isinstance(wrapper, Adversary | ServerOptimizer)]
+
+
+def _check_size(config: Config) -> None:
     size, available = config.simulation.cohort_size, config.simulation.num_clients
     if size > available:
         raise Problem(
             ("simulation", "clients_per_round"),
             f"must be at most num_clients, {available}; got {size}. For example: clients_per_round: {available}",
         )
+
+
+def _check_address(config: Config) -> None:
     if config.simulation.ray_address is not None and config.simulation.engine == "inprocess":
         raise Problem(("simulation", "ray_address"), "needs an engine on Ray. For example: engine: pooled")
-    _check_sampling(config)
-    _check_adversaries_per_round(config, real.adversaries)
+
+
+def _check_attackers(config: Config) -> None:
     if config.attacks and config.adversaries is None:
         raise Problem(("attacks",), "need adversaries to carry them out. For example: adversaries: {fraction: 0.2}")
     if config.adversaries is not None and not config.attacks:
         raise Problem(("adversaries",), "need attacks to carry out. For example: attacks: [{name: sign_flipping}]")
-    _check_camps(config)
-    stand_ins = StandIns(real)
-    _check_attacks_and_defenses(config, stand_ins)
-    _check_scale(config, stand_ins)
 
 
-def _check_scale(config: Config, resources: StandIns) -> None:
-    """Have attacks and defenses whose settings are stated for values in [0, 1] refuse others."""
-    if config.data.scale == 1:
-        return
-    members: dict[str, Sequence[Any]] = {"attacks": resources.attacks, "defenses": _defenses(resources.new_strategy())}
-    for section, built in members.items():
-        for index, member in enumerate(built):
-            check = getattr(member, "check_scale", None)
-            if check is not None:
-                writable = getattr(config, section)[index].writable
-                blame_parameter((section, index), writable, check, config.data.scale)
+def _check_attack(config: Config, index: int, resources: StandIns) -> None:
+    _check_scale(config, "attacks", index, resources.attack(index))
+
+
+def _check_enough(config: Config, index: int, wrapper: RobustStrategy, resources: StandIns) -> None:
+    """Refuse a defense for which a round has too few clients."""
+    if wrapper.needed_of(config.simulation.cohort_size) > config.simulation.cohort_size:
+        raise _too_few(config, index, wrapper, resources)
+
+
+def _check_scale(config: Config, section: str, index: int, member: Any) -> None:
+    """Have an attack or a defense whose settings are stated for values in [0, 1] refuse others."""
+    check = getattr(member, "check_scale", None)
+    if config.data.scale != 1 and check is not None:
+        writable = getattr(config, section)[index].writable
+        blame_parameter((section, index), writable, check, config.data.scale)
 
 
 def _check_sampling(config: Config) -> None:
     simulation = config.simulation
     if simulation.sampling == "uniform":
         return
+    if any(issubclass(entry.member, BanList) for entry in config.defenses):
+        raise Problem(
+            ("simulation", "sampling"),
+            "without_replacement asks each client once, and a ban would keep nobody away. For example: sampling: "
+            "uniform",
+        )
     if simulation.adversaries_per_round is not None:
         raise Problem(
             ("simulation", "sampling"),
@@ -83,8 +156,8 @@ def _check_sampling(config: Config) -> None:
         )
 
 
-def _check_adversaries_per_round(config: Config, adversaries: Adversaries | None) -> None:
-    wanted = config.simulation.adversaries_per_round
+def _check_adversaries_per_round(config: Config, resources: Resources) -> None:
+    adversaries, wanted = resources.adversaries, config.simulation.adversaries_per_round
     if wanted is None:
         return
     where = ("simulation", "adversaries_per_round")
@@ -119,19 +192,6 @@ def _check_camps(config: Config) -> None:
             ("adversaries", "camps"),
             f"no attack has the camp {min(idle)}. For example, in an entry of attacks: camp: {min(idle)}",
         )
-
-
-def _check_attacks_and_defenses(config: Config, resources: StandIns) -> None:
-    """Build attacks and defenses, and check that a round has enough clients for each of these."""
-    for index, wrapper in enumerate(_defenses(resources.new_strategy())):
-        if wrapper.needed_of(config.simulation.cohort_size) > config.simulation.cohort_size:
-            raise _too_few(config, index, wrapper, resources)
-
-
-def _defenses(strategy: FlowerStrategy) -> list[RobustStrategy]:
-    """Return the wrappers that the file names, in its order."""
-    wrappers = strategy.chain() if isinstance(strategy, RobustStrategy) else []
-    return [wrapper for wrapper in wrappers if not isinstance(wrapper, Adversary | ServerOptimizer)]
 
 
 def _too_few(config: Config, index: int, wrapper: RobustStrategy, resources: StandIns) -> Problem:
@@ -171,25 +231,61 @@ def check_data(config: Config) -> Ready:
         The experiment's data, model, attacks and a strategy, ready to run.
 
     Raises:
-        ConfigError: as ``load_config``.
+        SettingsError: all that is wrong, as ``load_config``.
     """
     with say_where(config.origin):
         resources = resources_of(config)
+        strategy = check_on_data(config, resources)
+    assert strategy is not None  # since all could be read
+    return Ready(resources, strategy)
+
+
+def check_on_data(config: Config, resources: Resources) -> FlowerStrategy | None:
+    """Do the same for settings of which some may be unreadable.
+
+    Returns:
+        The run's strategy; None if too little can be read to build it.
+
+    Raises:
+        Problem: something does not fit.
+        Problems: several things.
+    """
+    clean = _one_of_each_class(resources.dataset)
+    resources.task  # noqa: B018 - refuses data that are not for it
+    findings = Findings()
+    with findings:
         _check_partition(config, resources)
+    with findings:
+        _check_adversaries_per_round(config, resources)
+    with findings:
         _check_served(config, resources)
         _check_model(config, resources)
-        _check_fit(config, resources, *([entry.member for entry in part] for part in (config.attacks, config.defenses)))
-        strategy = resources.new_strategy()
-        _check_fit(config, resources, resources.attacks, _defenses(strategy))
-        clean = _one_of_each_class(resources.dataset)
-        for index, attack in enumerate(resources.attacks):
-            _show_samples(attack, clean, ("attacks", index), config.attacks[index].writable)
-            _show_model(attack, resources, ("attacks", index), config.attacks[index].writable)
-            if attack.poisons_data:
-                _check_poison(config, index, attack, clean, resources.dataset)
-        for index, wrapper in enumerate(_defenses(strategy)):
-            _show_samples(wrapper, clean, ("defenses", index), config.defenses[index].writable)
-    return Ready(resources, strategy)
+    for index, attack in enumerate(config.attacks):
+        with findings:
+            _check_fit(resources.task, ("attacks", index), attack.name, attack.member)
+            _check_attack_on_data(config, index, resources, clean)
+    fitting = []
+    for index, defense in enumerate(config.defenses):
+        with findings:
+            _check_fit(resources.task, ("defenses", index), defense.name, defense.member)
+            fitting.append(index)
+    strategy, wrappers = _built(config, resources, findings, fitting)
+    for index, wrapper in wrappers.items():
+        entry = config.defenses[index]
+        with findings:
+            _check_fit(resources.task, ("defenses", index), entry.name, wrapper)
+            _show_samples(wrapper, clean, ("defenses", index), entry.writable)
+    findings.raise_all()
+    return strategy
+
+
+def _check_attack_on_data(config: Config, index: int, resources: Resources, clean: ArrayDataset) -> None:
+    entry, attack = config.attacks[index], resources.attack(index)
+    _check_fit(resources.task, ("attacks", index), entry.name, attack)
+    _show_samples(attack, clean, ("attacks", index), entry.writable)
+    _show_model(attack, resources, ("attacks", index), entry.writable)
+    if attack.poisons_data:
+        _check_poison(config, index, attack, clean, resources.dataset)
 
 
 def _one_of_each_class(source: DataSource) -> ArrayDataset:
@@ -200,19 +296,10 @@ def _one_of_each_class(source: DataSource) -> ArrayDataset:
     return source.train.subset(np.unique(first // (labels.size // len(labels))))
 
 
-def _check_fit(config: Config, resources: Resources, attacks: Sequence[Any], defenses: Sequence[Any]) -> None:
-    """Refuse attacks and defenses that make no sense on the task: classes of these, or what was built."""
-    task = resources.task
-    members: list[tuple[str, int, Any]] = [
-        *(("attacks", index, attack) for index, attack in enumerate(attacks)),
-        *(("defenses", index, wrapper) for index, wrapper in enumerate(defenses)),
-    ]
-    for section, index, member in members:
-        if reason := misfit(member, task):
-            name = (config.attacks if section == "attacks" else config.defenses)[index].name
-            raise Problem(
-                (section, index, "name"), f"{name} {reason}. `flsec describe {name}` says which tasks it fits."
-            )
+def _check_fit(task: Task, path: KeyPath, name: str, member: Any) -> None:
+    """Refuse an attack or a defense, a class or what was built, that makes no sense on the task."""
+    if reason := misfit(member, task):
+        raise Problem((*path, "name"), f"{name} {reason}. `flsec describe {name}` says which tasks it fits.")
 
 
 def _show_samples(member: Any, clean: ArrayDataset, path: KeyPath, writable: Collection[str]) -> None:

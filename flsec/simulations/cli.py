@@ -1,5 +1,6 @@
 """The command ``flsec``."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +39,7 @@ def run(
 ) -> None:
     """Run an experiment and print what it came to."""
     from flsec.simulations import engine
+    from flsec.simulations.check import also_said
     from flsec.simulations.config import load_config, resolve_experiment
     from flsec.simulations.run_folder import RunFolder
 
@@ -51,7 +53,10 @@ def run(
     else:
         if from_round is not None:
             raise ConfigError("--from-round goes with --resume FOLDER.")
-        config = load_config(resolve_experiment(str(experiment)), overrides or [])
+        try:
+            config = load_config(resolve_experiment(str(experiment)), overrides or [])
+        except ConfigError as error:
+            raise also_said(error, str(experiment), overrides or []) from None
     try:
         with _Progress(config.simulation.num_rounds) as progress:
             if resume is not None:
@@ -134,6 +139,35 @@ def describe(name: Annotated[str, typer.Argument(help="A name that `flsec list` 
     console.print(described(name))
 
 
+@app.command()
+def check(
+    file: Annotated[str, typer.Argument(help="A YAML file: an experiment, a sweep or a reconstruction; or a name.")],
+    overrides: Overrides = None,
+) -> None:
+    """Say all that is wrong with a file at once, without running it."""
+    from flsec.simulations.check import check_file
+
+    console.print(f"fine: {check_file(file, overrides or [])}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+    start_ray: Annotated[bool, typer.Option("--start-ray", help="Also start Ray, which takes some seconds.")] = False,
+) -> None:
+    """Show what there is to run experiments on, and what would stop a run."""
+    from flsec.simulations.doctor import as_table, examine, verdict
+
+    facts = examine(start_ray=start_ray)
+    if as_json:
+        print(json.dumps({"facts": [fact._asdict() for fact in facts], "stops": verdict(facts)}, indent=2))
+    else:
+        console.print(as_table(facts))
+        for line in verdict(facts) or ["Nothing would stop a run."]:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if verdict(facts) else 0)
+
+
 class _Progress:
     """One line a run: round, accuracy, attack success, time left."""
 
@@ -174,8 +208,6 @@ class _Progress:
 
 
 def _print_result(folder: Any) -> None:
-    import json
-
     summary = json.loads((folder.path / "summary.json").read_text())
     table = Table(title=f"{summary['name']}: {summary['rounds']} rounds in {summary['seconds']:.1f} s")
     table.add_column("measure")
@@ -229,7 +261,8 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        for message in getattr(error, "messages", [str(error)]):
+            errors.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except NoProgressError as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -1,18 +1,20 @@
 """Reading an experiment: its YAML file, settings changed from outside, and those that come with the package."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flsec.errors import ConfigError
 from flsec.registry import find_spelling, say_usual_name
 from flsec.simulations.checks import check_settings
-from flsec.simulations.problems import Origin, as_yaml_text, nearest, override_label, say_where
+from flsec.simulations.problems import Findings, Origin, as_yaml_text, nearest, override_label, say_where
+from flsec.simulations.resources import Partial, Resources, resources_of
 from flsec.simulations.schema import Config
-from flsec.simulations.signatures import validate
+from flsec.simulations.signatures import validate_as_far
 from flsec.simulations.yaml_lines import KeyPath, parse_value, read
 
 __all__ = [
+    "Check",
     "Config",
     "apply_override",
     "load_config",
@@ -24,18 +26,24 @@ __all__ = [
 ]
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+Check = Callable[[Config, Resources], object]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), further: Sequence[Check] = ()) -> Config:
     """Read an experiment and check all that can be checked without its data.
 
     Args:
         path: of a YAML file.
         overrides: ``key.sub=value`` each, the value in YAML; ``defenses.0.num_byzantine=3`` reaches into a list.
+        further: checks beyond the settings themselves, such as of the data.
 
     Raises:
-        ConfigError: a setting cannot work: the file and line, the key, the rule, what was got and what would do.
+        SettingsError: settings cannot work: of each the file and line, the key, the rule, what was got and what would
+            do.
+        ConfigError: the file cannot be read at all, or an override leads nowhere.
     """
     data, origin = read_with_overrides(path, overrides)
-    return make_config({"name": Path(path).stem, **data}, origin)
+    return make_config({"name": Path(path).stem, **data}, origin, further)
 
 
 def read_with_overrides(path: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
@@ -47,20 +55,33 @@ def read_with_overrides(path: str | Path, overrides: Sequence[str]) -> tuple[dic
     return data, origin
 
 
-def make_config(data: Mapping[str, Any], origin: Origin | None = None) -> Config:
+def make_config(data: Mapping[str, Any], origin: Origin | None = None, further: Sequence[Check] = ()) -> Config:
     """Check an experiment's plain data as ``load_config`` does.
+
+    What is wrong is said all at once: what can be read is checked even where something else cannot.
 
     Args:
         data: as in a file; ``name`` is required.
         origin: for messages: where the data comes from.
+        further: checks beyond the settings themselves, such as of the data.
     """
     origin = origin or Origin("<config>")
     with say_where(origin):
         written = {key: value for key, value in data.items() if value is not None}  # an empty section is its default
-        config: Config = validate(Config, written)
-        config.read_from(origin)
-        check_settings(config)
-    return config
+        findings = Findings()
+        config, holes = validate_as_far(Config, written, findings)
+        if config is not None:
+            config.read_from(origin)
+            for hole in holes:
+                if hole != ("seed",):  # what is drawn depends on it, and not what is wrong
+                    config.dig(hole)
+            resources = Partial(config) if holes or findings.problems else resources_of(config)
+            for check in (check_settings, *further):
+                with findings:
+                    check(config, resources)
+        findings.raise_all()
+    made: Config = config
+    return made
 
 
 def packaged_experiments(kind: str = "") -> dict[str, Path]:

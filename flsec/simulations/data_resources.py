@@ -1,5 +1,6 @@
 """The data of an experiment as objects: samples, who holds which, and what is learned from them."""
 
+import contextlib
 import functools
 
 import numpy as np
@@ -10,7 +11,7 @@ from flsec.data import ArrayDataset, DataSource, Partition, Vocabulary, load_dat
 from flsec.data.root import carve_root
 from flsec.errors import ConfigError
 from flsec.randomness import numpy_generator
-from flsec.simulations.problems import Problem, blame_parameter
+from flsec.simulations.problems import Problem, Unread, blame_parameter
 from flsec.simulations.schema import Config, DataEntry
 from flsec.tasks import Task
 
@@ -143,10 +144,23 @@ def _whole_source(entry: DataEntry) -> DataSource:
     except ConfigError as error:
         key = error.parameter if error.parameter in entry.writable else "name"
         raise Problem(("data", key), str(error)) from None
+    for change in (_subset, _scaled, _augmented):
+        with contextlib.suppress(Unread):  # the rest is checked on the data without what could not be read
+            source = change(entry, source)
+    return source
+
+
+def _subset(entry: DataEntry, source: DataSource) -> DataSource:
     for key, part in (("subset", "train"), ("test_subset", "test")):
         source = blame_parameter(("data", key), (), take_subset, source, **{part: getattr(entry, key)})
-    if entry.scale != 1:
-        source = blame_parameter(("data", "scale"), (), source.scaled, entry.scale)
+    return source
+
+
+def _scaled(entry: DataEntry, source: DataSource) -> DataSource:
+    return source if entry.scale == 1 else blame_parameter(("data", "scale"), (), source.scaled, entry.scale)
+
+
+def _augmented(entry: DataEntry, source: DataSource) -> DataSource:
     if entry.augment is not None:
         blame_parameter(("data", "augment"), ("crop",), entry.augment.check_shape, source.input_shape)
     return source

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from flsec.errors import ConfigError
-from flsec.simulations.checks import check_data
+from flsec.simulations.checks import Ready, check_on_data
 from flsec.simulations.config import load_config
 from flsec.simulations.engines.flower_simulation import run_on_flower
 from flsec.simulations.engines.grid import Interrupted
 from flsec.simulations.engines.loop import ServerLoop
-from flsec.simulations.engines.machine import check_machine
+from flsec.simulations.engines.machine import check_on_machine
 from flsec.simulations.engines.own import run_in_process, run_pooled
 from flsec.simulations.engines.surroundings import interruptible, little_to_collect, logged
 from flsec.simulations.plots import plot_rounds
+from flsec.simulations.problems import Findings, say_where
+from flsec.simulations.resources import resources_of
 from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.schema import Config
 
@@ -43,8 +45,7 @@ def run(config: Config, *, on_round: OnRound = lambda record: None, verbose: boo
         ConfigError: the data are missing, or the machine lacks what the configuration asks for; nothing is left behind.
         Interrupted: the user stopped the run; its last complete round is checkpointed.
     """
-    check_machine(config)
-    ready = check_data(config)
+    ready = _checked(config)
     folder = RunFolder.create(Path(config.output.folder), config.name, config.to_dict())
     try:
         return _run(ServerLoop(ready, folder, on_round), verbose)
@@ -69,10 +70,22 @@ def resume(
     """
     folder = RunFolder.open(path)
     config = load_config(path / "config.yaml")
-    check_machine(config)
-    ready = check_data(config)
+    ready = _checked(config)
     folder.load_checkpoint(from_round)  # complain before anything starts
     return _run(ServerLoop(ready, folder, on_round, -1 if from_round is None else from_round), verbose)
+
+
+def _checked(config: Config) -> Ready:
+    """Return what the run needs; what machine and data lack is said at once."""
+    findings, resources, strategy = Findings(), resources_of(config), None
+    with findings:
+        check_on_machine(config)
+    with findings:
+        strategy = check_on_data(config, resources)
+    with say_where(config.origin):
+        findings.raise_all()
+    assert strategy is not None  # since all could be read
+    return Ready(resources, strategy)
 
 
 def _run(loop: ServerLoop, verbose: bool) -> RunFolder:

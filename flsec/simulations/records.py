@@ -1,18 +1,16 @@
 """What a run writes down: a line for each round, and what all of them come to."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from typing import Any
-
-import numpy as np
-import torch
 
 from flsec.metrics.detection import Detection, detection
 from flsec.simulations.schema import Config
 from flsec.strategies import Adversary
+from flsec.strategies._report_record import as_json, record_of, verdict_record
 from flsec.strategies.base import RoundReport, Verdict
 
-__all__ = ["as_json", "defense_record", "summarise"]
+__all__ = ["defense_record", "summarise"]
 
 _ADVERSARY = Adversary.__name__
 
@@ -29,22 +27,12 @@ def defense_record(report: RoundReport, hostile: Collection[int] | None, sampled
     return {
         "adversaries": sorted(set(hostile or ()) & set(sampled)),
         "collusion": as_json(together[0]) if together else {},
-        "quarantined": [asdict(entry) for entry in report.quarantined],
-        "kept_previous_model": report.kept_previous_model,
+        **record_of(report),
         "defenses": [
-            {
-                "name": verdict.defense,
-                "kept": list(verdict.kept),
-                "scores": _by_client(verdict.scores),
-                "weights": _by_client(verdict.weights),
-                "notes": as_json(verdict.notes),
-                "detection": None if hostile is None else _detection(verdict, hostile),
-                "seconds": verdict.seconds,
-            }
+            {**verdict_record(verdict), "detection": None if hostile is None else _detection(verdict, hostile)}
             for verdict in report.verdicts
             if verdict.defense != _ADVERSARY
         ],
-        "stages": dict(report.seconds),
     }
 
 
@@ -104,16 +92,3 @@ def _detection(verdict: Verdict, hostile: Collection[int]) -> dict[str, Any] | N
         return None
     rejected = set(verdict.participants) - set(verdict.kept)
     return _rates(detection(rejected, hostile, verdict.participants))
-
-
-def _by_client(values: Mapping[int, float] | None) -> dict[str, float] | None:
-    return None if values is None else {str(client): value for client, value in values.items()}
-
-
-def as_json(value: Any) -> Any:
-    """Return ``value`` as JSON can hold it."""
-    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): as_json(entry) for key, entry in value.items()}
-    return value

@@ -15,12 +15,13 @@ import torch
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
 from flsec.client_apps.client_half import ClientHalf
+from flsec.errors import ConfigError
 from flsec.models.build import build_model
 from flsec.parameters import parameters_of
 from flsec.simulations.any_strategy import build_server_strategy
 from flsec.simulations.data_resources import DataResources, Examples
-from flsec.simulations.problems import Problem, blame_parameter
-from flsec.simulations.schema import AttackEntry, Config, DefenseEntry
+from flsec.simulations.problems import Problem, Unread, blame_parameter
+from flsec.simulations.schema import AttackEntry, Config, DefenseEntry, StrategyEntry
 from flsec.simulations.start_model import load_start
 from flsec.simulations.supplies import (
     SUPPLIED_TO_ATTACKS,
@@ -36,7 +37,7 @@ from flsec.strategies.server_optimizer import defended
 from flsec.tasks import CLASSIFICATION
 from flsec.training import Training, pick_device
 
-__all__ = ["Resources", "StandIns", "resources_of", "resources_of_text", "wrap"]
+__all__ = ["Partial", "Resources", "StandIns", "resources_of", "resources_of_text", "wrap"]
 
 
 class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedToStrategies):
@@ -104,11 +105,30 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
     @functools.cached_property
     def adversaries(self) -> Adversaries | None:
         """Who attacks and when; None if nobody does."""
-        settings = self.config.adversaries
-        if settings is None:
+        return self._adversaries(self._candidates)
+
+    def _adversaries(self, candidates: Sequence[int] | None) -> Adversaries | None:
+        if self.config.adversaries is None:
             return None
+        settings = {**self.config.adversaries, "candidates": candidates}
         supplied = {"num_clients": self.config.simulation.num_clients, "num_rounds": self.num_rounds, "seed": self.seed}
         return blame_parameter(("adversaries",), settings, Adversaries, **settings, **supplied)
+
+    @property
+    def _candidates(self) -> Sequence[int] | None:
+        """Who may attack: as the file says, or the clients that hold samples of the class that it names."""
+        said: Sequence[int] | Mapping[str, int] | None = (self.config.adversaries or {}).get("candidates")
+        if not isinstance(said, Mapping):
+            return said
+        label, labels = said["holders_of"], self.dataset.train.labels
+        holders = [client for client in range(self.num_clients) if (labels[self.partition[client]] == label).any()]
+        if not holders:
+            raise Problem(
+                ("adversaries", "candidates"),
+                f"no client holds a sample of class {label}; there are classes 0 to {self.num_classes - 1}. For "
+                f"example: candidates: {{holders_of: {int(labels[0])}}}",
+            )
+        return holders
 
     @functools.cached_property
     def attacks(self) -> list[Attack]:
@@ -133,9 +153,13 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
                 f"{entry.name} cannot be told who attacks, so everybody would. Have its constructor take **options and "
                 "pass them on to Attack.",
             )
-        supplied = {name: getattr(self, name) for name in asked}
+        supplied = {name: self.supplied(name) for name in asked}
         attack: Attack = blame_parameter(("attacks", index), entry.writable, entry.member, **supplied, **entry.params)
         return attack
+
+    def supplied(self, name: str) -> Any:
+        """Return what an attack asks for by name."""
+        return getattr(self, name)
 
     # --- clients and server -----------------------------------------------------------------------------------
 
@@ -156,7 +180,21 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
 
         Every client that it is shown takes part. It remembers its rounds, so every run needs one of its own.
         """
-        entry = self.config.strategy
+        strategy = defended(self.server_strategy(), self._with_defenses)
+        if any(attack.poisons_cohort for attack in self.attacks):
+            counts: Weighting = "uniform" if self.config.defenses else "examples"
+            strategy = Adversary(strategy, attacks=self.attacks, weighting=counts)
+        return strategy
+
+    def server_strategy(self) -> FlowerStrategy:
+        """Return Flower's strategy without any defense."""
+        return self._server_strategy(self.config.strategy, self.clients_per_round)
+
+    def plain_strategy(self) -> FlowerStrategy:
+        """Return one that averages, whatever the file has, to try a defense around it."""
+        return self._server_strategy(StrategyEntry(), 1)
+
+    def _server_strategy(self, entry: StrategyEntry, clients_per_round: int) -> FlowerStrategy:
         supplied = {name: getattr(self, name) for name in _asked(entry.member, SUPPLIED_TO_STRATEGIES)}
         server: FlowerStrategy = blame_parameter(
             ("strategy",),
@@ -165,13 +203,9 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
             entry.name,
             entry.member,
             {**entry.params, **supplied},
-            self.clients_per_round,
+            clients_per_round,
         )
-        strategy = defended(server, self._with_defenses)
-        if any(attack.poisons_cohort for attack in self.attacks):
-            counts: Weighting = "uniform" if self.config.defenses else "examples"
-            strategy = Adversary(strategy, attacks=self.attacks, weighting=counts)
-        return strategy
+        return server
 
     def _with_defenses(self, strategy: FlowerStrategy) -> FlowerStrategy:
         for index, defense in reversed(list(enumerate(self.config.defenses))):
@@ -194,6 +228,19 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
     def clients_per_round(self) -> int:
         """How many clients a round asks."""
         return self.config.simulation.cohort_size
+
+
+class Partial(Resources):
+    """The same of settings of which some are wrong, to find what else is: attacks are tried out by any adversaries."""
+
+    def supplied(self, name: str) -> Any:
+        """Return what an attack asks for by name."""
+        try:
+            return super().supplied(name)
+        except (ConfigError, Unread):
+            if name != "adversaries":
+                raise
+            return Adversaries(num_clients=1, ids=[0])
 
 
 class _AnyText:
@@ -234,21 +281,33 @@ class StandIns(Resources):
 
     @property
     def model_factory(self) -> Callable[[], torch.nn.Module]:
-        """Makes any model."""
-        return lambda: torch.nn.Linear(1, 1)
+        """Makes a small model for samples of the shape above."""
+        return lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, self.num_classes))
 
     @functools.cached_property
     def adversaries(self) -> Adversaries | None:
-        """The real ones."""
-        return self._real.adversaries
+        """The real ones, or others where who holds what must be known first."""
+        return self._adversaries(None) if self._attackers_depend_on_data else self._real.adversaries
+
+    @property
+    def _attackers_depend_on_data(self) -> bool:
+        try:
+            return isinstance((self.config.adversaries or {}).get("candidates"), Mapping)
+        except Unread:
+            return False
 
     def attack(self, index: int) -> Attack:
         """Return the real attack, unless it asks for what depends on the data."""
         depends = _DATA_DEPENDENT & {*_asked(self.config.attacks[index].member, SUPPLIED_TO_ATTACKS)}
-        return super().attack(index) if depends else self._real.attack(index)
+        return super().attack(index) if depends or self._attackers_depend_on_data else self._real.attack(index)
+
+    def supplied(self, name: str) -> Any:
+        """Return what an attack asks for by name."""
+        of_the_real = name == "adversaries" and not self._attackers_depend_on_data
+        return self._real.supplied(name) if of_the_real else super().supplied(name)
 
 
-_DATA_DEPENDENT = frozenset(vars(StandIns)) - {"adversaries", "attack"}
+_DATA_DEPENDENT = frozenset(vars(StandIns)) - {"adversaries", "attack", "supplied", "_attackers_depend_on_data"}
 
 
 def wrap(strategy: FlowerStrategy, index: int, entry: DefenseEntry, resources: Resources) -> RobustStrategy:

@@ -2,9 +2,10 @@
 
 from pathlib import PurePosixPath, PureWindowsPath
 
+from flsec._paths import leads_out
 from flsec.errors import ConfigError
 
-__all__ = ["check_folder_name"]
+__all__ = ["check_folder_name", "check_output_folder"]
 
 _LONGEST = 200  # bytes; file systems take 255, and "-2" and the like are added
 # What Windows keeps for itself; a device with any extension, and folders lose a dot or a space at the end.
@@ -37,6 +38,26 @@ def check_folder_name(name: str) -> str:
             f"must be the name of one folder: {broken}; got {got}. For example: name: krum_seed_3", parameter="name"
         )
     return name
+
+
+def check_output_folder(folder: str) -> str:
+    """Return where runs are to be written: below the current directory, or an absolute path, which says so openly.
+
+    Raises:
+        ConfigError: a relative path that leads out, as ``../x`` does, or what no path can be.
+
+    Example:
+        >>> check_output_folder("runs/today")
+        'runs/today'
+    """
+    relative = not (PurePosixPath(folder).is_absolute() or PureWindowsPath(folder).drive)
+    if not folder.isprintable() or (relative and leads_out(folder)):
+        raise ConfigError(
+            f"must stay below the current directory, or be an absolute path; got {folder!r:.100}. For example: "
+            "folder: runs",
+            parameter="folder",
+        )
+    return folder
 
 
 def _broken_rule(name: str) -> str | None:

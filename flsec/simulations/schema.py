@@ -1,9 +1,21 @@
 """What an experiment's file may say: its sections, their keys and defaults."""
 
+import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import ATTACKS
@@ -15,12 +27,18 @@ from flsec.models import MODELS
 from flsec.parameters import Count, NonNegative, OpenFraction, Positive, PositiveCount, parameters_of
 from flsec.registry import Registry
 from flsec.simulations.any_strategy import SAMPLING, check_strategy
-from flsec.simulations.problems import Origin, Problem, as_yaml_data, blame_parameter
-from flsec.simulations.run_names import check_folder_name
+from flsec.simulations.problems import Findings, Origin, Problem, Unread, as_yaml_data, blame_parameter
+from flsec.simulations.run_names import check_folder_name, check_output_folder
 from flsec.simulations.server_strategies import STRATEGIES
-from flsec.simulations.signatures import fields_of, parameters_model, values_with_defaults
+from flsec.simulations.signatures import fields_of, parameters_model, problems_in, values_with_defaults
 from flsec.simulations.start_model import start_file
-from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
+from flsec.simulations.supplies import (
+    NOT_IN_FILES,
+    SUPPLIED_TO_ATTACKS,
+    SUPPLIED_TO_DEFENSES,
+    SUPPLIED_TO_STRATEGIES,
+)
+from flsec.simulations.yaml_lines import KeyPath
 from flsec.strategies import DEFENSES
 from flsec.tasks import TASKS
 from flsec.training import Training
@@ -35,14 +53,44 @@ __all__ = [
     "FolderName",
     "ModelEntry",
     "Output",
+    "OutputFolder",
     "PartitionEntry",
+    "Readable",
     "Simulation",
     "StrategyEntry",
     "TaskEntry",
 ]
 
 
-class Component(BaseModel):
+class Readable(BaseModel):
+    """Settings of which some may be unreadable: a check that asks for one of these is told so.
+
+    ``dig`` makes the holes, in settings that serve to find what else is wrong and are used for nothing else.
+    """
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):  # asked where there is no such attribute
+            if name in type(self).model_fields:
+                raise Unread(name)
+            return super().__getattr__(name)
+
+    def dig(self, path: KeyPath) -> None:
+        """Make a setting unreadable, with the sections around it that are no ``Readable``."""
+        key, inner = path[0], vars(self).get(str(path[0]))
+        entry = inner[path[1]] if len(path) > 1 and isinstance(inner, tuple) and isinstance(path[1], int) else inner
+        rest = path[1:] if entry is inner else path[2:]
+        if isinstance(entry, Readable) and (rest or entry is not inner):
+            entry.dig(rest) if rest else entry.dig_all()
+        else:
+            vars(self).pop(str(key), None)
+
+    def dig_all(self) -> None:
+        """Make all settings unreadable."""
+        vars(self).clear()
+
+
+class Component(Readable):
     """A member of a registry by name, with its own parameters beside the name; defaults are filled in."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
@@ -55,7 +103,21 @@ class Component(BaseModel):
     @property
     def params(self) -> dict[str, Any]:
         """The member's own parameters."""
-        return dict(self.model_extra or {})
+        if self.model_extra is None:
+            raise Unread("params")
+        return dict(self.model_extra)
+
+    def dig(self, path: KeyPath) -> None:
+        """Make a setting unreadable; of the member's own parameters all, since the member takes them together."""
+        if path[0] in type(self).model_fields:
+            super().dig(path)
+        else:
+            object.__setattr__(self, "__pydantic_extra__", None)
+
+    def dig_all(self) -> None:
+        """Make all settings unreadable."""
+        super().dig_all()
+        object.__setattr__(self, "__pydantic_extra__", None)
 
     @property
     def member(self) -> Any:
@@ -71,31 +133,46 @@ class Component(BaseModel):
     def check_member(cls, name: str, member: Any) -> None:
         """Raise ``ConfigError`` if the registry has the member and an experiment cannot use it all the same."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _check_parameters(cls, values: Any) -> Any:
-        name = isinstance(values, Mapping) and values.get("name", cls.model_fields["name"].get_default())
-        if not isinstance(name, str):
-            return values
+    def _check_parameters(cls, values: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        if not isinstance(values, Mapping):
+            return handler(values)
+        name = values.get("name", cls.model_fields["name"].get_default())
+        own = {key: value for key, value in values.items() if key in fields_of(cls)}
+        params = {key: value for key, value in values.items() if key not in own}
+        findings, made = Findings(), None
+        with findings:
+            params = cls._with_defaults(name, params) if isinstance(name, str) else params
+        try:
+            made = handler({**own, **params})
+        except ValidationError as error:
+            for problem in problems_in(cls, error.errors()):
+                if problem.path in ((), ("name",)) and problem.parameter == "name":
+                    problem.mend = None  # whose parameters the others are, is not known: the whole is unreadable
+                findings.add(problem)
+        findings.raise_all()
+        return made
+
+    @classmethod
+    def _with_defaults(cls, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         try:
             member = cls.registry.get(name)
             cls.check_member(name, member)
         except ConfigError as error:
             raise Problem(("name",), str(error)) from None
-        keys = tuple(fields_of(cls))
-        own = {key: value for key, value in values.items() if key in keys}
-        params = {key: value for key, value in values.items() if key not in own}
-        return {
-            **own,
-            **values_with_defaults(parameters_model(member, cls.supplied), params, legal=keys),
-        }
+        values = values_with_defaults(parameters_model(member, cls.supplied), params, legal=tuple(fields_of(cls)))
+        for key, (hint, _) in parameters_of(member).items():
+            if Path in typing.get_args(hint) and isinstance(values.get(key), str):  # a place that it writes to
+                blame_parameter((key,), (), check_output_folder, values[key])
+        return values
 
 
 class StrategyEntry(Component):
     """A server optimizer: one of Flower's strategies or of flsec's, or any other by ``package.module:Class``."""
 
     registry = STRATEGIES
-    supplied = ("strategy", *SAMPLING, *SUPPLIED_TO_STRATEGIES)
+    supplied = (*NOT_IN_FILES, *SAMPLING, *SUPPLIED_TO_STRATEGIES)
     name: str = "fedavg"
 
     @classmethod
@@ -108,7 +185,7 @@ class DefenseEntry(Component):
     """A defense, without what it wraps."""
 
     registry = DEFENSES
-    supplied = ("strategy", *SUPPLIED_TO_DEFENSES)
+    supplied = (*NOT_IN_FILES, *SUPPLIED_TO_DEFENSES)
     name: str = Field(examples=["median"])
 
 
@@ -140,6 +217,10 @@ class ModelEntry(Component):
     start: Annotated[str | None, AfterValidator(_start)] = Field(
         default=None, alias="from", examples=["runs/quickstart"]
     )
+
+    def dig(self, path: KeyPath) -> None:
+        """Make a setting unreadable."""
+        super().dig(("start",) if path[0] == "from" else path)
 
 
 class TaskEntry(Component):
@@ -194,7 +275,7 @@ class DataEntry(Component):
     )
 
 
-class _Section(BaseModel):
+class _Section(Readable):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
@@ -248,18 +329,25 @@ class Simulation(_Section):
         return 0.0 if self.device == "cpu" else self.client_resources.num_gpus
 
 
+def _output_folder(folder: str) -> str:
+    return blame_parameter((), (), check_output_folder, folder)
+
+
+OutputFolder = Annotated[str, AfterValidator(_output_folder)]
+
+
 class Output(_Section):
     """What a run leaves behind.
 
     Attributes:
-        folder: where the run's own folder is made.
+        folder: where the run's own folder is made: below the current directory, or an absolute path.
         checkpoint_every: rounds between checkpoints.
         keep_checkpoints: how many of the newest to keep; null: all.
         evaluate_every: rounds between measurements of the global model.
         plots: whether to draw.
     """
 
-    folder: str = Field(default="runs", min_length=1)
+    folder: OutputFolder = Field(default="runs", min_length=1)
     checkpoint_every: PositiveCount = 1
     keep_checkpoints: PositiveCount | None = 3
     evaluate_every: PositiveCount = 1
@@ -286,7 +374,21 @@ FolderName = Annotated[str, AfterValidator(_folder_name)]
 def _adversaries(values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
-    return values_with_defaults(parameters_model(Adversaries, ADVERSARIES_SUPPLIED), values)
+    derived = {"candidates": values["candidates"]} if isinstance(values.get("candidates"), Mapping) else {}
+    if derived:
+        blame_parameter(("candidates",), ("holders_of",), _check_holders, derived["candidates"])
+    said = {key: value for key, value in values.items() if key not in derived}
+    return {**values_with_defaults(parameters_model(Adversaries, ADVERSARIES_SUPPLIED), said), **derived}
+
+
+def _check_holders(said: Mapping[str, Any]) -> None:
+    """Raise ``ConfigError`` unless the candidates to attack are the holders of one class."""
+    label = said.get("holders_of")
+    if set(said) != {"holders_of"} or isinstance(label, bool) or not isinstance(label, int) or label < 0:
+        raise ConfigError(f"must be a list of clients or {{holders_of: CLASS}}; got {dict(said)}. {_HOLDERS}")
+
+
+_HOLDERS = "For example: candidates: {holders_of: 4}"
 
 
 class Config(_Section):
@@ -335,7 +437,11 @@ class Config(_Section):
 
     def asks_for(self, resource: str) -> bool:
         """Return whether some defense or attack asks for a resource by this name."""
-        return any(resource in parameters_of(entry.member) for entry in (*self.defenses, *self.attacks))
+        findings, asked = Findings(), False
+        for entry in (*self.defenses, *self.attacks):
+            with findings:  # an entry that could not be read asks for nothing
+                asked = asked or resource in parameters_of(entry.member)
+        return asked
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, defaults included, as plain data that loads to an equal ``Config``."""

@@ -14,9 +14,21 @@ from flsec.parameters import NonNegative, Positive
 from flsec.registry import Registry
 from flsec.strategies.fednova import FedNova
 from flsec.strategies.scaffold import Scaffold
+from flsec.strategies.server_weight_decay import ServerWeightDecay
 from flsec.training import Training
 
-__all__ = ["FedNova", "Scaffold", "fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedsgd", "fedyogi"]
+__all__ = [
+    "FedNova",
+    "Scaffold",
+    "ServerWeightDecay",
+    "fedadagrad",
+    "fedadam",
+    "fedavg",
+    "fedavgm",
+    "fedprox",
+    "fedsgd",
+    "fedyogi",
+]
 
 Decay = Annotated[float, Ge(0), Lt(1)]
 

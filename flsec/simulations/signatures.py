@@ -1,6 +1,7 @@
 """Models of what may be written, read from signatures, and their errors as sentences: which rule, and what would do."""
 
 import contextlib
+import copy
 import functools
 import inspect
 import types
@@ -13,7 +14,19 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
 
 from flsec.parameters import describe_type, parameters_of
-from flsec.simulations.problems import Problem, as_yaml_data, as_yaml_text, has_yaml_notation, nearest
+from flsec.simulations.problems import (
+    ABSENT,
+    Findings,
+    Mend,
+    Problem,
+    Problems,
+    as_yaml_data,
+    as_yaml_text,
+    has_yaml_notation,
+    nearest,
+    nearest_key,
+    problems_of,
+)
 from flsec.simulations.yaml_lines import KeyPath, dump
 
 __all__ = [
@@ -22,7 +35,9 @@ __all__ = [
     "field_type",
     "fields_of",
     "parameters_model",
+    "problems_in",
     "validate",
+    "validate_as_far",
     "values_with_defaults",
 ]
 
@@ -67,30 +82,131 @@ def values_with_defaults(
 
 
 def validate(model: Any, given: dict[str, Any], legal: tuple[str, ...] = ()) -> Any:
-    """Return the model made from ``given``; ``Problem`` says what is wrong first."""
+    """Return the model made from ``given``; ``Problem`` or ``Problems`` say all that is wrong."""
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise _problem(model, error.errors(), legal) from None
+        findings = Findings()
+        for problem in problems_in(model, error.errors(), legal):
+            findings.add(problem)
+        findings.raise_all()
+        raise
 
 
-def _problem(model: type[BaseModel], errors: Sequence[Any], legal: tuple[str, ...]) -> Problem:
-    """Put one error into a sentence; an unknown key goes first, since it may explain a missing one."""
-    error = min(errors, key=lambda entry: entry["type"] != "extra_forbidden")
-    path, owner, hint = _find(model, error["loc"])
-    cause = error.get("ctx", {}).get("error")
-    if isinstance(cause, Problem):
-        return Problem((*path, *cause.path), str(cause), parameter=cause.parameter)
-    key = next((str(part) for part in reversed(path) if isinstance(part, str)), "")
-    if error["type"] == "extra_forbidden":
-        known = [*legal, *fields_of(owner)]
-        return Problem(path, f"no such key.{nearest(key, known)} Legal here: {', '.join(known) or 'none'}.")
+def validate_as_far(model: Any, given: dict[str, Any], findings: Findings) -> tuple[Any, list[KeyPath]]:
+    """Return the model made from ``given`` with what is wrong mended, and the paths of what could not be read.
+
+    Args:
+        model: the class.
+        given: plain data; not modified.
+        findings: where the problems go.
+
+    Returns:
+        The model, or None if what is wrong leaves nothing to read; and the paths of values that stand in for others.
+    """
+    data, holes = copy.deepcopy(given), list[KeyPath]()
+    for _ in range(_MOST_MENDS):
+        try:
+            return model.model_validate(data), holes
+        except ValidationError as error:
+            for problem in problems_in(model, error.errors()):
+                place = problem.mend.hole if problem.mend and problem.mend.hole else problem.path
+                if problem.mend is None or problem.mend.value is ABSENT or not _is_below(place, holes):
+                    findings.add(problem)
+                if problem.mend is None or not _mend(data, problem.mend):
+                    return None, []
+                misspelt = problem.mend.value is ABSENT
+                if problem.mend.hole is not None and not (misspelt and _is_written(data, problem.mend.hole)):
+                    holes.append(problem.mend.hole)
+    return None, []
+
+
+def _is_below(path: KeyPath, holes: Iterable[KeyPath]) -> bool:
+    return any(path[: len(hole)] == hole for hole in holes)
+
+
+def _is_written(data: Any, path: KeyPath) -> bool:
+    for part in path:
+        try:
+            data = data[part]
+        except (IndexError, KeyError, TypeError):
+            return False
+    return True
+
+
+_MOST_MENDS = 8  # what is wrong further inside is seen when what is around it has been mended
+
+
+def _mend(data: Any, mend: Mend) -> bool:
+    """Change plain data in place, if they have such a place."""
+    *above, last = mend.path
+    try:
+        for part in above:
+            data = data[part]
+        if mend.value is ABSENT:
+            data.pop(last, None)
+        else:
+            data[last] = copy.deepcopy(mend.value)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return False
+    return True
+
+
+def problems_in(model: type[BaseModel], errors: Sequence[Any], legal: tuple[str, ...] = ()) -> list[Problem]:
+    """Put errors into sentences, one a key; an unknown key goes first, and in place of a missing one near it."""
+    found: dict[KeyPath, list[Problem]] = {}
+    meant: set[KeyPath] = set()
+    for error in sorted(errors, key=lambda entry: entry["type"] != "extra_forbidden"):
+        path, owner, hint = _find(model, error["loc"])
+        if path in found or (error["type"] == "missing" and path in meant):
+            continue
+        cause = error.get("ctx", {}).get("error")
+        if isinstance(cause, Problem | Problems):
+            found[path] = [
+                _below(path, problem, owner) for problem in problems_of(cause) if isinstance(problem, Problem)
+            ]
+        elif error["type"] == "extra_forbidden":
+            known = [*legal, *fields_of(owner)]
+            near = nearest_key(str(path[-1]), known)
+            hole = None if near is None else (*path[:-1], near)
+            meant |= {hole} if hole else set()
+            text = f"no such key.{nearest(str(path[-1]), known)} Legal here: {', '.join(known) or 'none'}."
+            found[path] = [Problem(path, text, mend=Mend(path, ABSENT, hole))]
+        else:
+            in_union = sum(_find(model, other["loc"])[0] == path for other in errors) > 1
+            found[path] = [_problem(error, path, owner, hint, in_union)]
+    return [problem for problems in found.values() for problem in problems]
+
+
+def _below(path: KeyPath, problem: Problem, owner: type[BaseModel]) -> Problem:
+    """Return a problem of what stands at a path as one of the whole."""
+    mend = _replaced(path, owner) if problem.mend is None else problem.mend.below(path)
+    return Problem((*path, *problem.path), str(problem), parameter=problem.parameter, mend=mend)
+
+
+def _problem(error: Any, path: KeyPath, owner: type[BaseModel], hint: Any, in_union: bool) -> Problem:
+    key, mend = _key_of(path), _replaced(path, owner)
     example = dump({key: example_of(owner, key)}, flow=True)[1:-1]
     if error["type"] == "missing":
-        return Problem(path[:-1], f"{key} is missing. For example: {example}", parameter=key)
-    in_union = sum(_find(model, other["loc"])[0] == path for other in errors) > 1
+        return Problem(path[:-1], f"{key} is missing. For example: {example}", parameter=key, mend=mend)
     rule = describe_type(hint) if in_union else _rule(error, hint)
-    return Problem(path, f"must be {rule}; got {as_yaml_text(error['input'])}. For example: {example}")
+    return Problem(path, f"must be {rule}; got {as_yaml_text(error['input'])}. For example: {example}", mend=mend)
+
+
+def _key_of(path: KeyPath) -> str:
+    return next((str(part) for part in reversed(path) if isinstance(part, str)), "")
+
+
+def _replaced(path: KeyPath, owner: type[BaseModel]) -> Mend | None:
+    """Return how an example takes the place of a value: of one entry of a list, where the example is a list of such."""
+    key = _key_of(path)
+    if key not in fields_of(owner):
+        return None
+    example = example_of(owner, key)
+    if len(path) > 1 and path[-2] == key and isinstance(example, list | tuple) and example:
+        return Mend(path, example[0], path)
+    at = path[: len(path) - path[::-1].index(key)]
+    return Mend(at, example, at)
 
 
 def _find(model: type[BaseModel], loc: Iterable[str | int]) -> tuple[KeyPath, type[BaseModel], Any]:

@@ -12,6 +12,7 @@ from flsec.tasks import Task
 from flsec.training import Training
 
 __all__ = [
+    "NOT_IN_FILES",
     "SUPPLIED_TO_ATTACKS",
     "SUPPLIED_TO_DEFENSES",
     "SUPPLIED_TO_STRATEGIES",
@@ -22,6 +23,8 @@ __all__ = [
 ]
 
 Examples = tuple[Tensor, Tensor]  # (x, y)
+
+NOT_IN_FILES = ("strategy", "on_verdict")  # of a wrapper: what it wraps, and functions, for which YAML has no notation
 
 
 class SuppliedToAll(Protocol):

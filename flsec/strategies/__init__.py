@@ -21,9 +21,17 @@ DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strat
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.strategies.activate_on_suspicion import ActivateOnSuspicion as ActivateOnSuspicion
     from flsec.strategies.adaptive_quantile_clipping import AdaptiveQuantileClipping as AdaptiveQuantileClipping
     from flsec.strategies.adaptive_robust_clipping import AdaptiveRobustClipping as AdaptiveRobustClipping
     from flsec.strategies.adversary import Adversary as Adversary
+    from flsec.strategies.align_ins import AlignIns as AlignIns
+    from flsec.strategies.audit_log import Audit as Audit
+    from flsec.strategies.audit_log import AuditEntry as AuditEntry
+    from flsec.strategies.audit_log import AuditLog as AuditLog
+    from flsec.strategies.audit_log import read_audit as read_audit
+    from flsec.strategies.auror import Auror as Auror
+    from flsec.strategies.ban_list import BanList as BanList
     from flsec.strategies.base import RobustStrategy as RobustStrategy
     from flsec.strategies.bucketing import Bucketing as Bucketing
     from flsec.strategies.bulyan import Bulyan as Bulyan
@@ -37,10 +45,12 @@ if TYPE_CHECKING:
     )
     from flsec.strategies.crfl import CRFL as CRFL
     from flsec.strategies.cross_round import CrossRound as CrossRound
+    from flsec.strategies.deep_sight import DeepSight as DeepSight
     from flsec.strategies.diversefl import DiverseFL as DiverseFL
     from flsec.strategies.divide_and_conquer import DivideAndConquer as DivideAndConquer
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
     from flsec.strategies.error_rate_rejection import ErrorRateRejection as ErrorRateRejection
+    from flsec.strategies.fed_greed import FedGreed as FedGreed
     from flsec.strategies.fedinv import FedInv as FedInv
     from flsec.strategies.fednova import FedNova as FedNova
     from flsec.strategies.fetchsgd import FetchSGD as FetchSGD
@@ -52,6 +62,7 @@ if TYPE_CHECKING:
     from flsec.strategies.foolsgold import FoolsGold as FoolsGold
     from flsec.strategies.geometric_median import GeometricMedian as GeometricMedian
     from flsec.strategies.krum import Krum as Krum
+    from flsec.strategies.lasa import LASA as LASA
     from flsec.strategies.loss_function_rejection import LossFunctionRejection as LossFunctionRejection
     from flsec.strategies.mean_around_median import MeanAroundMedian as MeanAroundMedian
     from flsec.strategies.median import Median as Median
@@ -65,6 +76,7 @@ if TYPE_CHECKING:
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
+    from flsec.strategies.prometheus_metrics import PrometheusMetrics as PrometheusMetrics
     from flsec.strategies.replies import GlobalModel as GlobalModel
     from flsec.strategies.replies import Malformed as Malformed
     from flsec.strategies.replies import Reply as Reply
@@ -72,14 +84,17 @@ if TYPE_CHECKING:
     from flsec.strategies.report import KeepPreviousModel as KeepPreviousModel
     from flsec.strategies.report import Quarantined as Quarantined
     from flsec.strategies.report import RoundReport as RoundReport
+    from flsec.strategies.report import Threshold as Threshold
     from flsec.strategies.report import Verdict as Verdict
     from flsec.strategies.residual_reweighting import ResidualReweighting as ResidualReweighting
     from flsec.strategies.rfa import RFA as RFA
+    from flsec.strategies.rflbat import RFLBAT as RFLBAT
     from flsec.strategies.robust_learning_rate import RobustLearningRate as RobustLearningRate
     from flsec.strategies.rsa import RSA as RSA
     from flsec.strategies.scaffold import Scaffold as Scaffold
     from flsec.strategies.server_optimizer import ServerOptimizer as ServerOptimizer
     from flsec.strategies.server_optimizer import defended as defended
+    from flsec.strategies.server_weight_decay import ServerWeightDecay as ServerWeightDecay
     from flsec.strategies.sign_guard import SignGuard as SignGuard
     from flsec.strategies.siren import Siren as Siren
     from flsec.strategies.slsgd import SLSGD as SLSGD
@@ -97,13 +112,22 @@ __all__ = [
     "CRFL",
     "DEFENSES",
     "FLWBC",
+    "LASA",
     "RFA",
+    "RFLBAT",
     "RSA",
     "SLSGD",
     "SMEA",
+    "ActivateOnSuspicion",
     "AdaptiveQuantileClipping",
     "AdaptiveRobustClipping",
     "Adversary",
+    "AlignIns",
+    "Audit",
+    "AuditEntry",
+    "AuditLog",
+    "Auror",
+    "BanList",
     "Bucketing",
     "Bulyan",
     "CenteredClipping",
@@ -111,12 +135,14 @@ __all__ = [
     "Cohort",
     "ComparativeGradientElimination",
     "CrossRound",
+    "DeepSight",
     "DiverseFL",
     "DivideAndConquer",
     "Eavesdrop",
     "ErrorRateRejection",
     "FLDetector",
     "FLTrust",
+    "FedGreed",
     "FedInv",
     "FedNova",
     "FetchSGD",
@@ -142,6 +168,7 @@ __all__ = [
     "NoisyMedian",
     "NormClipping",
     "OracleSGD",
+    "PrometheusMetrics",
     "Quarantined",
     "Reply",
     "ResidualReweighting",
@@ -150,11 +177,13 @@ __all__ = [
     "RoundReport",
     "Scaffold",
     "ServerOptimizer",
+    "ServerWeightDecay",
     "SignGuard",
     "Siren",
     "Soteria",
     "SparseFed",
     "ThreeSigma",
+    "Threshold",
     "TrimmedMean",
     "Verdict",
     "WeakDP",
@@ -162,6 +191,7 @@ __all__ = [
     "Zeno",
     "check_num_examples",
     "defended",
+    "read_audit",
 ]
 
 export_lazily(
@@ -170,13 +200,22 @@ export_lazily(
         "CAF": "caf",
         "CRFL": "crfl",
         "FLWBC": "flwbc",
+        "LASA": "lasa",
         "RFA": "rfa",
+        "RFLBAT": "rflbat",
         "RSA": "rsa",
         "SLSGD": "slsgd",
         "SMEA": "smea",
+        "ActivateOnSuspicion": "activate_on_suspicion",
         "AdaptiveQuantileClipping": "adaptive_quantile_clipping",
         "AdaptiveRobustClipping": "adaptive_robust_clipping",
         "Adversary": "adversary",
+        "AlignIns": "align_ins",
+        "Audit": "audit_log",
+        "AuditEntry": "audit_log",
+        "AuditLog": "audit_log",
+        "Auror": "auror",
+        "BanList": "ban_list",
         "Bucketing": "bucketing",
         "Bulyan": "bulyan",
         "CenteredClipping": "centered_clipping",
@@ -184,12 +223,14 @@ export_lazily(
         "Cohort": "cohort",
         "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
+        "DeepSight": "deep_sight",
         "DiverseFL": "diversefl",
         "DivideAndConquer": "divide_and_conquer",
         "Eavesdrop": "eavesdrop",
         "ErrorRateRejection": "error_rate_rejection",
         "FLDetector": "fl_detector",
         "FLTrust": "fltrust",
+        "FedGreed": "fed_greed",
         "FedInv": "fedinv",
         "FedNova": "fednova",
         "FetchSGD": "fetchsgd",
@@ -215,6 +256,7 @@ export_lazily(
         "NoisyMedian": "noisy_median",
         "NormClipping": "norm_clipping",
         "OracleSGD": "oracle_sgd",
+        "PrometheusMetrics": "prometheus_metrics",
         "Quarantined": "report",
         "Reply": "replies",
         "ResidualReweighting": "residual_reweighting",
@@ -223,11 +265,13 @@ export_lazily(
         "RoundReport": "report",
         "Scaffold": "scaffold",
         "ServerOptimizer": "server_optimizer",
+        "ServerWeightDecay": "server_weight_decay",
         "SignGuard": "sign_guard",
         "Siren": "siren",
         "Soteria": "soteria",
         "SparseFed": "sparsefed",
         "ThreeSigma": "three_sigma",
+        "Threshold": "report",
         "TrimmedMean": "trimmed_mean",
         "Verdict": "report",
         "WeakDP": "weak_dp",
@@ -235,6 +279,7 @@ export_lazily(
         "Zeno": "zeno",
         "check_num_examples": "replies",
         "defended": "server_optimizer",
+        "read_audit": "audit_log",
     },
 )
 # End of exports.

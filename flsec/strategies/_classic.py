@@ -124,7 +124,7 @@ class ClassicRound:
 
 
 def _failed(proxy: ClientProxy, result: FitRes) -> Quarantined:
-    return Quarantined(node_id(proxy), f"failed: {brief(result.status.message)}")
+    return Quarantined(node_id(proxy), f"failed: {brief(result.status.message)}", "failed")
 
 
 def _result(delivery: Delivery) -> Result:

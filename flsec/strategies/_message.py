@@ -102,13 +102,13 @@ class MessageRound:
         for message in self._messages:
             sender = sender_of(message, self._asked)
             if message.has_error():
-                silent.append(Quarantined(sender, f"failed: {brief(message.error.reason or 'no reason')}"))
+                silent.append(Quarantined(sender, f"failed: {brief(message.error.reason or 'no reason')}", "failed"))
                 self._errors.append(message)
                 continue
             try:
                 replies.append(self._read(message))
             except Malformed as error:
-                malformed.append(Quarantined(sender, str(error)))
+                malformed.append(Quarantined(sender, str(error), error.kind))
         names = Counter(_record_names(reply.origin) for reply in replies)
         if names:
             self._record_names = min(names, key=lambda pair: (-names[pair], pair))
@@ -119,10 +119,11 @@ class MessageRound:
         arrays = [record for record in message.content.values() if isinstance(record, ArrayRecord)]
         metrics = [record for record in message.content.values() if isinstance(record, MetricRecord)]
         if len(arrays) != 1 or len(metrics) != 1:
-            raise Malformed(f"{len(arrays)} array records and {len(metrics)} metric records instead of one each")
+            found = f"{len(arrays)} array records and {len(metrics)} metric records"
+            raise Malformed(f"{found} instead of one each", "structure")
         record = arrays[0]
         if set(record) == set(self._names) and any(a.stype != "numpy.ndarray" for a in record.values()):
-            raise Malformed("an array is not serialised as numpy.ndarray")
+            raise Malformed("an array is not serialised as numpy.ndarray", "unreadable")
         values = dict(metrics[0])
         num_examples = values.pop(self._weight_key, None)
         return Reply(

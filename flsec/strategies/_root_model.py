@@ -12,7 +12,7 @@ from flsec.errors import ConfigError
 from flsec.randomness import generator
 from flsec.strategies.cohort import Cohort
 from flsec.tasks import CLASSIFICATION, Task
-from flsec.training import Evaluation, Training, evaluate, get_weights, set_weights, train
+from flsec.training import Evaluation, Training, evaluate, get_weights, set_weights, train, weight_names
 
 __all__ = ["Examples", "ModelFactory", "RootModel", "check_examples"]
 
@@ -54,8 +54,8 @@ class RootModel:
                 f"model_factory must return a torch.nn.Module; got {type(self._model).__name__}.",
                 parameter="model_factory",
             )
-        weights = get_weights(self._model)
-        self._shapes = [array.shape for array in weights]
+        arrays = zip(weight_names(self._model), get_weights(self._model), strict=True)
+        self.shapes = {name: array.shape for name, array in arrays}  # in the order in which they are sent
         self._training = training
         self._num_rounds = num_rounds
         self._seed = seed
@@ -65,6 +65,11 @@ class RootModel:
         """Return loss, accuracy and predictions of the global model after ``update`` (d,); NaN where that overflows."""
         self._load(cohort, cohort.global_parameters + update)
         return evaluate(self._model, *examples, task=self._task)
+
+    def after(self, cohort: Cohort, update: Tensor) -> nn.Module:
+        """Return the network itself, in eval mode, as the global model after ``update`` (d,); until the next call."""
+        self._load(cohort, cohort.global_parameters + update)
+        return self._model.eval()
 
     def train(
         self,
@@ -111,11 +116,12 @@ class RootModel:
     def _load(self, cohort: Cohort, parameters: Tensor) -> None:
         """Set the model's weights, and BatchNorm's statistics and counters to those that the clients started from."""
         shapes = [slot.shape for slot in cohort.layout.slots]
-        if self._shapes != shapes:
-            first = next((pair for pair in zip(self._shapes, shapes, strict=False) if pair[0] != pair[1]), None)
+        own = list(self.shapes.values())
+        if own != shapes:
+            first = next((pair for pair in zip(own, shapes, strict=False) if pair[0] != pair[1]), None)
             what = "" if first is None else f", the first that differs of shape {first[0]} where it is {first[1]}"
             raise ConfigError(
-                f"model_factory builds a model of {len(self._shapes)} arrays; the clients train one of {len(shapes)}"
+                f"model_factory builds a model of {len(own)} arrays; the clients train one of {len(shapes)}"
                 f"{what}. Give the factory of the clients' model.",
                 parameter="model_factory",
             )

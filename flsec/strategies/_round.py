@@ -143,19 +143,23 @@ def _through_stages(
     clients, weights_of_clients = cohort, [1.0] * len(cohort)  # the last rows that are still one a client
     weights: list[float] = []
     aggregated = False
+    passed_over: set[int] = set()
     for wrapper in chain:
+        if id(wrapper) in passed_over:
+            continue
         begun = time.perf_counter()
         if server.deployed:
             wrapper.observe(cohort)
         _check_enough(wrapper, cohort)
         wrapper.begin_report(cohort)
-        part = _Pass(wrapper, cohort, cohort.keep([]), 0.0)
+        part = _Pass(wrapper, cohort, cohort, 0.0)  # until it has judged, nobody is dropped
         passes.append(part)
         try:
             aggregate = _judge(part)
         finally:
             part.seconds = time.perf_counter() - begun
         _add(seconds, type(wrapper).__name__, begun)
+        passed_over.update(map(id, wrapper.passes_over()))
         kept = part.kept
         if kept.global_parameters is not cohort.global_parameters:
             server.go_back(kept)
@@ -184,14 +188,12 @@ def _judge(part: _Pass) -> Tensor | None:
     """Run a wrapper's first two stages; note the rows kept, and return the aggregate."""
     wrapper, name = part.wrapper, type(part.wrapper).__name__
     try:
-        kept = wrapper.before_aggregation(part.given)
+        kept = part.kept = wrapper.before_aggregation(part.given)
         if not len(kept):
-            part.kept = kept
             raise KeepPreviousModel("accepted no client")
         aggregate = wrapper.on_aggregation(kept)
     except KeepPreviousModel as refusal:
         raise KeepPreviousModel(f"{name}: {refusal}") from None
-    part.kept = kept
     if aggregate is not None and not _is_finite(aggregate):
         raise KeepPreviousModel(f"{name}: the aggregate is not finite")
     return aggregate
@@ -274,6 +276,8 @@ def _verdict(part: _Pass) -> Verdict:
         notes=wrapper.stated_notes(),
         seconds=part.seconds,
         judges=wrapper.judges_clients,
+        threshold=wrapper.stated_threshold(),
+        accused=wrapper.accused(part.given, part.kept) if len(part.kept) else (),  # else it is the rule that failed
     )
 
 

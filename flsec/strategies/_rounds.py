@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,15 +16,18 @@ from flwr.serverapp import Grid
 from flsec.aggregation._device import computing_on
 from flsec.errors import ConfigError, NoProgressError
 from flsec.strategies import _classic, _message
+from flsec.strategies._asking import Others, asked_client, excluded_among, others_to_evaluate, others_to_train, too_few
 from flsec.strategies._evaluation import Averaging, Screening
 from flsec.strategies._flower import FlowerRound, FlowerServer, only_flowers_own
 from flsec.strategies._forwarding import Forwarding
 from flsec.strategies._round import Outcome, run_round
-from flsec.strategies._screening import log_left_out, log_quarantined, screen
+from flsec.strategies._round_line import evaluation_line, round_line
+from flsec.strategies._screening import screen
 from flsec.strategies._stages import Stages
 from flsec.strategies._state_arrays import StateArrays, state_positions
+from flsec.strategies._summary import summary
 from flsec.strategies.replies import GlobalModel
-from flsec.strategies.report import KeepPreviousModel, RoundReport
+from flsec.strategies.report import KeepPreviousModel, RoundReport, Verdict
 
 if TYPE_CHECKING:
     from flsec.strategies.base import RobustStrategy
@@ -65,6 +68,7 @@ class Rounds(Stages, Forwarding):
     evaluation: Averaging
     state_arrays: StateArrays
     device: torch.device
+    partition_ids: Mapping[int, int]
     last_report: RoundReport | None
     _progress: Progress
 
@@ -81,10 +85,12 @@ class Rounds(Stages, Forwarding):
         model = self._start_round(parameters, parameters.tensors)
         wide = model.has_bfloat16 and only_flowers_own(base)
         given = Parameters(model.in_float32(), parameters.tensor_type) if wide else parameters
+        others = others_to_train(self.chain(), server_round, client_manager)
         chosen = self._chosen(
-            lambda: base.configure_fit(server_round=server_round, parameters=given, client_manager=client_manager)
+            lambda: base.configure_fit(server_round=server_round, parameters=given, client_manager=others.source),
+            others,
         )
-        if not self._ask(server_round, [_classic.node_id(proxy) for proxy, _ in chosen], "min_fit_clients"):
+        if not self._ask(server_round, chosen, "min_fit_clients", others):
             return []
         return _classic.configured(chosen, parameters, given, self._client_config(server_round))
 
@@ -96,7 +102,7 @@ class Rounds(Stages, Forwarding):
             raise RuntimeError("aggregate_fit before configure_fit: the model that clients started from is unknown.")
         flower = _classic.ClassicRound(self._classic_base(), server_round, results, failures)
         tensors, metrics = self._aggregate(server_round, flower, self._progress.model)
-        return Parameters(tensors, "numpy.ndarray"), {**metrics, **self._summary(lists=False)}
+        return Parameters(tensors, "numpy.ndarray"), {**metrics, **summary(self.last_report, lists=False)}
 
     # --- Message API ----------------------------------------------------------------------------------------
 
@@ -109,9 +115,10 @@ class Rounds(Stages, Forwarding):
         wide = model.has_bfloat16 and only_flowers_own(base)
         given = _message.array_record(names, model.in_float32()) if wide else arrays
         choose = self.inner_method("configure_train")
-        messages = self._chosen(lambda: choose(server_round, given, config, grid))
+        others = others_to_train(self.chain(), server_round, grid)
+        messages = self._chosen(lambda: choose(server_round, given, config, others.source), others)
         self._progress.messages = [message.metadata for message in messages]
-        if not self._ask(server_round, [message.metadata.dst_node_id for message in messages], "min_train_nodes"):
+        if not self._ask(server_round, messages, "min_train_nodes", others):
             return []
         key = _message.setting_of(base, "configrecord_key", "config")
         return _message.configured(messages, arrays, given, self._client_config(server_round), key)
@@ -132,18 +139,23 @@ class Rounds(Stages, Forwarding):
         flower = _message.MessageRound(base, step, server_round, messages, self._progress.sent, asked)
         tensors, metrics = self._aggregate(server_round, flower, self._progress.model)
         record = _message.array_record(list(self._progress.sent), tensors, like=self._progress.sent)
-        return record, MetricRecord({**metrics, **self._summary(lists=True)})
+        return record, MetricRecord({**metrics, **summary(self.last_report, lists=True)})
 
     # --- the two methods whose name both APIs use -----------------------------------------------------------
 
     def configure_evaluate(self, server_round: int, *args: Any, **kwargs: Any) -> Any:
         """Ask the wrapped strategy who evaluates: (parameters, client_manager) or (arrays, config, grid)."""
-        instructions = list(self.inner_method("configure_evaluate")(server_round, *args, **kwargs) or [])
+        choose = self.inner_method("configure_evaluate")
+        key = "client_manager" if isinstance(self.base, ClassicStrategy) else "grid"
+        if key in kwargs:
+            others = others_to_evaluate(self.chain(), server_round, kwargs[key])
+            kwargs[key] = others.source
+        else:  # Flower passes it last
+            others = others_to_evaluate(self.chain(), server_round, args[-1])
+            args = (*args[:-1], others.source)
+        instructions = others.instructions(self.base, lambda: choose(server_round, *args, **kwargs))
         self._progress.messages = [entry.metadata for entry in instructions if isinstance(entry, Message)]
-        self._progress.evaluating = frozenset(
-            entry.metadata.dst_node_id if isinstance(entry, Message) else _classic.node_id(entry[0])
-            for entry in instructions
-        )
+        self._progress.evaluating = frozenset(map(asked_client, instructions))
         return instructions
 
     def aggregate_evaluate(self, server_round: int, *args: Any, **kwargs: Any) -> Any:
@@ -163,8 +175,9 @@ class Rounds(Stages, Forwarding):
             replies = args[0] if args else kwargs["replies"]
             asked = _message.destinations(self._progress.messages)
             outcome = _message.aggregate_evaluation(self.base, aggregate, server_round, replies, asked, screening)
-        log_quarantined("evaluation of client", server_round, screening.quarantined)
-        log_left_out("evaluation metrics", server_round, screening.left_out)
+        line = evaluation_line(server_round, screening.quarantined, screening.left_out, self.partition_ids)
+        if line is not None:
+            logger.warning("%s", line)
         return outcome
 
     # --- one round, the same for both APIs ------------------------------------------------------------------
@@ -178,52 +191,44 @@ class Rounds(Stages, Forwarding):
         self._progress.sent, self._progress.model = sent, model
         return model
 
-    def _chosen(self, choose: Callable[[], Iterable[Any] | None]) -> list[Any]:
+    def excluded_among(self, server_round: int, clients: Collection[int]) -> frozenset[int]:
+        """Return the ids of the clients that are not to be asked to train in a round, of those that are there."""
+        return excluded_among(self.chain(), server_round, clients)
+
+    def _chosen(self, choose: Callable[[], Iterable[Any] | None], others: Others) -> list[Any]:
         """Return whom the wrapped strategy chooses; in the beginning let it choose again if those are too few.
 
         Flower's strategies take their share of the clients that are there, and only then wait for the others to come:
         in the first round of a run they may choose two where they would choose all a moment later.
         """
-        chosen = list(choose() or [])
-        if self._progress.had_enough or self._too_few(len(chosen)) is None:
+        chosen = others.instructions(self.base, choose)
+        if self._progress.had_enough or too_few(self.chain(), len(chosen)) is None:
             return chosen
-        return list(choose() or [])
+        return others.instructions(self.base, choose)
 
-    def _ask(self, server_round: int, clients: Sequence[int], setting: str) -> bool:
+    def _ask(self, server_round: int, instructions: Sequence[Any], setting: str, others: Others) -> bool:
         """Note who is asked to train; return False if that is fewer than the rules can ever use.
 
         Raises:
             ConfigError: they were too few in every round so far.
         """
-        self._progress.asked = frozenset(clients)
-        short = self._too_few(len(self._progress.asked))
+        self._progress.asked = frozenset(map(asked_client, instructions))
+        short = too_few(self.chain(), len(self._progress.asked))
         if short is None:
-            self._progress.had_enough = self._progress.had_enough or bool(clients)
-            if not clients:
-                self._count_rounds_without_model("the wrapped strategy asked nobody to train")
+            self._progress.had_enough = self._progress.had_enough or bool(instructions)
+            if not instructions:
+                why = f"the wrapped strategy asked nobody to train{others.in_words()}"
+                self._conclude(_without_clients(server_round, why))
             return True
-        why = f"{short}, and the strategy asks {len(self._progress.asked)}"
-        if not self._progress.had_enough:
+        why = f"{short}, and the strategy asks {len(self._progress.asked)}{others.in_words()}"
+        if not self._progress.had_enough and not others.excluded:
             raise ConfigError(
                 f"{why}. Ask more clients a round, for example with {setting}, lower what the rule tolerates, or say "
                 "what to do with when_short='largest_f' or unsafe=True."
             )
-        logger.warning("round %d: nobody is asked to train: %s", server_round, why)
         self._progress.asked = frozenset()
-        self.last_report = RoundReport(server_round, (), (), why, {})
-        self._count_rounds_without_model(why)
+        self._conclude(_without_clients(server_round, f"nobody is asked to train: {why}"))
         return False
-
-    def _too_few(self, num_clients: int) -> str | None:
-        """Return which wrapper needs more clients than so many; None if all have enough, or nobody is asked."""
-        left = num_clients
-        for wrapper in self.chain() if num_clients else ():
-            needed = wrapper.needed_of(left)
-            if left < needed:
-                hands = "" if left == num_clients else f" and is handed at most {left}"
-                return f"{type(wrapper).__name__} needs at least {needed} replies{hands}"
-            left = wrapper.most_kept(left)
-        return None
 
     def _client_config(self, server_round: int) -> dict[str, Any]:
         config: dict[str, Any] = {"server-round": server_round}
@@ -237,8 +242,6 @@ class Rounds(Stages, Forwarding):
         """Screen, run the round, and return the new model as ``.npy`` bytes (or the previous one) and metrics."""
         started = time.perf_counter()
         screened = screen(flower.collect(), model, self._progress.asked, server_round, self.max_num_examples)
-        log_quarantined("client", server_round, screened.quarantined)
-        log_left_out("metrics", server_round, screened.metrics_left_out)
         seconds = {"parse": time.perf_counter() - started}
         server = FlowerServer(flower, model, screened.replies)
         with computing_on(None if self.device.type == "cpu" else self.device):
@@ -248,37 +251,58 @@ class Rounds(Stages, Forwarding):
             tensors = server.finished(outcome.model)
         except KeepPreviousModel as refusal:
             tensors, reason = model.tensors, str(refusal)
-        if reason is not None:
-            logger.warning("round %d: the previous global model is kept: %s", server_round, reason)
-        seconds.update(outcome.seconds)
-        self.last_report = RoundReport(
-            server_round, screened.quarantined, outcome.verdicts, reason, seconds, screened.metrics_left_out
+        self._conclude(
+            RoundReport(
+                round=server_round,
+                quarantined=screened.quarantined,
+                verdicts=outcome.verdicts,
+                kept_previous_model=reason,
+                seconds={**seconds, **outcome.seconds},
+                metrics_left_out=screened.metrics_left_out,
+                asked=len(self._progress.asked),
+                usable=len(screened.cohort),
+                rejected=screened.rejected,
+            )
         )
-        self._count_rounds_without_model(reason)
         return tensors, server.metrics
 
-    def _count_rounds_without_model(self, reason: str | None) -> None:
+    def _conclude(self, report: RoundReport) -> None:
+        """Remember a round's report, log it, tell who wants to know, and end the run after too many without a model."""
+        notes = [(type(wrapper).__name__, wrapper.after_round(report)) for wrapper in self.chain()]
+        self.last_report = report = replace(report, verdicts=_with_notes(report.verdicts, notes))
+        notable = report.quarantined or report.metrics_left_out or report.kept_previous_model is not None
+        logger.log(logging.WARNING if notable else logging.INFO, "%s", round_line(report, self.partition_ids))
+        reason = report.kept_previous_model
         rounds = self._progress.without_model = 0 if reason is None else self._progress.without_model + 1
+        for wrapper in self.chain():
+            told = wrapper.on_verdict or ()
+            for callback in (told,) if callable(told) else told:
+                callback(report)
         if self.patience is not None and rounds >= self.patience:
             raise NoProgressError(
                 f"{rounds} rounds in a row gave no new model; the last because {reason}. Mend what the "
                 f"log says, or give {type(self).__name__} another patience (None: never give up)."
             )
 
-    def _summary(self, *, lists: bool) -> dict[str, Any]:
-        """Return what Flower's metrics dictionary is told."""
-        report = self.last_report
-        assert report is not None
-        judged = [v for v in report.verdicts if v.judges]
-        participants = len(report.verdicts[0].participants) if report.verdicts else 0
-        kept = judged[-1].kept if judged else (report.verdicts[-1].kept if report.verdicts else ())
-        quarantined = list(dict.fromkeys(entry.client_id for entry in report.quarantined))
-        return {
-            "flsec-usable": participants,
-            "flsec-kept": len(kept),
-            "flsec-quarantined": len(quarantined),
-            "flsec-kept-previous-model": int(report.kept_previous_model is not None),
-            "flsec-seconds": sum(report.seconds.values()),
-            "flsec-kept-ids": list(kept) if lists else ",".join(map(str, kept)),
-            "flsec-quarantined-ids": quarantined if lists else ",".join(map(str, quarantined)),
-        }
+
+def _without_clients(server_round: int, why: str) -> RoundReport:
+    """Return the report of a round in which nobody was asked."""
+    return RoundReport(server_round, (), (), why, {})
+
+
+def _with_notes(verdicts: Sequence[Verdict], notes: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Verdict, ...]:
+    """Return the verdicts with more notes, in one of its own where a wrapper was not reached.
+
+    Args:
+        verdicts: those of the wrappers that were reached, outermost first.
+        notes: (class name, notes) of every wrapper, outermost first.
+    """
+    left = list(verdicts)
+    noted = []
+    for name, more in notes:
+        if left and left[0].defense == name:
+            verdict = left.pop(0)
+            noted.append(replace(verdict, notes={**verdict.notes, **more}) if more else verdict)
+        elif more:
+            noted.append(Verdict(name, (), (), notes=more))
+    return (*noted, *left)

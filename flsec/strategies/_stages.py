@@ -1,10 +1,12 @@
 """What a defense is, without Flower: three stages, how many hostile clients it tolerates, and what it reports."""
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import RoundReport, Threshold
 
 __all__ = ["Stages", "Weighting", "WhenShort"]
 
@@ -19,6 +21,7 @@ class Stages:
     client_half: ClassVar[str | None] = None  # "module:Class" of what the clients do; simulations put it around them
     compares_clients: ClassVar[bool] = True  # whether it judges updates by one another, not by what the server has
     defends: ClassVar[bool] = True  # whether it is a defense, and not the attackers' or the experimenter's part
+    goes_back: ClassVar[bool] = False  # whether it may have the new model made from an earlier one
     merges_clients: ClassVar[bool] = False  # whether it hands on rows that are means of several clients'
     place: ClassVar[Literal["outside", "inside"] | None] = None  # of a server optimizer: on which side of the defenses
 
@@ -56,6 +59,26 @@ class Stages:
 
         Called in real rounds only, and not where an attacker tries the defense out.
         """
+
+    def passes_over(self) -> "Collection[Stages]":
+        """Return the wrappers inside that have no part in this round, by default none; asked after its own stages."""
+        return ()
+
+    # --- before and after a round ---------------------------------------------------------------------------
+
+    def excluded(self, server_round: int) -> Sequence[int]:
+        """Return the ids of the clients that are not to be asked in a round, by default none.
+
+        Where too few others are left for the rules, the first of them are asked all the same.
+        """
+        return ()
+
+    def after_round(self, report: RoundReport) -> Mapping[str, Any]:
+        """Look at what became of a round, whatever that is; return more notes for this wrapper's verdict.
+
+        Called once a round, and not where an attacker tries the defense out.
+        """
+        return {}
 
     def overrides(self, stage: str) -> bool:
         """Return whether this defense does something in a stage."""
@@ -126,6 +149,15 @@ class Stages:
         return self.overrides("before_aggregation")
 
     @property
+    def accuses_clients(self) -> bool:
+        """Whether being dropped, or weighed with zero, says that a client does not behave as honest ones do.
+
+        Not so where a number of clients is dropped in every round, whoever they are; by default, where the rule is told
+        f.
+        """
+        return self.judges_clients and self.num_tolerated(1) is None
+
+    @property
     def knows_clients(self) -> bool:
         """Whether it goes by client id, so that a row must be one client's; by default, if it remembers clients."""
         return "max_clients" in vars(self)
@@ -143,9 +175,28 @@ class Stages:
             counts = counts.clamp(max=float(counts.quantile(0.5)) * self.max_weight_ratio)
         return counts
 
-    def report(self, *, scores: Tensor | None = None, weights: Tensor | None = None, **notes: Any) -> None:
-        """State scores and weights (n,) of this stage's rows, and other facts, for the round's verdict."""
-        stated = {"scores": scores, "weights": weights}
+    def report(
+        self,
+        *,
+        scores: Tensor | None = None,
+        weights: Tensor | None = None,
+        threshold: Threshold | None = None,
+        **notes: Any,
+    ) -> None:
+        """State scores and weights (n,) of this stage's rows, and other facts, for the round's verdict.
+
+        Args:
+            scores: (n,), whatever the rule judges by.
+            weights: (n,), in the aggregate.
+            threshold: between which scores clients are kept.
+            notes: other facts, by name.
+
+        Raises:
+            TypeError: a threshold that is a plain number, which does not tell which side of it is kept.
+        """
+        if threshold is not None and not isinstance(threshold, Threshold):
+            raise TypeError(f"threshold must be Threshold(at_least=..., at_most=...); got {threshold!r}.")
+        stated = {"scores": scores, "weights": weights, "threshold": threshold}
         self._facts.update({name: value for name, value in stated.items() if value is not None}, **notes)
 
     # --- what the round asks for ----------------------------------------------------------------------------
@@ -180,9 +231,24 @@ class Stages:
             return None
         return {i: weights[i] / len(group) for group in given.members for i in group if i in weights}
 
+    def stated_threshold(self) -> Threshold | None:
+        """Return the threshold as the stages stated it."""
+        return self._facts.get("threshold")
+
+    def accused(self, given: Cohort, kept: Cohort) -> tuple[int, ...]:
+        """Return the ids of the clients that this round's verdict accuses: by default, of those dropped.
+
+        A row that is the mean of several clients' says nothing about any of them.
+        """
+        if not self.accuses_clients:
+            return ()
+        weights, accepted = self.stated_weights(given, kept) or {}, set(kept.clients)
+        single = [group[0] for group in given.members if len(group) == 1]
+        return tuple(i for i in single if i not in accepted or weights.get(i, 1.0) == 0)
+
     def stated_notes(self) -> dict[str, Any]:
         """Return the other facts that the stages stated."""
-        return {name: value for name, value in self._facts.items() if name not in ("scores", "weights")}
+        return {name: value for name, value in self._facts.items() if name not in ("scores", "weights", "threshold")}
 
     def _by_client(self, name: str, given: Cohort, kept: Cohort) -> dict[int, float] | None:
         values = self._facts.get(name)

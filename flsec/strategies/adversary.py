@@ -63,6 +63,10 @@ class Adversary(RobustStrategy):
         """Never: what it drops, it has made itself."""
         return False
 
+    def accused(self, given: Cohort, kept: Cohort) -> tuple[int, ...]:
+        """Return whose row came out as NaN or infinity: a server would have quarantined it."""
+        return tuple(self.stated_notes().get("not_finite", ()))
+
     def client_config(self, server_round: int) -> dict[str, Any]:
         """Return which attacks are completed here; clients that do not hear of theirs refuse to train."""
         names = dict.fromkeys(type(attack).__name__ for attack in self.attacks)

@@ -1,6 +1,6 @@
 """What all defenses share: one wrapper for both Flower APIs, around a round that is a function."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,8 @@ from flsec.strategies.report import Verdict as Verdict
 from flsec.training import pick_device
 
 __all__ = ["RobustStrategy"]
+
+OnVerdict = Callable[[RoundReport], object]
 
 
 class RobustStrategy(Rounds):
@@ -56,9 +58,19 @@ class RobustStrategy(Rounds):
         device: where matrices of updates are multiplied, summed and ranked, and networks on the server run: ``"cpu"``,
             ``"cuda"``, or ``"auto"``, the GPU where there is one. Replies stay in main memory; a copy is kept on the
             GPU if it fits, else blocks of columns go there one at a time, so that a cohort may have any size.
+        on_verdict: a function, or several, called with the ``RoundReport`` at the end of each round's aggregation, also
+            of a round that kept the previous model or asked nobody, and before a ``NoProgressError``. What it raises
+            ends the run. An attacker's rehearsal does not call it, a file cannot name it, and it is no part of the
+            state. None: nobody is told.
 
     Of nested wrappers the outermost's ``patience``, ``evaluation``, ``max_num_examples`` and ``device`` count, and the
-    first ``state_arrays`` that is given.
+    first ``state_arrays`` that is given. Each one's ``on_verdict`` is called with the one report of them all, the
+    outermost's first.
+
+    Attributes:
+        partition_ids: {node id: partition}, by which the outermost wrapper's log names clients; of those that it does
+            not know the node id. It may be set, and grow, at any time.
+        last_report: what happened in the last round.
 
     Raises:
         ConfigError: ``"cuda"`` without a usable GPU, a parameter out of its range, a nesting that cannot work, or a
@@ -67,6 +79,13 @@ class RobustStrategy(Rounds):
     Always on: a reply with a wrong shape, a wrong kind of number, NaN or infinity, or an impossible ``num_examples`` is
     quarantined, and counts as one of the f that the rule tolerates. If too few replies are left, the previous global
     model is kept. Metrics cost nobody its place; those that cannot be averaged with the others' are left out.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> def alarm(report):
+        ...     print(report.round, [reply.client_id for reply in report.quarantined], report.kept_previous_model)
+        >>> RobustStrategy(FedAvg(), on_verdict=alarm)  # doctest: +ELLIPSIS
+        RobustStrategy(<flwr...FedAvg object at ...>)
     """
 
     def __init__(
@@ -82,6 +101,7 @@ class RobustStrategy(Rounds):
         evaluation: Averaging = "mean",
         state_arrays: StateArrays = None,
         device: Literal["auto", "cpu", "cuda"] = "cpu",
+        on_verdict: OnVerdict | Sequence[OnVerdict] | None = None,
     ) -> None:
         super().__init__()
         options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
@@ -96,6 +116,8 @@ class RobustStrategy(Rounds):
         self.evaluation = evaluation
         self.state_arrays = state_arrays
         self.device = pick_device(device)
+        self.on_verdict = on_verdict
+        self.partition_ids: Mapping[int, int] = {}
         self.last_report: RoundReport | None = None
         self._facts = {}
         self._own_methods = {}

@@ -45,6 +45,11 @@ class ClippedClustering(RobustStrategy):
         self.norms = torch.full((num_norms,), _UNUSED, dtype=torch.float64)  # of all clients, the latest last
         self._shares = torch.empty(0)  # of the rows kept, from one stage to the next
 
+    @property
+    def accuses_clients(self) -> bool:
+        """Never: the smaller of two clusters is dropped in every round."""
+        return False
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the smaller cluster, and remember the norms of all."""
         found = clipped_clustering_filter(cohort.updates, self.norms[self.norms != _UNUSED])

@@ -85,64 +85,81 @@ class Layout:
 
 
 class _Rows:
-    """Some rows of a matrix, copied out only if somebody looks at them, and what has been computed of them.
+    """Some rows of a matrix, or weighted means of them, made only if somebody looks at them, and what is known of them.
 
     Args:
         matrix: (m, d).
         numbers: (n,) which of its rows; None: all.
+        weights: (n, m) float64, at least 0, each row of sum 1: means of all its rows, in place of ``numbers``.
     """
 
-    def __init__(self, matrix: Tensor, numbers: Tensor | None = None):
+    def __init__(self, matrix: Tensor, numbers: Tensor | None = None, weights: Tensor | None = None):
         self._matrix = matrix
         self._numbers = numbers
-        self._copied: Tensor | None = matrix if numbers is None else None
+        self._weights = weights
+        self._made: Tensor | None = matrix if numbers is None and weights is None else None
+        self._when_made = matrix._version
         self._gram: tuple[Tensor, int] | None = None
         self._distances: tuple[Tensor, int] | None = None
 
     @property
     def updates(self) -> Tensor:
-        if self._copied is None:
-            self._copied = self._matrix[self._numbers]
-        return self._copied
+        if self._made is None:
+            known, weights = self._matrix, self._weights
+            self._made = known[self._numbers] if weights is None else _gram.mixed_rows(known, weights)
+            self._when_made = self._made._version
+        return self._made
 
     def parts(self) -> tuple[Tensor, Tensor]:
-        """Return the matrix and the (n,) numbers of its rows; no copy."""
-        return self._matrix, torch.arange(len(self._matrix)) if self._numbers is None else self._numbers
+        """Return a matrix and the (n,) numbers of its rows; no copy, but for means."""
+        if self._numbers is not None:
+            return self._matrix, self._numbers
+        return self.updates, torch.arange(len(self.updates))
 
     def gram(self) -> Tensor:
         known = self._still_true(self._gram)
         if known is None:
             known = _gram.robust_gram(self.updates)[0]
-            self._gram = (known, self._matrix._version)
+            self._gram = (known, self._version)
         return known
 
     def squared_distances(self) -> Tensor:
         known = self._still_true(self._distances)
         if known is None:
             known = _gram.squared_distances(self.updates, self.gram())
-            self._distances = (known, self._matrix._version)
+            self._distances = (known, self._version)
         return known
+
+    @property
+    def _version(self) -> int:
+        """Changes with each change in place of the matrix, and of means that have been made of it."""
+        changes = self._made._version - self._when_made if self._weights is not None and self._made is not None else 0
+        return self._matrix._version + changes
 
     def _still_true(self, remembered: tuple[Tensor, int] | None) -> Tensor | None:
         """Return what was remembered, unless the updates have been changed in place since, against the rule."""
-        return remembered[0] if remembered is not None and remembered[1] == self._matrix._version else None
+        return remembered[0] if remembered is not None and remembered[1] == self._version else None
 
     def keep(self, index: Sequence[int]) -> "_Rows":
         """Return some of the rows, with what is known of those."""
         rows = torch.tensor(index, dtype=torch.int64)
-        kept = _Rows(self._matrix, self.parts()[1][rows])
+        if self._weights is not None and self._made is None:
+            kept = _Rows(self._matrix, weights=self._weights[rows])
+        else:
+            matrix, numbers = self.parts()
+            kept = _Rows(matrix, numbers[rows])
         products, distances = self._still_true(self._gram), self._still_true(self._distances)
         if index and products is not None and (part := _gram.gram_of_rows(products, rows)) is not None:
-            kept._gram = (part[0], self._matrix._version)
+            kept._gram = (part[0], kept._version)
         if index and distances is not None:
-            kept._distances = (distances[rows][:, rows], self._matrix._version)
+            kept._distances = (distances[rows][:, rows], kept._version)
         return kept
 
-    def mixed(self, updates: Tensor, weights: Tensor) -> "_Rows":
-        """Return other rows, the (n, n) weighted means of these, with what follows from what is known of these."""
-        mixed, distances = _Rows(updates), self._still_true(self._distances)
+    def mixed(self, weights: Tensor) -> "_Rows":
+        """Return the (n, n) weighted means of these rows, with what follows from what is known of these."""
+        mixed, distances = _Rows(self.updates, weights=weights), self._still_true(self._distances)
         if distances is not None and (known := _gram.distances_of_means(distances, weights)) is not None:
-            mixed._distances = (known, updates._version)
+            mixed._distances = (known, mixed._version)
         return mixed
 
 
@@ -258,15 +275,15 @@ class Cohort:
         return self._rows.squared_distances()
 
     def with_means(self, weights: Tensor) -> Self:
-        """Return the cohort with weighted means of its rows for the same clients, in one pass over them.
+        """Return the cohort with weighted means of its rows for the same clients, made when somebody looks at them.
 
-        Distances of the means follow from those of the rows, where those are known: no pass for them.
+        Distances of the means follow from those of the rows, where those are known: a rule that goes by distances, such
+        as Krum, then has the means made of the clients that it keeps, and of no others.
 
         Args:
             weights: (n, n) float64, at least 0; row i, of sum 1, makes client i's new row.
         """
-        means = _gram.mixed_rows(self.updates, weights)
-        return self.replace(updates=self._rows.mixed(means, weights), modified=True)
+        return self.replace(updates=self._rows.mixed(weights), modified=True)
 
     def with_updates(self, updates: Tensor) -> Self:
         """Return the cohort with other rows for the same clients; the replies are no longer handed on as sent.

@@ -7,6 +7,7 @@ from flsec.aggregation.comparative_gradient_elimination import shortest
 from flsec.parameters import Count
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["ComparativeGradientElimination"]
 
@@ -36,5 +37,6 @@ class ComparativeGradientElimination(RobustStrategy):
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the n - f rows of the smallest norms."""
         norms = row_norms(cohort.updates)
-        self.report(scores=norms)
-        return cohort.keep(shortest(norms, max(1, len(cohort) - self.faults(cohort))))
+        kept = shortest(norms, max(1, len(cohort) - self.faults(cohort)))
+        self.report(scores=norms, threshold=Threshold.of_kept(norms[kept], highest=True))
+        return cohort.keep(kept)

@@ -12,6 +12,7 @@ from flsec.strategies._features import Features, feature_columns
 from flsec.strategies._memory import MAX_VECTORS, forget_longest_unseen
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["CrossRound"]
 
@@ -76,7 +77,7 @@ class CrossRound(RobustStrategy):
                 cross_round_similarities(vectors, own), cross_round_similarities(vectors, reference)
             )
             kept = similarities >= self.min_similarity
-            self.report(scores=similarities)
+            self.report(scores=similarities, threshold=Threshold(at_least=self.min_similarity))
         for row in kept.nonzero().flatten().tolist():
             self.accepted[cohort.client_ids[row]] = vectors[row].clone()
         self.report(**forget_longest_unseen(self.accepted, cohort.client_ids, self.max_clients))

@@ -12,6 +12,7 @@ from flsec.parameters import NonNegative, Positive, PositiveCount
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 from flsec.tasks import CLASSIFICATION, Task
 from flsec.training import Training
 
@@ -96,8 +97,19 @@ class DiverseFL(RobustStrategy):
                 no_guiding_update.append(client_id)
                 continue
             scores[i] = diversefl_scores(cohort.updates[i : i + 1], guide[None]).item()
-        self.report(scores=scores, no_sample=no_sample, no_guiding_update=no_guiding_update)
+        self.report(
+            scores=scores,
+            threshold=Threshold(self.epsilon_1, self.epsilon_2),
+            no_sample=no_sample,
+            no_guiding_update=no_guiding_update,
+        )
         return cohort.keep(accepts(scores, self.epsilon_1, self.epsilon_2))
+
+    def accused(self, given: Cohort, kept: Cohort) -> tuple[int, ...]:
+        """Return the clients dropped for what they sent, and not for want of something to compare it with."""
+        notes = self.stated_notes()
+        unjudged = {*notes.get("no_sample", ()), *notes.get("no_guiding_update", ())}
+        return tuple(i for i in super().accused(given, kept) if i not in unjudged)
 
     def guiding_update(self, cohort: Cohort, client_id: int) -> Tensor:
         """Return the (d,) update that the server gets from this client's sample."""

@@ -12,6 +12,7 @@ from flsec.parameters import PositiveCount
 from flsec.strategies._memory import MAX_VECTORS, forget_longest_unseen
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["FLDetector"]
 
@@ -108,7 +109,8 @@ class FLDetector(RobustStrategy):
                 known["scores"] = []  # those were made with the removed among the others
         kept &= ~suspects
         self._remember(cohort, kept)
-        self.report(scores=suspicion, removed=int(suspects.sum()))
+        highest = Threshold.of_kept(suspicion[judged & ~suspects], highest=True) if bool(suspects.any()) else None
+        self.report(scores=suspicion, threshold=highest, removed=int(suspects.sum()))
         return cohort.keep(kept)
 
     def _suspicion(self, client_id: int) -> float:

@@ -51,6 +51,11 @@ class Flame(RobustStrategy):
         self.seed = seed
         self._shares, self._std = torch.empty(0), 0.0  # of the rows kept, from one stage to the next
 
+    @property
+    def accuses_clients(self) -> bool:
+        """Never: up to half of the clients are dropped in every round, whoever they are."""
+        return False
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the rows outside the majority."""
         found = flame_filter(cohort.updates, cohort.global_parameters if self.compare == "models" else None)

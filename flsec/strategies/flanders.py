@@ -12,6 +12,7 @@ from flsec.parameters import Count, Positive, PositiveCount
 from flsec.randomness import numpy_generator
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["Flanders"]
 
@@ -82,9 +83,9 @@ class Flanders(RobustStrategy):
             past = torch.stack([self._models_of(cohort.client_ids, earlier) for earlier in self.rounds])
             forecast = flanders_forecast(past.mT, self.num_iterations, self.ridge)
             scores = (models.double() - forecast.T).norm(dim=1)
-            self.report(scores=scores)
             kept = torch.zeros_like(kept)
             kept[lowest_scores(scores, self.faults(cohort), None)] = True
+            self.report(scores=scores, threshold=Threshold.of_kept(scores[kept], highest=True))
         else:
             self.report(warm_up=True)
         mean = models[kept].mean(dim=0)

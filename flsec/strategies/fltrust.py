@@ -9,6 +9,7 @@ from flsec.parameters import PositiveCount
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies.base import FlowerStrategy, KeepPreviousModel, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 from flsec.tasks import CLASSIFICATION, Task
 from flsec.training import Training
 
@@ -64,7 +65,8 @@ class FLTrust(RobustStrategy):
         if not bool(self._server_update.isfinite().all()):
             raise KeepPreviousModel("the server's own update is not finite")
         scores = fltrust_scores(cohort.updates, self._server_update)
-        self.report(scores=scores, weights=scores / scores.sum().clamp(min=1e-300))
+        shares = scores / scores.sum().clamp(min=1e-300)
+        self.report(scores=scores, weights=shares, threshold=Threshold(at_least=0.0))
         return cohort.keep(scores > 0)
 
     def on_aggregation(self, cohort: Cohort) -> Tensor:

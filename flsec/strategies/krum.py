@@ -3,9 +3,10 @@
 from typing import Any
 
 from flsec.aggregation.krum import scores_from_distances
-from flsec.parameters import Count
+from flsec.parameters import Count, PositiveCount
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["Krum"]
 
@@ -16,6 +17,7 @@ class Krum(RobustStrategy):
     Args:
         strategy: the strategy to protect.
         num_byzantine: f, an upper bound on the hostile clients among a round's replies.
+        num_neighbors: how many nearest replies a score sums over; None: n - f - 2, for which the paper's proof holds.
         options: see ``RobustStrategy``.
 
     Needs n >= 2 f + 3 usable replies a round. O(n^2 d) time, O(n d) memory.
@@ -23,9 +25,17 @@ class Krum(RobustStrategy):
     Source: Blanchard et al., NeurIPS 2017, Sec. 4.
     """
 
-    def __init__(self, strategy: FlowerStrategy, *, num_byzantine: Count, **options: Any) -> None:
+    def __init__(
+        self,
+        strategy: FlowerStrategy,
+        *,
+        num_byzantine: Count,
+        num_neighbors: PositiveCount | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(strategy, **options)
         self.num_byzantine = num_byzantine
+        self.num_neighbors = num_neighbors
 
     def clients_needed(self, num_byzantine: int) -> int:
         """Return 2 f + 3."""
@@ -37,6 +47,6 @@ class Krum(RobustStrategy):
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop all rows but the one of the lowest score."""
-        scores = scores_from_distances(cohort.squared_distances(), self.faults(cohort))
-        self.report(scores=scores)
+        scores = scores_from_distances(cohort.squared_distances(), self.faults(cohort), self.num_neighbors)
+        self.report(scores=scores, threshold=Threshold.of_kept(scores.min()[None], highest=True))
         return cohort.keep([int(scores.argmin())])

@@ -9,6 +9,7 @@ from flsec.parameters import Count
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 from flsec.tasks import CLASSIFICATION, Task
 
 __all__ = ["LossFunctionRejection"]
@@ -58,5 +59,6 @@ class LossFunctionRejection(RobustStrategy):
             return self._model.evaluate(cohort, aggregate, self.root_data).loss
 
         scores = removal_scores(cohort.updates, loss, self.weights(cohort))
-        self.report(scores=scores.nan_to_num())
-        return cohort.keep(harmless(scores, cohort.updates, min(self.faults(cohort), len(cohort) - 1)))
+        kept = harmless(scores, cohort.updates, min(self.faults(cohort), len(cohort) - 1))
+        self.report(scores=scores.nan_to_num(), threshold=Threshold.of_kept(scores[kept], lowest=True))
+        return cohort.keep(kept)

@@ -6,6 +6,7 @@ from flsec.aggregation._subsets import ball_around, central_row
 from flsec.parameters import Count
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["MoNNA"]
 
@@ -46,5 +47,7 @@ class MoNNA(RobustStrategy):
             pivot = cohort.client_ids.index(self.trusted_client)
         else:
             pivot = central_row(distances, count)
-        self.report(scores=distances[pivot], pivot=cohort.client_ids[pivot])
-        return cohort.keep(ball_around(distances, pivot, count))
+        kept = ball_around(distances, pivot, count)
+        threshold = Threshold.of_kept(distances[pivot][kept], highest=True)
+        self.report(scores=distances[pivot], threshold=threshold, pivot=cohort.client_ids[pivot])
+        return cohort.keep(kept)

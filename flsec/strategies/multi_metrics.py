@@ -6,6 +6,7 @@ from flsec.aggregation.multi_metrics import lowest_share, multi_metrics_scores
 from flsec.parameters import OpenFraction
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["MultiMetrics"]
 
@@ -29,8 +30,14 @@ class MultiMetrics(RobustStrategy):
         super().__init__(strategy, **options)
         self.fraction = fraction
 
+    @property
+    def accuses_clients(self) -> bool:
+        """Never: most clients are dropped in every round, whoever they are."""
+        return False
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the rows of the lowest scores."""
         scores = multi_metrics_scores(cohort.updates, cohort.global_parameters)
-        self.report(scores=scores)
-        return cohort.keep(lowest_share(scores, self.fraction))
+        kept = lowest_share(scores, self.fraction)
+        self.report(scores=scores, threshold=Threshold.of_kept(scores[kept], highest=True))
+        return cohort.keep(kept)

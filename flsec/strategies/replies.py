@@ -17,7 +17,7 @@ from flsec import _npy, _numbers
 from flsec.errors import ConfigError
 from flsec.strategies._metrics import cleaned
 from flsec.strategies.cohort import Cohort, Layout, Slot
-from flsec.strategies.report import Quarantined, name_in_message
+from flsec.strategies.report import Kind, Quarantined, name_in_message
 
 __all__ = ["GlobalModel", "Malformed", "Reply", "check_num_examples"]
 
@@ -47,7 +47,16 @@ class Reply:
 
 
 class Malformed(ValueError):
-    """A reply that does not fit; the message is the quarantine's reason."""
+    """A reply that does not fit; the message is the quarantine's reason.
+
+    Args:
+        reason: the sentence.
+        kind: of reason.
+    """
+
+    def __init__(self, reason: str, kind: Kind = "other"):
+        super().__init__(reason)
+        self.kind: Kind = kind
 
 
 class GlobalModel:
@@ -149,11 +158,11 @@ class GlobalModel:
                 continue
             try:
                 if seen[reply.client_id] == 2:
-                    raise Malformed("replied twice")
+                    raise Malformed("replied twice", "duplicate")
                 check_num_examples(reply.num_examples, max_num_examples)
                 buffers.append(self._read_into(matrix[len(kept)], reply))
             except Malformed as error:
-                quarantined.append(Quarantined(reply.client_id, str(error)))
+                quarantined.append(Quarantined(reply.client_id, str(error), error.kind))
                 continue
             kept.append(i)
             sound, why = cleaned(reply.metrics)
@@ -188,12 +197,12 @@ class GlobalModel:
                     continue
                 array = _in_the_models_type(array, slot)
                 if not _numbers.is_finite(array):
-                    raise Malformed(f"NaN or infinity in array {name_in_message(slot.name)}")
+                    raise Malformed(f"NaN or infinity in array {name_in_message(slot.name)}", "not_finite")
                 if variance and array.size and _numbers.floats_of(array).min() < 0:
-                    raise Malformed(f"a negative variance in array {name_in_message(slot.name)}")
+                    raise Malformed(f"a negative variance in array {name_in_message(slot.name)}", "out_of_range")
                 buffers.append(array)
             if not np.isfinite(row.sum()) and not np.isfinite(row).all():
-                raise Malformed("NaN or infinity in the update")
+                raise Malformed("NaN or infinity in the update", "not_finite")
         return tuple(buffers)
 
     def in_usable_dtypes(self, reply: Reply) -> list[NDArray[Any]] | None:
@@ -219,14 +228,14 @@ class GlobalModel:
 
     def _in_order(self, reply: Reply) -> Sequence[bytes]:
         if len(reply.tensors) != len(self.arrays):
-            raise Malformed(f"{len(reply.tensors)} arrays where the model has {len(self.arrays)}")
+            raise Malformed(f"{len(reply.tensors)} arrays where the model has {len(self.arrays)}", "structure")
         if self.names is None or reply.names is None or tuple(reply.names) == self.names:
             return reply.tensors
         by_name = dict(zip(reply.names, reply.tensors, strict=True))
         strange = set(by_name) ^ set(self.names)
         if strange:
             example = min(strange, key=lambda name: (len(name), name))  # the same in every process
-            raise Malformed(f"array names differ from the model's, such as {name_in_message(example)}")
+            raise Malformed(f"array names differ from the model's, such as {name_in_message(example)}", "structure")
         return [by_name[name] for name in self.names]
 
 
@@ -268,7 +277,7 @@ def _in_the_models_type(array: NDArray[Any], slot: Slot) -> NDArray[Any]:
         return _numbers.in_dtype(_numbers.floats_of(array), slot.shape, slot.dtype)
     limits = np.iinfo(slot.dtype) if slot.dtype.kind in "iu" else None
     if limits is not None and array.size and not limits.min <= array.min() <= array.max() <= limits.max:
-        raise Malformed(f"a number too large for {slot.dtype} in array {name_in_message(slot.name)}")
+        raise Malformed(f"a number too large for {slot.dtype} in array {name_in_message(slot.name)}", "out_of_range")
     return array.astype(slot.dtype)
 
 
@@ -283,14 +292,15 @@ def _read_as(expected: NDArray[Any], header: bytes, data: bytes, name: str) -> N
     if len(data) == len(header) + expected.nbytes and data[: len(header)] == header:  # what an honest client sends
         flat: NDArray[Any] = np.frombuffer(data, expected.dtype, expected.size, len(header))
         return flat.reshape(expected.shape, order="F" if expected.flags.fnc else "C")
+    what = f"array {name_in_message(name)}"
     try:
         array = _npy.read(data)
     except Exception as error:
-        raise Malformed(f"array {name_in_message(name)} cannot be read: {error}") from None
+        raise Malformed(f"{what} cannot be read: {error}", "unreadable") from None
     if array.shape != expected.shape:
-        raise Malformed(f"array {name_in_message(name)} has shape {array.shape} where the model has {expected.shape}")
+        raise Malformed(f"{what} has shape {array.shape} where the model has {expected.shape}", "shape")
     if not _numbers.same_kind(array.dtype, expected.dtype):
-        raise Malformed(f"array {name_in_message(name)} has dtype {array.dtype} where the model has {expected.dtype}")
+        raise Malformed(f"{what} has dtype {array.dtype} where the model has {expected.dtype}", "dtype")
     return array
 
 
@@ -298,6 +308,6 @@ def check_num_examples(value: Any, largest: int) -> None:
     """Raise ``Malformed`` unless ``value`` is a number of examples that a client can have."""
     count = _numbers.real(value)
     if count is None or count != count:
-        raise Malformed(f"num_examples is no number: {name_in_message(value)}")
+        raise Malformed(f"num_examples is no number: {name_in_message(value)}", "num_examples")
     if not 0 < count <= largest:
-        raise Malformed(f"num_examples = {count:g} is not in 1..{largest:g}")
+        raise Malformed(f"num_examples = {count:g} is not in 1..{largest:g}", "num_examples")

@@ -11,6 +11,7 @@ from flsec.aggregation.sign_guard import Similarity, sign_guard_filter
 from flsec.parameters import OpenFraction
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["SignGuard"]
 
@@ -66,6 +67,11 @@ class SignGuard(RobustStrategy):
         self.previous: Tensor | None = None  # the aggregate of the last round
         self._shares = torch.empty(0)  # of the rows kept, from one stage to the next
 
+    @property
+    def accuses_clients(self) -> bool:
+        """Never: whoever is not in the largest cluster is dropped, and honest clients make several."""
+        return False
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the rows that do not pass both filters."""
         found = sign_guard_filter(
@@ -79,7 +85,8 @@ class SignGuard(RobustStrategy):
             self.seed,
             cohort.round,
         )
-        self.report(scores=found.scores, max_norm=found.max_norm)
+        lengths = Threshold(self.lower, self.upper) if found.max_norm > 0 else Threshold(at_most=0.0)
+        self.report(scores=found.scores, threshold=lengths, max_norm=found.max_norm)
         self._shares = found.shares(self.weights(cohort))[found.kept]
         return cohort.keep(found.kept)
 

@@ -72,6 +72,7 @@ class Siren(RobustStrategy):
     """
 
     compares_clients: ClassVar[bool] = False
+    goes_back: ClassVar[bool] = True
     client_half: ClassVar[str | None] = "flsec.client_apps.siren_client:SirenClient"
     state_names: ClassVar[tuple[str, ...]] = ("earlier", "penalties", "banned", "rolled_back", "last_case")
 

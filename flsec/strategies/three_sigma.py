@@ -11,6 +11,7 @@ from flsec.strategies._features import Features, feature_columns, remember_updat
 from flsec.strategies._memory import MAX_VECTORS, forget_longest_unseen
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["ThreeSigma"]
 
@@ -71,7 +72,7 @@ class ThreeSigma(RobustStrategy):
         """Drop the rows whose score is above the bound."""
         scores = self._scores(cohort)
         bound = three_sigma_bound(scores, self.num_sigmas, self.estimate)
-        self.report(scores=scores, bound=bound)
+        self.report(scores=scores, bound=bound, threshold=Threshold(at_most=bound) if bound == bound else None)
         return cohort.keep(scores <= bound)
 
     def _scores(self, cohort: Cohort) -> Tensor:

@@ -11,6 +11,7 @@ from flsec.randomness import generator
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 from flsec.tasks import CLASSIFICATION, Task
 
 __all__ = ["Zeno"]
@@ -71,8 +72,9 @@ class Zeno(RobustStrategy):
             return self._model.evaluate(cohort, update, batch).loss
 
         scores = zeno_scores(cohort.updates, loss, self.rho)
-        self.report(scores=scores.nan_to_num())
-        return cohort.keep(best(scores, min(self.faults(cohort), len(cohort) - 1)))
+        kept = best(scores, min(self.faults(cohort), len(cohort) - 1))
+        self.report(scores=scores.nan_to_num(), threshold=Threshold.of_kept(scores[kept], lowest=True))
+        return cohort.keep(kept)
 
     def _batch(self, round_: int) -> Examples:
         x, y = self.root_data

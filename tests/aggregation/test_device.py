@@ -5,10 +5,13 @@ from flsec.aggregation import (
     _columns,
     _device,
     _gram,
+    align_ins,
+    auror_suspicions,
     bulyan,
     centered_clipping,
     geometric_median,
     krum,
+    lasa,
     median,
     multi_krum,
     norm_clipping,
@@ -25,6 +28,9 @@ RULES = {
     "norm_clipping": lambda u: norm_clipping(u, 5.0),
     "median": median,
     "trimmed_mean": lambda u: trimmed_mean(u, 2),
+    "align_ins": lambda u: align_ins(u, torch.linspace(-1, 1, u.shape[1])),
+    "auror_suspicions": lambda u: auror_suspicions(u, 3.0),
+    "lasa": lambda u: lasa(u, [30, 107]),
 }
 
 

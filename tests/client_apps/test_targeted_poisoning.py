@@ -146,3 +146,76 @@ def test_clean_data_are_never_touched():
     assert torch.equal(x, pool()[0])
     assert torch.equal(y, pool()[1])
     assert honest.trainset is own
+
+
+# --- the alternating form ---------------------------------------------------------------------------------------
+
+
+def alternating(**settings):
+    training = Training(learning_rate=0.1, epochs=5, batch_size=10)
+    return make(form="alternating", model_factory=network, training=training, **settings)
+
+
+def uploaded_by(attack, client_id=1):
+    start = get_weights(network())
+    arrays, num_examples, _ = attack(client(client_id)).fit(start, {"server-round": 2})
+    return start, arrays, num_examples
+
+
+def test_only_the_part_of_the_chosen_samples_is_boosted():
+    """By hand, with plain SGD on all samples: in each epoch w + boost (targets' steps), then the own epoch."""
+    x, y = (torch.as_tensor(part) for part in (client().trainset.tensors()))
+    training = Training(learning_rate=0.1, epochs=2, batch_size=1.0)
+    attack = make(form="alternating", model_factory=network, training=training, target_steps=3, num_targets=2)
+    model, chosen = network(), attack.targets
+
+    def descend(inputs, labels):
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.1 * p.grad
+
+    for _ in range(2):
+        before = [p.detach().clone() for p in model.parameters()]
+        for _ in range(3):
+            descend(*chosen)
+        with torch.no_grad():
+            for p, b in zip(model.parameters(), before, strict=True):
+                p.copy_(b + 5.0 * (p - b))
+        descend(x, y)
+    _, arrays, num_examples = uploaded_by(attack)
+    assert num_examples == 20
+    for array, expected in zip(arrays, get_weights(model), strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_upload_looks_better_on_own_data_than_the_joint_form_boosted():
+    def loss_of(arrays):
+        model = network()
+        set_weights(model, arrays)
+        x, y = (torch.as_tensor(part) for part in client().trainset.tensors())
+        return float(torch.nn.functional.cross_entropy(model(x), y))
+
+    assert loss_of(uploaded_by(alternating(boost=10.0))[1]) < loss_of(uploaded_by(make(boost=10.0))[1])
+
+
+def test_one_upload_among_ten_gets_the_sample_misclassified_in_both_forms():
+    for attack in (alternating(boost=10.0), make(boost=10.0)):
+        arrays = [uploaded_by(attack)[1]]
+        arrays += [client(i).fit(get_weights(network()), {"server-round": 2})[0] for i in range(2, 11)]
+        model = network()
+        set_weights(model, [np.mean(rows, axis=0) for rows in zip(*arrays, strict=True)])
+        inputs, wanted = attack.targets
+        assert logits_of(model, inputs).argmax(dim=1).tolist() == wanted.tolist()
+
+
+def test_the_alternating_form_needs_what_it_trains_with():
+    with pytest.raises(ConfigError, match="model_factory and training"):
+        make(form="alternating")
+
+
+def test_the_alternating_form_is_reproducible_and_differs_between_clients():
+    one, again, other = (uploaded_by(alternating(), i)[1] for i in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -20,6 +20,7 @@ from flsec.simulations.config import (
     resolve_experiment,
     split_overrides,
 )
+from flsec.simulations.problems import SettingsError
 from flsec.simulations.resources import Resources
 from flsec.simulations.server_strategies import STRATEGIES
 from flsec.simulations.yaml_lines import dump, parse_value
@@ -76,6 +77,18 @@ def error_of(function, *args):
         function(*args)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def messages_of(function, *args):
+    """All that is wrong, where that is more than one thing."""
+    with pytest.raises(SettingsError) as caught:
+        function(*args)
+    assert str(caught.value) == "\n".join(caught.value.messages)
+    return caught.value.messages
+
+
+def unknown_key(messages):
+    return next(message for message in messages if "no such key" in message)
 
 
 # --- what is wrong, where, which rule, what would do ------------------------------------------------------------
@@ -245,8 +258,8 @@ EXACT = [
         "num_byzantin: 4",
         18,
         "defenses[1].num_byzantin: no such key. Did you mean 'num_byzantine'? "
-        "Legal here: name, num_byzantine, weighting, max_weight_ratio, max_num_examples, when_short, unsafe, patience, "
-        "evaluation, state_arrays, device.",
+        "Legal here: name, num_byzantine, num_neighbors, weighting, max_weight_ratio, max_num_examples, when_short, "
+        "unsafe, patience, evaluation, state_arrays, device.",
     ),
     ("bias: 0.5", "alpha: 0.5", 7, "data.partition.alpha: no such key. Legal here: name, bias, by, num_groups."),
     (
@@ -393,7 +406,7 @@ EXACT = [
 def test_messages_name_file_line_key_rule_and_what_would_do(write, tmp_path, old, new, line, message):
     file = write((old, new))
     before = sorted(tmp_path.rglob("*"))
-    assert error_of(load_config, file) == f"experiment.yaml:{line}: {message}".replace("{here}", str(tmp_path))
+    assert f"experiment.yaml:{line}: {message}".replace("{here}", str(tmp_path)) in messages_of(load_config, file)
     assert sorted(tmp_path.rglob("*")) == before  # nothing written
 
 
@@ -410,7 +423,12 @@ def test_the_experiment_of_these_tests_is_sound(write):
      "simulation.", "simulation.client_resources.", "output."],
 )  # fmt: skip
 def test_what_is_called_legal_is_the_truth(write, section):
-    legal = error_of(load_config, write(), [f"{section}zzz=1"]).partition("Legal here: ")[2].rstrip(".").split(", ")
+    legal = (
+        unknown_key(messages_of(load_config, write(), [f"{section}zzz=1"]))
+        .partition("Legal here: ")[2]
+        .rstrip(".")
+        .split(", ")
+    )
     for name in legal:
         message = ""
         try:
@@ -692,6 +710,7 @@ def test_resolved_settings_hold_the_defaults(write):
     assert plain["defenses"][1] == {
         "name": "krum",
         "num_byzantine": 4,
+        "num_neighbors": None,
         "weighting": "uniform",
         "max_weight_ratio": None,
         "max_num_examples": 10**9,
@@ -814,7 +833,8 @@ def test_other_names_are_paths_or_errors(tmp_path):
 def test_a_misspelt_parameter_of_anything_names_the_right_one(write, registry):
     kind = "defenses" if registry is DEFENSES else "attacks"
     for name in registry.names():
-        legal = error_of(load_config, write(), [f"{kind}=[{{name: {name}, zzz: 1}}]"]).partition("Legal here: ")[2]
+        messages = messages_of(load_config, write(), [f"{kind}=[{{name: {name}, zzz: 1}}]"])
+        legal = unknown_key(messages).partition("Legal here: ")[2]
         word = random.Random(name).choice(legal.rstrip(".").split(", "))
-        message = error_of(load_config, write(), [f"{kind}=[{{name: {name}, {word}x: 1}}]"])
+        message = unknown_key(messages_of(load_config, write(), [f"{kind}=[{{name: {name}, {word}x: 1}}]"]))
         assert f"{kind}[0].{word}x: no such key. Did you mean '{word}'?" in message

@@ -14,7 +14,7 @@ from flsec.simulations import engine
 from flsec.simulations.config import load_config, make_config
 from flsec.simulations.engines import own
 from flsec.simulations.run_folder import RunFolder
-from flsec.simulations.run_names import check_folder_name
+from flsec.simulations.run_names import check_folder_name, check_output_folder
 from flsec.simulations.studies.reconstruct import load_reconstruction
 from flsec.simulations.studies.sweep import load_sweep
 from flsec.simulations.yaml_lines import dump
@@ -177,3 +177,22 @@ def test_a_run_folder_goes_on_where_it_has_been_moved(tmp_path: Path) -> None:
     assert again.path == moved
     assert [record["round"] for record in again.rounds()] == [0, 1, 2]
     assert list(Path("runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["../runs", "runs/../../x", "a\\..\\..\\x", "runs\n", "a\0b"])
+def test_an_output_folder_that_leads_out_is_refused(folder: str) -> None:
+    with pytest.raises(ConfigError, match="below the current directory"):
+        check_output_folder(folder)
+
+
+@pytest.mark.parametrize("folder", ["runs", "a/b", "a/../b", "/tmp/x", "C:\\runs", "läufe"])
+def test_an_output_folder_below_or_absolute_will_do(folder: str) -> None:
+    assert check_output_folder(folder) == folder
+
+
+def test_a_defense_s_own_folder_stays_below_as_well() -> None:
+    """``eavesdrop`` writes observations; every parameter that takes a ``Path`` is held to this."""
+    base = {"name": "n", "model": {"name": "softmax"}, "training": {"learning_rate": 0.1}}
+    make_config({**base, "defenses": [{"name": "eavesdrop", "folder": "seen"}]})
+    with pytest.raises(ConfigError, match=r"defenses\[0\].folder: must stay below"):
+        make_config({**base, "defenses": [{"name": "eavesdrop", "folder": "../seen"}]})

@@ -11,7 +11,7 @@ from flsec.simulations.any_strategy import build_server_strategy
 from flsec.simulations.schema import StrategyEntry
 from flsec.simulations.server_strategies import STRATEGIES
 from flsec.simulations.signatures import example_value, field_type, parameters_model
-from flsec.strategies import FedNova, Scaffold
+from flsec.strategies import FedNova, Scaffold, ServerWeightDecay
 from flsec.training import Training
 from tests.support.federation import CLIENTS, SERVERS, SIZES, START, Federation, flat, gradient
 from tests.support.federation import flower as federated
@@ -25,7 +25,7 @@ FLOWERS = {
     "fedyogi": flower.FedYogi,
     "fedadagrad": flower.FedAdagrad,
 }
-OURS = {"fednova": FedNova, "scaffold": Scaffold}
+OURS = {"fednova": FedNova, "scaffold": Scaffold, "server_weight_decay": ServerWeightDecay}
 SUPPLIED = {"training": Training(learning_rate=0.1, steps=1, batch_size=1.0), "num_rounds": 9, "num_clients": 20}
 each_strategy = pytest.mark.parametrize("name", STRATEGIES.names())
 each_function = pytest.mark.parametrize("name", [name for name in STRATEGIES.names() if name not in OURS])

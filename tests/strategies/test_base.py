@@ -128,7 +128,7 @@ def test_who_sent_garbage_is_logged_counted_and_named(api, caplog):
     with caplog.at_level(logging.WARNING, "flsec"):
         server = play(api, strategy, answer=answer)
     assert [q.client_id for q in strategy.last_report.quarantined] == [5, 2**63 + 1]
-    assert "client 5 quarantined: NaN or infinity in the update" in caplog.text
+    assert f"quarantined 2: 2 x NaN or infinity in the update [client 5, client {2**63 + 1}]" in caplog.text
     assert server.metrics["flsec-quarantined"] == 2
     ids = server.metrics["flsec-quarantined-ids"]
     assert ids == (f"5,{2**63 + 1}" if api == "classic" else [5, 2**63 + 1])
@@ -318,7 +318,7 @@ def test_a_rejected_evaluation_is_logged(api, caplog):
     with caplog.at_level(logging.WARNING, "flsec"):
         loss = SERVERS[api](Median(fedavg(api)), CLIENTS).evaluate(3, answer)
     assert np.isfinite(loss)
-    assert "round 3: evaluation of client 5 quarantined: loss is NaN" in caplog.text
+    assert "round 3, evaluation | quarantined 1: loss is NaN or infinite [client 5]" in caplog.text
 
 
 @both_apis

@@ -157,6 +157,7 @@ def test_the_record_has_what_figure_1_needs_and_is_plain():
     verdict = played.strategy.last_report.verdicts[0]
     assert verdict.judges
     assert verdict.kept == (1, 3)
+    assert verdict.accused == (2,)
     assert verdict.scores[1] == pytest.approx(1, abs=0.5)
     assert verdict.scores[2] == pytest.approx(-1, abs=0.5)
     assert verdict.scores[4] == 0

@@ -279,3 +279,49 @@ def test_another_model_than_the_clients_is_named():
         make(f=1, model=lambda: torch.nn.Linear(4, 2)).before_aggregation(cohort(torch.ones(4, D)))
     with pytest.raises(ConfigError):
         make(f=1, model=lambda: torch.nn.Sequential(Network(), Network())).before_aggregation(cohort(torch.ones(4, D)))
+
+
+def targets(strategy, c):
+    """What the dummies are asked for: the gradients whose squared distance from those at the start is start_loss."""
+    model = Network()
+    model.load_state_dict(
+        {"linear.weight": c.global_parameters[:18].view(3, 6), "linear.bias": c.global_parameters[18:]}
+    )
+    found = strategy.invert(c)
+    own = torch.autograd.grad(cross_entropy(model(found.start), found.labels), list(model.parameters()))
+    return torch.cat([g.flatten() for g in own]), found
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 50.0])
+@pytest.mark.parametrize("round_", [1, 40])
+def test_the_common_target_asks_as_much_of_the_dummies_whatever_the_updates_size_and_the_round(size, round_):
+    c = cohort(draw(1, 9, D), round=round_)
+    own, reference = targets(make(target="common"), c)
+    gradients = -c.updates.double()
+    factor = float(own.double().norm()) / float(gradients.norm(dim=1).median())
+    expected = (gradients * factor - own.double()).square().sum(dim=1)
+    torch.testing.assert_close(reference.start_loss.double(), expected, rtol=1e-4, atol=1e-6)
+    found = make(target="common").invert(c.replace(updates=c.updates * size))
+    torch.testing.assert_close(found.start_loss, reference.start_loss, rtol=1e-4, atol=1e-6)
+
+
+def test_the_common_factor_is_set_by_the_median_whatever_a_minority_sends():
+    honest = draw(2, 7, D)
+    alone = make(target="common").invert(cohort(honest))
+    for size in (0.0, 1e6, float("inf")):
+        joined = make(target="common").invert(cohort(torch.cat([honest, size * torch.ones(3, D)])))
+        ratio = joined.start_loss[:7].sqrt() / alone.start_loss.sqrt()
+        assert bool(((ratio > 0.5) & (ratio < 2)).all())
+
+
+def test_the_common_factor_of_updates_without_a_norm_is_one():
+    for updates in (torch.zeros(5, D), torch.full((5, D), float("nan"))):
+        make(target="common", f=1).invert(cohort(updates))
+
+
+def test_dummies_can_be_as_many_as_a_clients_batch_holds():
+    c = cohort(draw(3, 5, D), num_examples=torch.tensor([30.0, 40.0, 50.0, 40.0, 1e9]))
+    by_number = make(f=1, batch_size=None, training=Training(learning_rate=0.1, steps=1, batch_size=7))
+    by_share = make(f=1, batch_size=None, training=Training(learning_rate=0.1, steps=1, batch_size=0.1))
+    assert by_number.invert(c).labels.shape == (7,)
+    assert by_share.invert(c).labels.shape == (4,)

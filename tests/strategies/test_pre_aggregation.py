@@ -190,6 +190,8 @@ def test_mixing_around_a_rule_of_distances_reads_the_rows_twice(passes, inner, n
     rule = inner(FedAvg())
     mixed = NearestNeighborMixing(rule, num_byzantine=F).before_aggregation(cohort(rows_with_outliers(num_hostile)))
     kept = rule.before_aggregation(mixed)
+    assert passes == ["_products"]  # nobody has looked at the means yet
+    assert kept.updates.shape == (len(kept), SIZE)
     assert passes == ["_products", "mixed_rows"]
     fresh = inner(FedAvg()).before_aggregation(cohort(mixed.updates.clone()))
     if num_hostile == 0:  # else the honest rows are copies of their mean, and which of them wins is no matter
@@ -203,6 +205,25 @@ def test_mixing_around_the_geometric_median_gives_its_point():
     mixed = NearestNeighborMixing(rule, num_byzantine=F).before_aggregation(cohort(rows))
     fresh = cohort(mixed.updates.clone())
     torch.testing.assert_close(rule.on_aggregation(mixed), GeometricMedian(FedAvg()).on_aggregation(fresh))
+
+
+@pytest.mark.parametrize("look_first", [False, True])
+def test_means_of_the_rows_kept_are_those_rows_of_all_means(look_first):
+    """Made for the rows kept alone or for all, once and again, with what is known of their distances."""
+    mixed = NearestNeighborMixing(FedAvg(), num_byzantine=F).before_aggregation(cohort(rows_with_outliers(2)))
+    expected = (
+        NearestNeighborMixing(FedAvg(), num_byzantine=F).before_aggregation(cohort(rows_with_outliers(2))).updates
+    )
+    if look_first:
+        torch.testing.assert_close(mixed.updates, expected)
+    some = mixed.keep([1, 3, 4, 6])
+    fewer = some.keep([0, 2])
+    torch.testing.assert_close(some.updates, expected[[1, 3, 4, 6]])
+    torch.testing.assert_close(fewer.updates, expected[[1, 4]])
+    matrix, numbers = fewer.parts()
+    torch.testing.assert_close(matrix[numbers], expected[[1, 4]])
+    distances = mixed.squared_distances()
+    torch.testing.assert_close(some.squared_distances(), distances[[1, 3, 4, 6]][:, [1, 3, 4, 6]])
 
 
 def test_mixed_rows_that_are_changed_in_place_are_measured_anew():

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flsec.data._lazy import LazyArray
-from flsec.data.datasets._roots import roots
+from flsec.data.datasets._roots import check_stays, roots
 from flsec.data.source import ArrayDataset, DataSource
 from flsec.data.subset import stratified_rows
 from flsec.errors import ConfigError
@@ -39,9 +39,10 @@ def find_path(name: str, root: str | None, path: str, parameter: str) -> Path:
         parameter: which parameter gave it.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: it is not there, or a relative path leads out of the folder that it starts from.
     """
     given = Path(path).expanduser()
+    check_stays(name, path, parameter)
     places = [given] if given.is_absolute() else [place / given for place in roots(root)]
     for place in places:
         if place.exists():

@@ -4,9 +4,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from flsec._paths import Located, leads_out, only_looking
 from flsec.errors import ConfigError
 
-__all__ = ["find_root", "roots", "torchvision_command"]
+__all__ = ["check_stays", "find_root", "roots", "torchvision_command"]
 
 
 def roots(root: str | None) -> list[Path]:
@@ -20,6 +21,25 @@ def roots(root: str | None) -> list[Path]:
     else:
         places = [*filter(None, [os.environ.get("FLSEC_DATA")]), "data", "~/.cache/flsec"]
     return [Path(place).expanduser().resolve() for place in places]
+
+
+def check_stays(name: str, path: str, parameter: str) -> None:
+    """Refuse a relative path that leaves the folder that it starts from.
+
+    Args:
+        name: of the data set, for the message.
+        path: as the user gave it.
+        parameter: which parameter gave it.
+
+    Raises:
+        ConfigError: it does, or no file can be called so.
+    """
+    if "\0" in path or (not Path(path).expanduser().is_absolute() and leads_out(path)):
+        raise ConfigError(
+            f"data set {name!r}: {parameter} must stay below the folder that it starts from; got {path!r}. Give an "
+            "absolute path to read what lies elsewhere.",
+            parameter=parameter,
+        )
 
 
 def find_root(name: str, root: str | None, layouts: Sequence[Sequence[str]], supply: str) -> tuple[Path, int]:
@@ -38,6 +58,8 @@ def find_root(name: str, root: str | None, layouts: Sequence[Sequence[str]], sup
     for place in places:
         for layout, paths in enumerate(layouts):
             if all((place / path).exists() for path in paths):
+                if only_looking.get():
+                    raise Located(place)
                 return place, layout
     best = [_missing(place, layouts) for place in places]
     raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from flsec.data.datasets._jsonl import read_jsonl
-from flsec.data.datasets._roots import find_root
+from flsec.data.datasets._roots import check_stays, find_root
 from flsec.data.datasets._split import split_by_class
 from flsec.data.source import DataSource
 from flsec.data.text import Texts, text_source
@@ -64,6 +64,9 @@ def jsonl(
     sizes = {"tokenizer": tokenizer, "vocab_size": vocab_size, "length": length}
     check_parameters(jsonl, given | sizes, name="data set 'jsonl'")
     files, test_files = ([part] if isinstance(part, str) else part or [] for part in (train, test))
+    for parameter, names in (("train", files), ("test", test_files)):
+        for name in names:
+            check_stays("jsonl", name, parameter)
     folder, _ = find_root("jsonl", root, [[*files, *test_files]], _SUPPLY)
     paths, test_paths = (tuple(folder / file for file in part) for part in (files, test_files))
     return _load(paths, test_paths, (text, label, client), task, tokenizer, vocab_size, length)

@@ -7,7 +7,6 @@ and sections: ``"seed=3,defenses=[{name: krum, num_byzantine: 2}]"``.
 
 import functools
 import json
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
@@ -15,12 +14,8 @@ from flwr.client import NumPyClient
 from flwr.serverapp import Grid, ServerApp
 
 from flsec.client_apps.app import numpy_client_app
-from flsec.errors import ConfigError
-from flsec.simulations.checks import check_data
 from flsec.simulations.clients import client_fn
 from flsec.simulations.config import Config, load_config, resolve_experiment, split_overrides
-from flsec.simulations.engines.loop import ServerLoop
-from flsec.simulations.run_folder import RunFolder
 
 __all__ = ["client_app", "server_app"]
 
@@ -41,6 +36,13 @@ server_app = ServerApp()
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds on Flower's grid; the run's folder is made below the process's current directory."""
+    from pathlib import Path
+
+    from flsec.errors import ConfigError
+    from flsec.simulations.checks import check_data
+    from flsec.simulations.engines.loop import ServerLoop  # here: every client process imports this module, too
+    from flsec.simulations.run_folder import RunFolder
+
     config = _config_of(context)
     ready = check_data(config)
     folder = RunFolder.create(Path(config.output.folder).absolute(), config.name, config.to_dict())

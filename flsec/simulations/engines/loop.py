@@ -3,7 +3,7 @@
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from flsec.metrics.oif import outsized_impact_factor
 from flsec.randomness import numpy_generator
 from flsec.simulations.checks import Ready
 from flsec.simulations.engines.grid import Interrupted, PartitionGrid
-from flsec.simulations.records import as_json, defense_record, summarise
+from flsec.simulations.records import defense_record, summarise
 from flsec.simulations.run_folder import RunFolder
 from flsec.strategies.base import RobustStrategy, RoundReport
 from flsec.tasks import Task
@@ -61,6 +61,7 @@ class ServerLoop:
         self.stop = threading.Event()
         self.error: BaseException | None = None
         self._completed: tuple[int, Any] | None = None
+        self._sampled: set[int] = set()  # since the last checkpoint
 
     def __call__(self, grid: Grid, context: Context) -> None:
         """Run; what goes wrong is kept in ``error``, because Flower runs this in a thread of its own."""
@@ -105,22 +106,20 @@ class ServerLoop:
         self, round_: int, nodes: PartitionGrid, strategy: RobustStrategy, model: torch.nn.Module, weights: list[Any]
     ) -> list[Any]:
         started = time.perf_counter()
-        nodes.selected = self._sample(round_)
+        sampled = self._select(round_, nodes, strategy)
         arrays = ArrayRecord({name: Array(array) for name, array in zip(self.names, weights, strict=True)})
-        messages = strategy.configure_train(round_, arrays, ConfigRecord(), nodes)
-        replies = nodes.send_and_receive(messages, timeout=self.config.simulation.client_timeout)
-        trained = time.perf_counter()
         try:
+            messages = strategy.configure_train(round_, arrays, ConfigRecord(), nodes)
+            replies = nodes.send_and_receive(messages, timeout=self.config.simulation.client_timeout)
+            trained = time.perf_counter()
             result, metrics = strategy.aggregate_train(round_, replies)
         except NoProgressError:  # the round that is one too many is in the record as well
-            self._record(
-                {"round": round_, "sampled": list(nodes.selected), **self._defense_record(strategy.last_report)}
-            )
+            self._record({"round": round_, "sampled": sampled, **self._defense_record(strategy.last_report, sampled)})
             raise
         assert result is not None, "flsec's strategies always return a model"
         start, weights = weights, [result[name].numpy() for name in self.names]
         aggregated = time.perf_counter()
-        record = {"round": round_, "sampled": list(nodes.selected), **self._defense_record(strategy.last_report)}
+        record = {"round": round_, "sampled": sampled, **self._defense_record(strategy.last_report, sampled)}
         client_metrics = {k: v for k, v in dict(metrics or {}).items() if not k.startswith("flsec-")}
         record["clients"] = client_metrics
         every = self.config.output.evaluate_every
@@ -144,28 +143,39 @@ class ServerLoop:
         rng = numpy_generator(self.config.seed, purpose="sampling")
         return rng.permutation(self.config.simulation.num_clients)
 
-    def _sample(self, round_: int) -> list[int]:
-        """Return the partition ids of this round's clients, ascending."""
+    def _select(self, round_: int, nodes: PartitionGrid, strategy: RobustStrategy) -> list[int]:
+        """Show the strategy this round's clients, and return their partition ids."""
+        simulation = self.config.simulation
+        excluded = strategy.excluded_among(round_, range(simulation.num_clients))
+        sampled = self._sample(round_, excluded)
+        self._sampled.update(sampled)
+        # where these are too few, it sees some that it will not ask, so that it does not wait for others to come
+        nodes.selected = [*sampled, *sorted(excluded)[: simulation.cohort_size - len(sampled)]]
+        return sampled
+
+    def _sample(self, round_: int, excluded: Collection[int]) -> list[int]:
+        """Return the partition ids of this round's clients, ascending; others take the places of those excluded."""
         simulation, adversaries = self.config.simulation, self.resources.adversaries
         if simulation.sampling == "without_replacement":
             start = (round_ - 1) * simulation.cohort_size
-            return sorted(self._order[start : start + simulation.cohort_size].tolist())
+            return sorted(set(self._order[start : start + simulation.cohort_size].tolist()) - set(excluded))
         rng = numpy_generator(self.config.seed, round_, purpose="sampling")
+        others = sorted(set(range(simulation.num_clients)) - set(excluded))
         if simulation.adversaries_per_round is None or adversaries is None:
-            drawn = rng.choice(simulation.num_clients, simulation.cohort_size, replace=False)
-            return sorted(int(i) for i in drawn)
-        hostile = sorted(adversaries.active(round_))
-        honest = sorted(set(range(simulation.num_clients)) - set(hostile))
+            drawn = min(simulation.cohort_size, len(others))
+            return sorted(int(i) for i in rng.choice(others, drawn, replace=False)) if drawn else []
+        hostile = sorted(adversaries.active(round_) - set(excluded))
+        honest = sorted(set(others) - set(hostile))
         wanted = min(simulation.adversaries_per_round, len(hostile))  # all of them, in rounds in which few are active
         chosen = [*rng.choice(hostile, wanted, replace=False)] if wanted else []
         chosen += [*rng.choice(honest, min(simulation.cohort_size - wanted, len(honest)), replace=False)]
         return sorted(int(i) for i in chosen)
 
-    def _defense_record(self, report: RoundReport | None) -> dict[str, Any]:
+    def _defense_record(self, report: RoundReport | None, sampled: Collection[int]) -> dict[str, Any]:
         assert report is not None
         adversaries = self.resources.adversaries
         hostile = None if adversaries is None else adversaries.active(report.round)
-        return defense_record(report, hostile, self._sample(report.round))
+        return defense_record(report, hostile, sampled)
 
     def _evaluated(
         self, record: dict[str, Any], model: torch.nn.Module, weights: list[Any], start: list[Any] | None = None
@@ -179,7 +189,7 @@ class ServerLoop:
         record["measures"] = {name: value for name, value in result.measures.items() if name != "accuracy"}
         classes = self.resources.dataset.num_classes
         if self.resources.task.labels == "class" and classes <= _MOST_CLASSES:
-            record["per_class_accuracy"] = [as_json(v) for v in per_class_accuracy(result.predictions, y, classes)]
+            record["per_class_accuracy"] = per_class_accuracy(result.predictions, y, classes)
         predict = _Predict(model, self.resources.task, record["round"], start)
         record["attack"] = {}
         for attack in self.resources.attacks:
@@ -193,9 +203,8 @@ class ServerLoop:
 
     def _checkpoint(self, round_: int, state: Any) -> None:
         self.folder.save_checkpoint(round_, state, self.config.output.keep_checkpoints)
-        since = range(max(1, round_ - self.config.output.checkpoint_every + 1), round_ + 1)
-        sampled = {client_id for earlier in since for client_id in self._sample(earlier)}
-        prune_states(self.folder.client_states, sampled, self.folder.checkpoint_rounds())
+        prune_states(self.folder.client_states, self._sampled, self.folder.checkpoint_rounds())
+        self._sampled.clear()
 
     def _finish(self, weights: list[Any]) -> None:
         save_file(

@@ -49,6 +49,7 @@ def logged(path: Path, verbose: bool) -> Iterator[None]:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    to_terminal.setLevel(logging.INFO if verbose else logging.WARNING)
     with contextlib.ExitStack() as stack:
         for name in ("flwr", "ray", "flsec"):
             handlers: list[logging.Handler] = [to_file]

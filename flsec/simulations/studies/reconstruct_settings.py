@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from flsec.parameters import Count, PositiveCount
 from flsec.reconstruction import INVERSIONS
 from flsec.reconstruction.invert_observation import INVERSION_SUPPLIED
-from flsec.simulations.config import load_config, make_config, read_with_overrides, resolve_experiment
-from flsec.simulations.problems import Origin, Problem, as_yaml_data, as_yaml_text, blame_parameter, say_where
+from flsec.simulations.config import Check, load_config, make_config, read_with_overrides, resolve_experiment
+from flsec.simulations.problems import Findings, Origin, Problem, as_yaml_data, as_yaml_text, blame_parameter, say_where
 from flsec.simulations.run_folder import RunFolder
-from flsec.simulations.schema import Component, Config, DataEntry, FolderName
-from flsec.simulations.signatures import validate
+from flsec.simulations.schema import Component, Config, DataEntry, FolderName, OutputFolder, Readable
+from flsec.simulations.signatures import validate_as_far
 from flsec.simulations.studies.through import THROUGH, Through
 
 __all__ = ["ReconstructionStudy", "load_reconstruction"]
@@ -34,7 +34,7 @@ class ThroughEntry(Component):
     name: str = Field(examples=["unchanged"])
 
 
-class ReconstructionOutput(BaseModel):
+class ReconstructionOutput(Readable):
     """What a study leaves behind.
 
     Attributes:
@@ -44,11 +44,11 @@ class ReconstructionOutput(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    folder: str = Field(default="runs", min_length=1)
+    folder: OutputFolder = Field(default="runs", min_length=1)
     pictures: bool = True
 
 
-class ReconstructionStudy(BaseModel):
+class ReconstructionStudy(Readable):
     """A study of what updates give away, complete and checked; ``load_reconstruction`` makes one from a file.
 
     The network, the data and the clients' training are those of an experiment or of a run. Clients are honest, and do
@@ -119,31 +119,43 @@ class ReconstructionStudy(BaseModel):
         return settings
 
 
-def load_reconstruction(path: str | Path, overrides: Sequence[str] = ()) -> ReconstructionStudy:
+def load_reconstruction(
+    path: str | Path, overrides: Sequence[str] = (), further: Sequence[Check] = ()
+) -> ReconstructionStudy:
     """Read a study and check all that can be checked without its data.
 
     Args:
         path: of a YAML file.
         overrides: ``key.sub=value`` each, the value in YAML, such as ``attack.max_iterations=100``.
+        further: checks of the experiment beyond its settings, such as of its data.
 
     Raises:
-        ConfigError: a setting cannot work: the file and line, the key, the rule, what was got and what would do.
+        SettingsError: settings cannot work: of each the file and line, the key, the rule, what was got and what would
+            do.
+        ConfigError: the file cannot be read at all, or an override leads nowhere.
     """
     data, origin = read_with_overrides(path, overrides)
     name = Path(path).name.removesuffix(".yaml").removesuffix(".reconstruct")
     written = {"name": name, **{key: value for key, value in data.items() if value is not None}}
+    findings = Findings()
+    read, holes = validate_as_far(ReconstructionStudy, written, findings)
     with say_where(origin):
-        study: ReconstructionStudy = validate(ReconstructionStudy, written)
-    config = _experiment(study, origin)
-    if study.experiment is not None:
-        study = study.model_copy(update={"experiment": config.to_dict()})
-    study._origin, study._config = origin, config
-    with say_where(origin):
-        _cross_check(study)
+        if read is None:
+            findings.raise_all()
+        study: ReconstructionStudy = read
+        for hole in holes:
+            study.dig(hole)
+        with findings:
+            config = _experiment(study, origin, further)
+            if study.experiment is not None:
+                study = study.model_copy(update={"experiment": config.to_dict()})
+            study._origin, study._config = origin, config
+            _cross_check(study)
+        findings.raise_all()
     return study
 
 
-def _experiment(study: ReconstructionStudy, origin: Origin) -> Config:
+def _experiment(study: ReconstructionStudy, origin: Origin, further: Sequence[Check]) -> Config:
     """Return the experiment that a study is about; what is wrong in it is an error in its own file."""
     with say_where(origin):
         if (study.experiment is None) == (study.run is None):
@@ -152,15 +164,16 @@ def _experiment(study: ReconstructionStudy, origin: Origin) -> Config:
             raise Problem(("round",), "goes with run; of an experiment the untrained network is attacked.")
         if study.run is not None:
             folder = blame_parameter(("run",), (), RunFolder.open, Path(study.run))
-            return load_config(folder.path / "config.yaml")
+            return load_config(folder.path / "config.yaml", (), further)
         if isinstance(study.experiment, str):
-            return load_config(blame_parameter(("experiment",), (), resolve_experiment, study.experiment))
+            file = blame_parameter(("experiment",), (), resolve_experiment, study.experiment)
+            return load_config(file, (), further)
     assert isinstance(study.experiment, dict)  # nothing else is left
     inside = {
         table: {path[1:]: value for path, value in getattr(origin, table).items() if path[:1] == ("experiment",)}
         for table in ("lines", "overrides")
     }
-    return make_config({"name": study.name, **study.experiment}, Origin(origin.file, **inside))
+    return make_config({"name": study.name, **study.experiment}, Origin(origin.file, **inside), further)
 
 
 def _check_pictures(data: DataEntry) -> None:

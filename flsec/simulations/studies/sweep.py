@@ -14,9 +14,18 @@ from safetensors.numpy import load_file
 from flsec.errors import ConfigError
 from flsec.metrics.paired import cost_of_defense, damage, l1_distance
 from flsec.simulations import engine
-from flsec.simulations.config import apply_override, load_config, make_config, resolve_experiment
+from flsec.simulations.config import Check, apply_override, load_config, make_config, resolve_experiment
 from flsec.simulations.plots import plot_curves, plot_heatmap
-from flsec.simulations.problems import Origin, Problem, as_yaml_text, blame_parameter, nearest, say_where
+from flsec.simulations.problems import (
+    Findings,
+    Origin,
+    Problem,
+    SettingsError,
+    as_yaml_text,
+    blame_parameter,
+    nearest,
+    say_where,
+)
 from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.schema import Config
@@ -67,7 +76,7 @@ class Sweep:
         return Path(self.cells[0].config.output.folder)
 
 
-def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: str | Path, overrides: Sequence[str] = (), further: Sequence[Check] = ()) -> Sweep:
     """Read a sweep and check every one of its runs.
 
     The file has ``experiment``, an experiment as for ``flsec run`` or the name of one, and ``vary``, the axes. An axis
@@ -78,22 +87,29 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     Args:
         path: of a YAML file.
         overrides: ``key.sub=value`` each, for the experiment; an axis goes before it.
+        further: checks of each run beyond the settings themselves, such as of the data.
 
     Raises:
-        ConfigError: something in the file, or in one of the runs, cannot work.
+        ConfigError: something in the file, or in the runs, cannot work; what is wrong in several runs is said once.
     """
     data, lines = read(Path(path))
     origin = Origin(str(path), lines)
     with say_where(origin):
-        _check_keys(data)
+        _check_file(data)
         axes = {str(axis): _settings(str(axis), values) for axis, values in data["vary"].items()}
         name = data.get("name", Path(path).stem.removesuffix(".sweep"))
-        _check_name(name)
-    cells = []
+    cells, wrong, total = list[Cell](), dict[str, list[str]](), 0
     for chosen in itertools.product(*(settings.items() for settings in axes.values())):
         labels = dict(zip(axes, (label for label, _ in chosen), strict=True))
         settings = {key: value for _, entry in chosen for key, value in entry.items()}
-        cells.append(Cell(labels, _config(name, data["experiment"], origin, overrides, labels, settings)))
+        total += 1
+        try:
+            cells.append(Cell(labels, _config(name, data["experiment"], origin, overrides, labels, settings, further)))
+        except ConfigError as error:
+            for message in getattr(error, "messages", [str(error)]):
+                wrong.setdefault(message, []).append(_run_name(labels))
+    if wrong:
+        raise SettingsError([f"{path}: {_of_runs(runs, total)}: {text}" for text, runs in wrong.items()], None)
     names = [cell.name for cell in cells]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -102,10 +118,36 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     return Sweep(name, named, tuple(cells), data.get("marks") or {})
 
 
-def _check_keys(data: Mapping[str, Any]) -> None:
+def _of_runs(runs: Sequence[str], total: int) -> str:
+    if len(runs) == 1:
+        return f"the run {runs[0]}"
+    if len(runs) == total:
+        return f"all {total} runs"
+    shown = ", ".join(runs[:_MOST_SHOWN])
+    return f"the runs {shown}" + (f" and {len(runs) - _MOST_SHOWN} others" if len(runs) > _MOST_SHOWN else "")
+
+
+_MOST_SHOWN = 6
+
+
+def _check_file(data: Mapping[str, Any]) -> None:
+    findings = Findings()
     for key in data:
         if key not in _KEYS:
-            raise Problem((key,), f"no such key.{nearest(key, _KEYS)} Legal: {', '.join(_KEYS)}.")
+            findings.add(Problem((key,), f"no such key.{nearest(key, _KEYS)} Legal: {', '.join(_KEYS)}."))
+    for check in (_check_keys, _check_marks):
+        with findings:
+            check(data)
+    if "name" in data:
+        with findings:
+            _check_name(data["name"])
+    for axis, values in data["vary"].items() if isinstance(data.get("vary"), dict) else ():
+        with findings:
+            _settings(str(axis), values)
+    findings.raise_all()
+
+
+def _check_keys(data: Mapping[str, Any]) -> None:
     for key, example in (("experiment", "quickstart"), ("vary", "{seed: [1, 2]}")):
         if not data.get(key):
             raise Problem((key,), f"is missing; a sweep needs it. For example: {key}: {example}")
@@ -118,6 +160,8 @@ def _check_keys(data: Mapping[str, Any]) -> None:
             ("vary",), f"must map axes to values; got {as_yaml_text(data['vary'])}. For example: {{seed: [1, 2]}}"
         )
 
+
+def _check_marks(data: Mapping[str, Any]) -> None:
     marks = data.get("marks") or {}
     if not isinstance(marks, dict) or not all(type(place) in (int, float) for place in marks.values()):
         raise Problem(
@@ -158,26 +202,28 @@ def _config(
     overrides: Sequence[str],
     labels: Mapping[str, str],
     settings: Mapping[str, Any],
+    further: Sequence[Check],
 ) -> Config:
-    """Return one run's configuration; an error in it names the run."""
-    name = "-".join(_as_file_name(label) for label in labels.values())
-    try:
-        if isinstance(experiment, str):
-            data = load_config(resolve_experiment(experiment)).to_dict()
-            place = Origin(experiment)
-        else:
-            data = json.loads(json.dumps(experiment))  # a copy
-            inside = {path[1:]: line for path, line in origin.lines.items() if path[0] == "experiment" and path[1:]}
-            place = Origin(origin.file, inside)
-        for text in overrides:
-            apply_override(data, text, place)
-        for key, value in settings.items():
-            apply_override(data, f"{key}={json.dumps(value)}", place)
-        folder = str(Path((data.get("output") or {}).get("folder", "runs")) / sweep)
-        data = {**data, "name": name, "output": {**(data.get("output") or {}), "folder": folder}}
-        return make_config(data, place)
-    except ConfigError as error:
-        raise ConfigError(f"{origin.file}: the run {name}: {error}") from None
+    """Return one run's configuration."""
+    if isinstance(experiment, str):
+        data = load_config(resolve_experiment(experiment)).to_dict()
+        place = Origin(experiment)
+    else:
+        data = json.loads(json.dumps(experiment))  # a copy
+        inside = {path[1:]: line for path, line in origin.lines.items() if path[0] == "experiment" and path[1:]}
+        place = Origin(origin.file, inside)
+    for text in overrides:
+        apply_override(data, text, place)
+    for key, value in settings.items():
+        apply_override(data, f"{key}={json.dumps(value)}", place)
+    output = data.get("output") or {}
+    if isinstance(output, dict) and isinstance(output.get("folder", ""), str):  # else that is what is wrong
+        output = {**output, "folder": str(Path(output.get("folder", "runs")) / sweep)}
+    return make_config({**data, "name": _run_name(labels), "output": output}, place, further)
+
+
+def _run_name(labels: Mapping[str, str]) -> str:
+    return "-".join(_as_file_name(label) for label in labels.values())
 
 
 def _as_file_name(label: str) -> str:

@@ -149,7 +149,10 @@ data: {name: digits, partition: {name: dirichlet, alpha: 1.0}}
 model: {name: mlp, hidden: [16]}
 training: {learning_rate: 0.1, momentum: 0.5, epochs: 1, batch_size: 16}
 strategy: {name: fedadam, eta: 0.02}
-defenses: [{name: centered_clipping, radius: 1.0}]
+defenses:
+  - {name: ban_list, after: 1, within: 1, for_rounds: 2}
+  - {name: three_sigma}
+  - {name: centered_clipping, radius: 1.0}
 attacks: [{name: gaussian_attack, std: 0.1}]
 adversaries: {count: 2, redraw: every_round}
 simulation: {num_clients: 8, clients_per_round: 5, num_rounds: 4}
@@ -179,6 +182,7 @@ def test_engines_workers_and_resumption_agree_to_the_bit(tmp_path: Path) -> None
     two = go("two", "simulation.engine=flower", "simulation.init_args.num_cpus=2")
     pooled = go("pooled", "simulation.engine=pooled", "simulation.init_args.num_cpus=2")
     assert len(figures(reference)) == 5
+    assert any(record["defenses"][0]["notes"].get("banned") for record in figures(reference)[1:3])
     for folder in (one, two, pooled):
         assert figures(folder) == figures(reference)
         assert (folder / "model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()

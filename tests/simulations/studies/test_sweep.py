@@ -79,11 +79,11 @@ def test_an_axis_can_be_any_setting_and_the_experiment_a_packaged_one(grid: Any,
     [
         ("vary:", "varied:", "grid.yaml:11: varied: no such key. Did you mean 'vary'?"),
         ("    flip: {}", "    flip: 3", "grid.yaml:15: vary.attack: must be a list of values, or a mapping of labels"),
-        ("name: median}", "name: medium}", "grid.yaml: the run median-none: --set defenses"),
+        ("name: median}", "name: medium}", "grid.yaml: the runs median-none, median-flip: --set defenses"),
         (
             "learning_rate: 0.1",
             "learning_rate: -1",
-            "grid.yaml: the run none-none: grid.yaml:6: training.learning_rate",
+            "grid.yaml: all 4 runs: grid.yaml:6: training.learning_rate",
         ),
         ("median: {def", "none : {def", "none"),
     ],

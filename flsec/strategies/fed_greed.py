@@ -1,0 +1,58 @@
+"""FedGreed as a Flower strategy."""
+
+from typing import Any
+
+from torch import Tensor
+
+from flsec.aggregation.fed_greed import greedy_selection
+from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
+from flsec.strategies.base import FlowerStrategy, RobustStrategy
+from flsec.strategies.cohort import Cohort
+from flsec.tasks import CLASSIFICATION, Task
+
+__all__ = ["FedGreed"]
+
+
+class FedGreed(RobustStrategy):
+    """Add clients in the order of their losses on the server's data, as long as the loss of their mean falls.
+
+    Args:
+        strategy: the strategy to protect.
+        root_data: (x, y), the server's clean examples. Never of the test set.
+        model_factory: builds the clients' network.
+        task: what the clients learn; see ``flsec.tasks``.
+        options: see ``RobustStrategy``.
+
+    Needs neither an honest majority nor a number of attackers; the means that are tried are unweighted. Backdoors that
+    the server's examples do not show pass, and where all clients are worse than the global model, the least bad is
+    taken. Few honest clients are kept where one is much better than the others' mean. The verdict's scores are the
+    clients' own losses; nobody with a finite one: the previous model stays. At most 2 n evaluations of the root data a
+    round; nothing is kept between rounds, nothing on the client.
+
+    Source: Kritharakis, Makris, Jakovetic and Tserpes, "FedGreed: A Byzantine-Robust Loss-Based Aggregation Method for
+        Federated Learning", arXiv:2508.18060, 2025.
+    """
+
+    def __init__(
+        self,
+        strategy: FlowerStrategy,
+        *,
+        root_data: Examples,
+        model_factory: ModelFactory,
+        task: Task = CLASSIFICATION,
+        **options: Any,
+    ) -> None:
+        super().__init__(strategy, **options)
+        check_examples(root_data, "root_data")
+        self.root_data = root_data
+        self._model = RootModel(model_factory, task=task)
+
+    def before_aggregation(self, cohort: Cohort) -> Cohort:
+        """Keep the clients of the best mean."""
+
+        def loss(update: Tensor) -> float:
+            return self._model.evaluate(cohort, update, self.root_data).loss
+
+        found = greedy_selection(cohort.updates, loss)
+        self.report(scores=found.losses.nan_to_num())
+        return cohort.keep(found.selected)
