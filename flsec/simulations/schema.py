@@ -214,9 +214,7 @@ class ModelEntry(Component):
     registry = MODELS
     supplied = ("input_shape", "num_classes", "vocab_size", "pad")
     name: str = Field(examples=["mlp"])
-    start: Annotated[str | None, AfterValidator(_start)] = Field(
-        default=None, alias="from", examples=["runs/quickstart"]
-    )
+    start: Annotated[str | None, AfterValidator(_start)] = Field(default=None, alias="from", examples=[None])
 
     def dig(self, path: KeyPath) -> None:
         """Make a setting unreadable."""

@@ -111,3 +111,11 @@ def test_a_wrong_type_and_a_misspelt_key_are_told(tmp_path):
     file.write_text(dump({**BASE, "model": {**BASE["model"], "form": "runs"}}))
     with pytest.raises(ConfigError, match=r"Legal here: name, from, "):
         load_config(file)
+
+
+def test_what_else_is_wrong_is_told_as_well():
+    with pytest.raises(ConfigError) as caught:
+        make_config({**BASE, **of("nowhere"), "training": {"learning_rate": -1.0}})
+    told = str(caught.value)
+    assert "model.from: there is no" in told
+    assert "training.learning_rate" in told
