@@ -65,6 +65,6 @@ def coordinates_named(model: nn.Module, parts: Sequence[str], attack: str) -> Te
         raise ConfigError(
             f"{attack}: no array that clients upload has {' or '.join(map(repr, parts))} in its name; there are {known}"
             f"{', ...' if len(weights) > 8 else ''}. For adapters set lora_rank of the model.",
-            parameter="layers",
+            parameter="only",
         )
     return torch.cat([torch.full((size,), hit) for hit, (_, size) in zip(named, weights, strict=True)])

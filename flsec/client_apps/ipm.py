@@ -23,14 +23,14 @@ class IPM(CohortAttack):
     Args:
         epsilon: the factor. The paper tries 0.1, 0.5 and more up to 100; less than 1 hides, more than (n - f) / f turns
             an undefended model back.
-        layers: attack only weights whose name has one of these parts in it, such as ``["lora_"]`` for the adapters of a
+        only: attack weights alone whose name has one of these parts in it, such as ``["lora_"]`` for the adapters of a
             model that exchanges more than these; elsewhere the attackers upload the mean. Null: all weights.
         model_factory: builds the clients' model, for the names; a simulation supplies it.
         options: see ``Attack``, and ``knowledge``: ``"all"``: the mean of all others' updates, as in the paper;
             ``"colluders"``: of their own honest ones. Nothing is known about the defense.
 
     Raises:
-        ConfigError: a parameter out of its range, ``layers`` without a model or with none of them in it; in a round,
+        ConfigError: a parameter out of its range, ``only`` without a model or with none of them in it; in a round,
             see ``Attack``.
 
     Example:
@@ -49,35 +49,35 @@ class IPM(CohortAttack):
         self,
         *,
         epsilon: Positive,
-        layers: Sequence[str] | None = None,
+        only: Sequence[str] | None = None,
         model_factory: Callable[[], nn.Module] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if layers is not None and model_factory is None:
+        if only is not None and model_factory is None:
             raise ConfigError(
-                "IPM needs model_factory to know which weights layers names; got None. A simulation gives it.",
-                parameter="layers",
+                "IPM needs model_factory to know which weights only names; got None. A simulation gives it.",
+                parameter="only",
             )
         self.epsilon = epsilon
-        self.layers = layers
+        self.only = only
         self.model_factory = model_factory
 
     def check_model(self, model: nn.Module) -> None:
-        """Raise ``ConfigError`` if none of the layers is in the network.
+        """Raise ``ConfigError`` if no weight of the network has such a name.
 
         Args:
             model: that of the clients.
         """
-        if self.layers is not None:
-            coordinates_named(model, self.layers, "IPM")
+        if self.only is not None:
+            coordinates_named(model, self.only, "IPM")
 
     def poison_cohort(self, view: CohortView) -> Tensor:
         """Return m copies of -epsilon mean, or of the mean where that is not attacked."""
         honest = honest_rows(view)
         upload = ipm(honest, epsilon=self.epsilon)
-        if self.layers is not None:
+        if self.only is not None:
             assert self.model_factory is not None
-            attacked = coordinates_named(self.model_factory(), self.layers, "IPM").to(upload.device)
+            attacked = coordinates_named(self.model_factory(), self.only, "IPM").to(upload.device)
             upload = torch.where(attacked, upload, as_upload(moments(honest)[0], honest))
         return upload.repeat(len(view.own), 1)

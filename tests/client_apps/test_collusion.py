@@ -456,16 +456,16 @@ def small_network():
 
 def test_ipm_on_adapters_leaves_other_weights_at_the_honest_mean():
     own, others = rows(2, d=33), rows(7, d=33, seed=1)
-    sent = upload(IPM(epsilon=0.5, layers=["lora_"], model_factory=small_network), own, others)
+    sent = upload(IPM(epsilon=0.5, only=["lora_"], model_factory=small_network), own, others)
     mean = others.mean(dim=0)
     expected = torch.cat([-0.5 * mean[:6], mean[6:21], -0.5 * mean[21:]])
     torch.testing.assert_close(sent, expected.repeat(2, 1))
 
 
-def test_layers_that_there_are_not_are_refused_by_name():
-    attack = IPM(epsilon=0.5, layers=["adapter"], model_factory=small_network)
+def test_weights_that_there_are_not_are_refused_by_name():
+    attack = IPM(epsilon=0.5, only=["adapter"], model_factory=small_network)
     with pytest.raises(ConfigError, match=r"IPM: no array .* has 'adapter' in its name; there are lora_a\.weight"):
         attack.check_model(small_network())
     with pytest.raises(ConfigError, match="IPM needs model_factory"):
-        IPM(epsilon=0.5, layers=["lora_"])
+        IPM(epsilon=0.5, only=["lora_"])
     IPM(epsilon=0.5).check_model(small_network())
