@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from examples._deployment import descendants, free_port
 from examples._run import run_config_of
 
 EXAMPLES = Path(__file__).resolve().parent
@@ -29,19 +29,13 @@ QUESTION = 60.0  # seconds that it may take to answer
 PAUSE = 0.5  # seconds between two looks at the status
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def superlink() -> Iterator[dict[str, str]]:
     """Start a SuperLink with Flower's simulation runtime, and stop it; yield the environment that reaches it.
 
     ``flwr run`` would start one by itself, and leave it running.
     """
-    http, control = _free_port(), _free_port()
+    http, control = free_port(), free_port()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         env = {
             **os.environ,
@@ -62,26 +56,16 @@ def superlink() -> Iterator[dict[str, str]]:
                 _wait_for(f"http://127.0.0.1:{http}/health", process)
                 yield env
             finally:
-                started = _descendants(process.pid)
+                started = descendants(process.pid)
                 process.terminate()
                 try:
                     process.wait(timeout=30)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-                for pid in _descendants(*started):  # a run that was not waited for goes on by itself
+                for pid in descendants(*started):  # a run that was not waited for goes on by itself
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-
-
-def _descendants(*ancestors: int) -> set[int]:
-    """Return those of the processes that live, and all that they and their children have started."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(pid): int(parent) for pid, parent in map(str.split, listed.splitlines())}
-    found = {pid for pid in ancestors if pid in parents}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:

@@ -1,6 +1,6 @@
 """The exceptions that a user can catch."""
 
-__all__ = ["ConfigError", "NoProgressError"]
+__all__ = ["ConfigError", "NoProgressError", "SaveError"]
 
 
 class ConfigError(ValueError):
@@ -23,3 +23,7 @@ class ConfigError(ValueError):
 
 class NoProgressError(RuntimeError):
     """So many rounds in a row gave no new model (``patience``) that going on would only hide why; says the reasons."""
+
+
+class SaveError(RuntimeError):
+    """Something could not be written, as on a full disk; says what, why, and what is saved. No half file is left."""

@@ -56,7 +56,7 @@ __all__ = [
 # An example of every parameter that has no default, by its name, whoever takes it. A function is called with the
 # (n, d) updates. Of alternatives such as num_trimmed and beta, one is enough.
 EXAMPLE_PARAMETERS: dict[str, Any] = {
-    "adversaries": Adversaries(num_clients=100, ids=[3]),
+    "adversaries": Adversaries(num_clients=2**64, ids=[3]),
     "alpha": 0.5,
     "auxiliary_data": AUXILIARY_DATA,
     "boost": 4.0,

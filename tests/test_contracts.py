@@ -33,6 +33,7 @@ from flsec.testing import (
     check_task,
     example,
 )
+from tests.support.example_settings import SETTINGS as EXAMPLE_SETTINGS
 
 N, D = 23, 37
 
@@ -59,12 +60,8 @@ EXEMPTIONS = {
     "removal_rejection": {"num_byzantine": 0},  # those who cancel each other out hide each other, see its docstring
 }
 
-# Settings that a defense needs for this network and for hundreds of rounds in seconds.
-SETTINGS = {
-    # All dummies lie on one line here, so that scores are tied in pairs and trimming decides by the last digit.
-    "deep_sight": {"output_layer": ("weight", "bias"), "num_samples": 20},  # the network's outputs are not that layer's
-    "fedinv": {"num_steps": 3, "num_byzantine": 0, "amplification": 100.0, "learning_rate": 0.03},
-}
+# All of FedInv's dummies lie on one line here, so that scores are tied in pairs and trimming decides by the last digit.
+SETTINGS = {**EXAMPLE_SETTINGS, "fedinv": {**EXAMPLE_SETTINGS["fedinv"], "num_byzantine": 0}}
 
 
 @pytest.fixture(autouse=True, scope="module")

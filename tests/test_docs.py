@@ -1,6 +1,8 @@
 """Every link between the pages leads somewhere, and every page in docs/ can be found from the index."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -45,9 +47,18 @@ def test_a_page_that_is_not_linked_is_found(tmp_path: Path) -> None:
     assert unlinked(tmp_path, index) == ["guides/one.md", "guides/two.md"]
 
 
-@pytest.mark.parametrize("page", ["acting_on_verdicts.md"])
+@pytest.mark.parametrize("page", ["acting_on_verdicts.md", "deploy.md"])
 def test_what_a_page_shows_runs(page: str) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), flags=re.DOTALL | re.MULTILINE)
     assert blocks
     for number, block in enumerate(blocks):
         exec(compile(block, f"{page}, block {number}", "exec"), {"__name__": "page"})
+
+
+@pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("ssh-keygen")), reason="needs openssl and ssh-keygen")
+def test_certificates_and_keys_are_made_as_the_page_says(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```sh\n(.*?)^```", (DOCS / "deploy.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    subprocess.run(["sh", "-e", "-c", block], cwd=tmp_path, check=True, capture_output=True)
+    verify = ["openssl", "verify", "-CAfile", "ca.crt", "-verify_hostname", "superlink", "server.pem"]
+    subprocess.run(verify, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "node-0.pub").read_text().startswith("ecdsa-sha2-nistp384 ")

@@ -27,7 +27,7 @@ class Adversaries:
     ids, 0 to ``num_clients`` - 1; rounds count from 1.
 
     Args:
-        num_clients: n, how many clients the run has.
+        num_clients: n, how many clients the run has; 2**64 where ``ids`` are Flower's node ids.
         ids: these clients.
         count: this many clients, drawn at random from ``candidates``. With one seed, a smaller count draws a
             subset of what a larger one draws.
@@ -308,9 +308,11 @@ def _check_selection(adversaries: Adversaries) -> None:
 
 
 def _check_count(adversaries: Adversaries) -> None:
+    if adversaries.ids is not None:
+        return
     count, available = adversaries._count(), len(adversaries._candidates())
     kind = "clients" if adversaries.candidates is None else "candidates"
-    if adversaries.ids is None and count is not None and count > available:
+    if count is not None and count > available:
         got = f"count={count}" if adversaries.fraction is None else f"fraction={adversaries.fraction}, so {count}"
         raise ConfigError(
             f"Adversaries: cannot draw more adversaries than there are {kind}, {available}; got {got}. "

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from flsec.client_apps.class_flipping import ClassFlipping as ClassFlipping
     from flsec.client_apps.client_half import ClientHalf as ClientHalf
     from flsec.client_apps.client_state import ClientState as ClientState
+    from flsec.client_apps.client_state import check_states as check_states
     from flsec.client_apps.client_state import prune_states as prune_states
     from flsec.client_apps.client_state import state_folder as state_folder
     from flsec.client_apps.colluding import Colluding as Colluding
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from flsec.client_apps.noisy_client import noisy_client as noisy_client
     from flsec.client_apps.optimised_alie import OptimisedALIE as OptimisedALIE
     from flsec.client_apps.optimised_ipm import OptimisedIPM as OptimisedIPM
+    from flsec.client_apps.partition import tells_partition as tells_partition
     from flsec.client_apps.phrase_backdoor import PhraseBackdoor as PhraseBackdoor
     from flsec.client_apps.poison import Poison as Poison
     from flsec.client_apps.poison import poisoned as poisoned
@@ -149,6 +151,7 @@ __all__ = [
     "TrimmedMeanAttack",
     "WBCClient",
     "ZeroAttack",
+    "check_states",
     "fednova_client",
     "forms_of",
     "noisy_client",
@@ -160,6 +163,7 @@ __all__ = [
     "siren_client",
     "soteria_client",
     "state_folder",
+    "tells_partition",
     "wbc_client",
 ]
 
@@ -223,6 +227,7 @@ export_lazily(
         "TrimmedMeanAttack": "trimmed_mean_attack",
         "WBCClient": "wbc_client",
         "ZeroAttack": "zero_attack",
+        "check_states": "client_state",
         "fednova_client": "fednova_client",
         "forms_of": "base",
         "noisy_client": "noisy_client",
@@ -234,6 +239,7 @@ export_lazily(
         "siren_client": "siren_client",
         "soteria_client": "soteria_client",
         "state_folder": "client_state",
+        "tells_partition": "partition",
         "wbc_client": "wbc_client",
     },
 )

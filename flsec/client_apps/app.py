@@ -14,6 +14,7 @@ from flsec import _npy
 from flsec.client_apps._around import as_array, checked_result, flower_context
 from flsec.client_apps._mod import decorated_by_mods
 from flsec.client_apps.base import ClientDecorator, no_mod
+from flsec.client_apps.partition import ACTION, answer
 
 __all__ = ["numpy_client_app"]
 
@@ -29,7 +30,7 @@ def numpy_client_app(client_fn: Callable[[Context], Any], mods: list[Any] | None
 
     Returns:
         An app that answers train and evaluate messages with one ArrayRecord ``arrays`` and one MetricRecord
-        ``metrics``, in which ``num-examples`` is the client's count.
+        ``metrics``, in which ``num-examples`` is the client's count; and the question of ``partition_ids``.
 
     Raises:
         ConfigError: an attack itself among the mods, in place of its ``mod``.
@@ -74,6 +75,7 @@ def numpy_client_app(client_fn: Callable[[Context], Any], mods: list[Any] | None
         values = _numbers({**metrics, "loss": float(loss), "num-examples": num_examples})
         return Message(RecordDict({"metrics": values}), reply_to=message)
 
+    app.query(ACTION)(answer)
     return app
 
 

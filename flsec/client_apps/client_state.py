@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-import os
+import io
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ import numpy as np
 from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
+from flsec._files import Damaged, read_checked, write_checked
 from flsec.client_apps._around import as_array, client_id_of, context_of, round_of
 from flsec.errors import ConfigError
 
-__all__ = ["ClientState", "prune_states", "state_folder"]
+__all__ = ["ClientState", "check_states", "prune_states", "state_folder"]
+
+_KIND, _SUFFIX = "client-state", ".state"
 
 _folder: contextvars.ContextVar[Path | None] = contextvars.ContextVar("state_folder", default=None)
 
@@ -22,7 +25,8 @@ _folder: contextvars.ContextVar[Path | None] = contextvars.ContextVar("state_fol
 class ClientState:
     """What one client keeps, by name: an own model, the last update.
 
-    It lies in files below the folder of ``state_folder``, which simulations set; or else in the state of the Flower
+    It lies in files below the folder of ``state_folder``, which simulations set, and which only the owner may read; or
+    else in the state of the Flower
     context, which Flower keeps with the node; or else on the client object, and is lost with it. The context is known
     in apps made by ``flsec.client_apps.numpy_client_app``, through a decorated ``client_fn``, and from the client's
     attribute ``context``. A round sees what earlier rounds saved and nothing later, so that a run that is resumed from
@@ -34,7 +38,7 @@ class ClientState:
         config: the fit configuration that the server sent; its round counts.
 
     Raises:
-        ConfigError: a folder is set, and client or round are not known.
+        ConfigError: a folder is set, and client or round are not known; by ``load``: the file is damaged.
 
     Example:
         >>> class Client: client_id = 3
@@ -98,17 +102,23 @@ class ClientState:
         earlier = [(saved, path) for saved, path in _versions(self._files).get(name, ()) if saved < self._round]
         if not earlier:
             return None
-        with np.load(max(earlier)[1], allow_pickle=False) as file:
+        try:
+            payload = read_checked(max(earlier)[1], _KIND)
+        except Damaged as reason:
+            raise ConfigError(
+                f"what client {self._files.name} has kept is lost: {reason}. Resume the run, which goes back to the "
+                "last round that is whole."
+            ) from None
+        with np.load(io.BytesIO(payload), allow_pickle=False) as file:
             return [file[f"arr_{i}"] for i in range(len(file.files))]
 
     def _save_file(self, name: str, arrays: Sequence[NDArray[Any]]) -> None:
         assert self._files is not None
-        self._files.mkdir(parents=True, exist_ok=True)
-        path = self._files / f"{name}-{self._round:06d}.npz"
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(file, *arrays)
-        os.replace(partial, path)  # completely or not at all
+        for folder in (self._files.parent, self._files):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stream = io.BytesIO()
+        np.savez(stream, *arrays)
+        write_checked(self._files / f"{name}-{self._round:06d}{_SUFFIX}", _KIND, stream.getvalue())
 
 
 @contextlib.contextmanager
@@ -145,10 +155,30 @@ def prune_states(folder: Path, client_ids: Iterable[int], checkpoints: Collectio
                     path.unlink()
 
 
+def check_states(folder: Path, round: int) -> None:
+    """Check that all that clients have kept until the end of a round is whole.
+
+    Args:
+        folder: as in ``state_folder``; it need not exist.
+        round: whose end a run is to be resumed from.
+
+    Raises:
+        Damaged: a ``ValueError``, which says which client's file is cut off or changed.
+    """
+    for client in sorted(folder.glob("*/")):
+        for versions in _versions(client).values():
+            kept = [version for version in versions if version[0] <= round]
+            try:
+                if kept:
+                    read_checked(max(kept)[1], _KIND)
+            except Damaged as reason:
+                raise Damaged(f"what client {client.name} has kept: {reason}") from None
+
+
 def _versions(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     """Return {name: [(round, file)]} of one client's files."""
     found: dict[str, list[tuple[int, Path]]] = {}
-    for path in folder.glob("*.npz"):
+    for path in folder.glob(f"*{_SUFFIX}"):
         name, _, saved = path.stem.rpartition("-")
         found.setdefault(name, []).append((int(saved), path))
     return found

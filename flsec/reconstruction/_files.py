@@ -1,7 +1,6 @@
 """Arrays and a few facts in one safetensors file. No pickle."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from flsec._files import replacing
 from flsec.errors import ConfigError
 
 __all__ = ["load_arrays", "save_arrays"]
@@ -28,10 +28,9 @@ def save_arrays(path: Path, kind: str, arrays: Mapping[str, npt.NDArray[Any]], f
         facts: what JSON can hold.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     packed = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    save_file(packed, partial, metadata={"kind": kind, "facts": json.dumps(facts)})
-    os.replace(partial, path)
+    with replacing(path) as file:
+        file.write(save(packed, {"kind": kind, "facts": json.dumps(facts)}))
 
 
 def load_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flsec.errors import ConfigError, NoProgressError
+from flsec.errors import ConfigError, NoProgressError, SaveError
+from flsec.simulations.submit import submit
 
 __all__ = ["app", "main"]
 
@@ -60,13 +61,18 @@ def run(
     try:
         with _Progress(config.simulation.num_rounds) as progress:
             if resume is not None:
-                folder = engine.resume(resume, from_round=from_round, on_round=progress, verbose=verbose)
+                folder = engine.resume(
+                    resume, from_round=from_round, on_start=progress.resumed, on_round=progress, verbose=verbose
+                )
             else:
                 folder = engine.run(config, on_round=progress, verbose=verbose)
     except engine.Interrupted as stopped:
         errors.print(f"Stopped. Go on with: flsec run --resume {stopped}", style="yellow")
         raise typer.Exit(130) from None
     _print_result(folder)
+
+
+app.command()(submit)
 
 
 @app.command()
@@ -196,6 +202,11 @@ class _Progress:
         """Begin another run."""
         self._bar.reset(self._task, total=num_rounds, description=name, figures="starting")
 
+    def resumed(self, done: int) -> None:
+        """Say where a run goes on."""
+        errors.print(f"Resumed after round {done}." if done else "Begun again: no round had been saved.")
+        self._bar.update(self._task, completed=done)
+
     def __call__(self, record: dict[str, Any]) -> None:
         figures = ""
         if record.get("accuracy") is not None:
@@ -264,7 +275,7 @@ def main() -> None:
         for message in getattr(error, "messages", [str(error)]):
             errors.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except NoProgressError as error:
+    except (NoProgressError, SaveError) as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:

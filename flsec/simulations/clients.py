@@ -18,7 +18,12 @@ from flsec.client_apps.torch_client import TorchClient
 from flsec.simulations.resources import Resources, resources_of_text
 from flsec.simulations.schema import Config
 
-__all__ = ["build_client", "client_app", "client_app_here", "client_fn"]
+__all__ = ["CHECKPOINTS", "RUN", "SETTINGS", "build_client", "client_app", "client_app_here", "client_fn"]
+
+# What clients of a deployment are told with each message, as entries of its configuration:
+SETTINGS = "flsec-settings"  # the experiment's settings
+RUN = "flsec-run"  # an id of the run, which it keeps when it is gone on with
+CHECKPOINTS = "flsec-checkpoints"  # the rounds from which it can be
 
 
 def build_client(resources: Resources, client_id: int) -> NumPyClient:

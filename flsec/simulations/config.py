@@ -18,6 +18,7 @@ __all__ = [
     "Config",
     "apply_override",
     "load_config",
+    "load_settings",
     "make_config",
     "packaged_experiments",
     "read_with_overrides",
@@ -44,6 +45,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), further: Sequen
     """
     data, origin = read_with_overrides(path, overrides)
     return make_config({"name": Path(path).stem, **data}, origin, further)
+
+
+def load_settings(text: str, overrides: Sequence[str] = ()) -> Config:
+    """Check settings that are given as YAML text, a ``name`` among them, as ``load_config`` does those of a file.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
+    data, lines = read(text, "the settings")
+    origin = Origin("the settings", lines)
+    for override in overrides:
+        apply_override(data, override, origin)
+    return make_config({"name": "experiment", **data}, origin)
 
 
 def read_with_overrides(path: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:

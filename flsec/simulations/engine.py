@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flsec.errors import ConfigError
+from flsec.errors import ConfigError, SaveError
 from flsec.simulations.checks import Ready, check_on_data
 from flsec.simulations.config import load_config
 from flsec.simulations.engines.flower_simulation import run_on_flower
-from flsec.simulations.engines.grid import Interrupted
+from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.engines.loop import ServerLoop
 from flsec.simulations.engines.machine import check_on_machine
 from flsec.simulations.engines.own import run_in_process, run_pooled
@@ -44,35 +44,51 @@ def run(config: Config, *, on_round: OnRound = lambda record: None, verbose: boo
     Raises:
         ConfigError: the data are missing, or the machine lacks what the configuration asks for; nothing is left behind.
         Interrupted: the user stopped the run; its last complete round is checkpointed.
+        SaveError: the disk is full, say; what is saved, and how to go on, is in the message.
     """
     ready = _checked(config)
     folder = RunFolder.create(Path(config.output.folder), config.name, config.to_dict())
-    try:
-        return _run(ServerLoop(ready, folder, on_round), verbose)
-    except ConfigError:  # such as a Ray cluster that cannot be joined
-        folder.remove_unless_begun()
-        raise
+    with folder.lock.held():
+        try:
+            with logged(folder.log, verbose):
+                return _run(ServerLoop(ready, folder, on_round))
+        except ConfigError:  # such as a Ray cluster that cannot be joined
+            folder.remove_unless_begun()
+            raise
 
 
 def resume(
-    path: Path, *, from_round: int | None = None, on_round: OnRound = lambda record: None, verbose: bool = False
+    path: Path,
+    *,
+    from_round: int | None = None,
+    on_start: Callable[[int], None] = lambda done: None,
+    on_round: OnRound = lambda record: None,
+    verbose: bool = False,
 ) -> RunFolder:
     """Continue a run from a checkpoint in its folder, to the same numbers as an uninterrupted run.
 
+    A checkpoint that is cut off or changed is passed over, with a warning that says what is lost and run again.
+
     Args:
         path: the run's folder.
-        from_round: continue after this round; None: after the last one that has a checkpoint.
+        from_round: continue after this round; None: after the last one whose checkpoint is whole, or from the
+            beginning if nothing has been saved yet.
+        on_start: called with the round after which the run goes on.
         on_round: called with every round's record.
         verbose: also show Flower's and Ray's messages on the terminal.
 
     Raises:
-        ConfigError: no run folder or no such checkpoint, and as in ``run``.
+        ConfigError: no run folder, no such checkpoint or none that is whole, another process is at work in the
+            folder, and as in ``run``.
+        Interrupted, SaveError: as in ``run``.
     """
     folder = RunFolder.open(path)
-    config = load_config(path / "config.yaml")
-    ready = _checked(config)
-    folder.load_checkpoint(from_round)  # complain before anything starts
-    return _run(ServerLoop(ready, folder, on_round, -1 if from_round is None else from_round), verbose)
+    with folder.lock.held(), logged(folder.log, verbose):
+        config = load_config(path / "config.yaml")
+        ready = _checked(config)
+        done, state = folder.load_checkpoint(from_round)  # complain before anything starts
+        on_start(done)
+        return _run(ServerLoop(ready, folder, on_round, -1 if state is None else done))
 
 
 def _checked(config: Config) -> Ready:
@@ -88,11 +104,14 @@ def _checked(config: Config) -> Ready:
     return Ready(resources, strategy)
 
 
-def _run(loop: ServerLoop, verbose: bool) -> RunFolder:
-    with logged(loop.folder.log, verbose), interruptible(loop.stop), little_to_collect():
+def _run(loop: ServerLoop) -> RunFolder:
+    with interruptible(loop.stop), little_to_collect():
         _ENGINES[loop.config.simulation.engine](loop)
     if loop.error is not None:
         raise loop.error
     if loop.config.output.plots:
-        plot_rounds(loop.folder.rounds(), loop.folder.path / "accuracy.png", loop.config.name)
+        try:
+            plot_rounds(loop.folder.rounds(), loop.folder.path / "accuracy.png", loop.config.name)
+        except SaveError as error:
+            raise SaveError(f"{error} All else of the run is saved in {str(loop.folder.path)!r}.") from error
     return loop.folder

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flsec._files import replacing
+
 __all__ = ["plot_curves", "plot_heatmap", "plot_rounds"]
 
 
@@ -30,7 +32,8 @@ def plot_rounds(rounds: list[dict[str, Any]], path: Path, title: str) -> None:
     axes.set(xlabel="round", ylabel="share of test samples", ylim=(-0.02, 1.02), title=title)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
 
 
@@ -67,7 +70,8 @@ def plot_curves(
     axes.set(xlabel=axis, ylabel="share of test samples", ylim=(-0.02, 1.02), title=title)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
 
 
@@ -108,5 +112,6 @@ def plot_heatmap(
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     axes.set_yticks(range(len(rows)), rows)
     axes.set_title(title.replace("_", " "))
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     plt.close(figure)

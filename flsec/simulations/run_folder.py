@@ -1,21 +1,28 @@
 """The folder that a run writes: everything needed to trust it, to repeat it and to go on with it."""
 
 import contextlib
+import functools
 import json
+import logging
 import os
 import platform
+import secrets
 import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from flsec.errors import ConfigError
+from flsec._checkpoints import Checkpoints
+from flsec._files import Damaged, append_line, remove_leftovers, replacing, sync
+from flsec._lock import FolderLock
+from flsec.client_apps.client_state import check_states
+from flsec.errors import ConfigError, SaveError
 from flsec.simulations.run_names import check_folder_name
-from flsec.simulations.start_model import start_record
-from flsec.simulations.state import load_state, save_state
 from flsec.simulations.yaml_lines import dump
 
 __all__ = ["RunFolder"]
+
+logger = logging.getLogger("flsec")
 
 PACKAGES = ("flsec", "flwr", "ray", "torch", "numpy")
 
@@ -25,8 +32,9 @@ class RunFolder:
 
     ``config.yaml`` (resolved), ``environment.json`` (versions, machine, a model that was started from),
     ``rounds.jsonl`` (one line a round), ``summary.json``, ``model.safetensors`` (the final model), ``checkpoints/``,
-    ``accuracy.png``, ``run.log``; and ``client_states/`` where a defense has its clients keep something from round to
-    round.
+    ``accuracy.png``, ``run.log``, ``lock``; and ``client_states/`` where a defense has its clients keep something from round to round. Each is
+    written whole or not at all. What only flsec reads, the checkpoints and the clients' states, is checked when it is
+    read, and only the owner may read it.
 
     Args:
         path: the folder; it must exist.
@@ -34,8 +42,8 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.checkpoints = path / "checkpoints"
-        self._made: list[Path] = []  # the folders above that did not exist, innermost first
+        self.lock = FolderLock(path)
+        self._made: list[Path] | None = None  # by ``create``: the folders above that did not exist, innermost first
 
     @classmethod
     def create(cls, parent: Path, name: str, config: dict[str, Any]) -> "RunFolder":
@@ -61,17 +69,19 @@ class RunFolder:
                 ) from None
         folder = cls(path)
         folder._made = missing
-        folder.checkpoints.mkdir()
-        (path / "config.yaml").write_text(dump(config))
-        environment: dict[str, Any] = {
+        environment = {
+            "run": secrets.token_hex(8),  # by which a checkpoint is known to be this run's
             "packages": {package: metadata.version(package) for package in PACKAGES},
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "seed": config["seed"],
         }
-        if start := config["model"].get("from"):
-            environment["model_from"] = start_record(start)
-        (path / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+        try:
+            folder._write("environment.json", json.dumps(environment, indent=2) + "\n")
+            folder._write("config.yaml", dump(config))
+        except SaveError:
+            folder.remove_unless_begun()
+            raise
         return folder
 
     @classmethod
@@ -97,56 +107,139 @@ class RunFolder:
         """Where clients keep what they need in later rounds; an absolute path, since they may be other processes."""
         return self.path.absolute() / "client_states"
 
+    @functools.cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The states after the newest rounds."""
+        try:
+            run = json.loads((self.path / "environment.json").read_bytes())["run"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{str(self.path / 'environment.json')!r} does not say which run this is ({type(error).__name__}: "
+                f"{error}), so that its checkpoints cannot be told from another's. Put the file back, or start anew."
+            ) from None
+        return Checkpoints(self.path / "checkpoints", "checkpoint", str(run))
+
     def remove_unless_begun(self) -> None:
-        """Remove the folder, and those made around it, if no client has trained yet."""
-        if any(record["round"] > 0 for record in self.rounds()):
+        """Remove a folder that was created, and those made around it, if no client has trained yet."""
+        if self._made is None or any(record["round"] > 0 for record in self.rounds()):
             return
         shutil.rmtree(self.path)
         with contextlib.suppress(OSError):  # somebody else has put something there
             for folder in self._made:
                 folder.rmdir()
 
+    # --- records --------------------------------------------------------------------------------------------
+
     def append_round(self, record: dict[str, Any]) -> None:
         """Add one round's line to ``rounds.jsonl``."""
-        with (self.path / "rounds.jsonl").open("a") as file:
-            file.write(json.dumps(record, allow_nan=True) + "\n")
+        append_line(self._records, json.dumps(record, allow_nan=True))
 
     def rounds(self) -> list[dict[str, Any]]:
-        """Return the records of ``rounds.jsonl``."""
-        file = self.path / "rounds.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        """Return the records of ``rounds.jsonl``, without a last line that a kill has cut off.
 
-    def truncate_rounds(self, last: int) -> None:
-        """Forget rounds after ``last``: a resumed run writes them again."""
-        kept = [record for record in self.rounds() if record["round"] <= last]
-        partial = self.path / "rounds.partial"
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(partial, self.path / "rounds.jsonl")
+        Raises:
+            ConfigError: a line before the last is damaged.
+        """
+        return self._read_rounds()[0]
+
+    @property
+    def _records(self) -> Path:
+        return self.path / "rounds.jsonl"
+
+    def _read_rounds(self) -> tuple[list[dict[str, Any]], bool]:
+        """Return the records, and whether the last line was cut off."""
+        lines = self._records.read_bytes().split(b"\n") if self._records.is_file() else [b""]
+        records = [_record(line) for line in lines[:-1]]
+        torn = bool(lines[-1])
+        if records and records[-1] is None:
+            records, torn = records[:-1], True
+        if None in records:
+            raise ConfigError(
+                f"line {records.index(None) + 1} of {str(self._records)!r} is damaged: it is no record of a round. "
+                "Put a copy of the file back; without that line the run can only be begun anew."
+            )
+        return [record for record in records if record is not None], torn
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
-        (self.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        self._write("summary.json", json.dumps(summary, indent=2) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        with replacing(self.path / name) as file:
+            file.write(text.encode())
+
+    # --- checkpoints ----------------------------------------------------------------------------------------
 
     def save_checkpoint(self, round: int, state: Any, keep: int | None) -> None:
-        """Write the state after ``round``; keep the newest ``keep`` checkpoints (None: all)."""
-        save_state(self.checkpoints / f"round-{round:06d}.safetensors", state)
-        if keep is not None:
-            for old in self.checkpoint_rounds()[:-keep]:
-                (self.checkpoints / f"round-{old:06d}.safetensors").unlink()
-
-    def load_checkpoint(self, round: int | None = None) -> tuple[int, Any]:
-        """Return (round, state) of the newest checkpoint, or of the one after ``round``.
+        """Write the state after ``round``; keep the newest ``keep`` checkpoints (None: all).
 
         Raises:
-            ConfigError: there is no such checkpoint; the message lists those there are.
+            SaveError: the disk is full, say; those that were there still are.
         """
-        rounds = self.checkpoint_rounds()
-        if not rounds or (round is not None and round not in rounds):
-            known = ", ".join(map(str, rounds)) or "none"
+        sync(self._records)  # a checkpoint counts only with the records of its rounds
+        self.checkpoints.save(round, state, keep)
+
+    def load_checkpoint(self, round: int | None = None) -> tuple[int, Any]:
+        """Return (round, state) of the newest checkpoint that is whole, or of the one after ``round``.
+
+        A checkpoint is whole with the records of its rounds, and with what the clients have kept until then. Why
+        newer ones are lost is logged as a warning; nothing is changed.
+
+        Returns:
+            (0, None) where nothing has been saved yet.
+
+        Raises:
+            ConfigError: there is no such checkpoint, or none that is whole; the message says which there are, and why.
+        """
+        if round is None:
+            found = self.checkpoints.newest(self._check)
+            for reason in found.lost:
+                logger.warning("lost, and run again: %s", reason)
+            return found.round, found.state
+        if round not in self.checkpoint_rounds():
+            known = ", ".join(map(str, self.checkpoint_rounds())) or "none"
             raise ConfigError(f"{str(self.path)!r} has no checkpoint of round {round}; there are: {known}.")
-        chosen = rounds[-1] if round is None else round
-        return chosen, load_state(self.checkpoints / f"round-{chosen:06d}.safetensors")
+        try:
+            self._check(round)
+            return round, self.checkpoints.load(round)
+        except Damaged as reason:
+            raise ConfigError(f"the checkpoint of round {round} cannot be used: {reason}. Take another.") from None
+
+    def _check(self, round: int) -> None:
+        recorded = {record["round"] for record in self.rounds()}
+        missing = [str(earlier) for earlier in range(round + 1) if earlier not in recorded]
+        if missing:
+            raise Damaged(f"{self._records.name} has no record of round {', '.join(missing)}")
+        check_states(self.client_states, round)
+
+    def go_back_to(self, round: int) -> None:
+        """Make ready for going on after ``round``: forget what came later, and what a kill has left half written."""
+        remove_leftovers(self.path)
+        self.checkpoints.forget_after(round)
+        records, torn = self._read_rounds()
+        if torn:
+            logger.warning("the last line of %s was cut off; its round is run again", self._records.name)
+        with replacing(self._records) as file:
+            for record in records:
+                if record["round"] <= round:
+                    file.write(json.dumps(record).encode() + b"\n")
 
     def checkpoint_rounds(self) -> list[int]:
         """Return the rounds that have a checkpoint, ascending."""
-        return sorted(int(path.stem.removeprefix("round-")) for path in self.checkpoints.glob("round-*.safetensors"))
+        return self.checkpoints.rounds()
+
+    def how_to_go_on(self) -> str:
+        """Return a sentence on what is saved, for a run that cannot go on now."""
+        rounds = self.checkpoint_rounds()
+        if not rounds:
+            return "No round is saved yet; start the run anew."
+        return f"Saved is all until round {rounds[-1]}; go on with: flsec run --resume {self.path}"
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Return the record of a line; None if it is none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("round"), int) else None

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from flsec.strategies.crfl import CRFL as CRFL
     from flsec.strategies.cross_round import CrossRound as CrossRound
     from flsec.strategies.deep_sight import DeepSight as DeepSight
+    from flsec.strategies.defense_state import DefenseState as DefenseState
     from flsec.strategies.diversefl import DiverseFL as DiverseFL
     from flsec.strategies.divide_and_conquer import DivideAndConquer as DivideAndConquer
     from flsec.strategies.eavesdrop import Eavesdrop as Eavesdrop
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from flsec.strategies.noisy_median import NoisyMedian as NoisyMedian
     from flsec.strategies.norm_clipping import NormClipping as NormClipping
     from flsec.strategies.oracle_sgd import OracleSGD as OracleSGD
+    from flsec.strategies.partition_ids import partition_ids as partition_ids
     from flsec.strategies.prometheus_metrics import PrometheusMetrics as PrometheusMetrics
     from flsec.strategies.replies import GlobalModel as GlobalModel
     from flsec.strategies.replies import Malformed as Malformed
@@ -136,6 +138,7 @@ __all__ = [
     "ComparativeGradientElimination",
     "CrossRound",
     "DeepSight",
+    "DefenseState",
     "DiverseFL",
     "DivideAndConquer",
     "Eavesdrop",
@@ -191,6 +194,7 @@ __all__ = [
     "Zeno",
     "check_num_examples",
     "defended",
+    "partition_ids",
     "read_audit",
 ]
 
@@ -224,6 +228,7 @@ export_lazily(
         "ComparativeGradientElimination": "comparative_gradient_elimination",
         "CrossRound": "cross_round",
         "DeepSight": "deep_sight",
+        "DefenseState": "defense_state",
         "DiverseFL": "diversefl",
         "DivideAndConquer": "divide_and_conquer",
         "Eavesdrop": "eavesdrop",
@@ -279,6 +284,7 @@ export_lazily(
         "Zeno": "zeno",
         "check_num_examples": "replies",
         "defended": "server_optimizer",
+        "partition_ids": "partition_ids",
         "read_audit": "audit_log",
     },
 )

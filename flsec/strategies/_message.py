@@ -115,6 +115,8 @@ class MessageRound:
         return Collected(replies, malformed, silent, [])
 
     def _read(self, message: Message) -> Reply:
+        if not message.has_content():
+            raise Malformed("neither content nor error")
         # array_records and metric_records make dictionaries that keep track of changes: longer than all else
         arrays = [record for record in message.content.values() if isinstance(record, ArrayRecord)]
         metrics = [record for record in message.content.values() if isinstance(record, MetricRecord)]
@@ -230,7 +232,8 @@ def aggregate_evaluation(
             reason = brief(message.error.reason or "no reason")
             replies.append(EvaluationReply(sender, None, {}, message, failed=reason))
             continue
-        records = [record for record in message.content.values() if isinstance(record, MetricRecord)]
+        content = message.content if message.has_content() else RecordDict()
+        records = [record for record in content.values() if isinstance(record, MetricRecord)]
         values = dict(records[0]) if len(records) == 1 else {}
         wrong = f"{len(records)} metric records instead of one" if len(records) != 1 else not_finite_among(values)
         replies.append(EvaluationReply(sender, values.pop(key, None), values, message, malformed=wrong))

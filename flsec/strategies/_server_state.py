@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from flsec import _npy
 from flsec.errors import ConfigError
 
-__all__ = ["put_back", "take", "tell_changed_model", "with_inner"]
+__all__ = ["made_of", "put_back", "take", "tell_changed_model", "with_inner"]
 
 State = dict[str, Any]
 
@@ -57,12 +57,19 @@ def put_back(strategy: Any, state: State) -> None:
     Raises:
         ConfigError: the state is of something else.
     """
+    if "defense" in state:
+        raise ConfigError(f"this state is of {state['defense']}; it cannot continue {type(strategy).__name__}.")
     if "kind" not in state:
         raise ConfigError(
             f"the saved state of {type(strategy).__name__} is of another version of flsec. Start the run anew, or go "
             "on with the version that it was begun with."
         )
     _put_into(strategy, state, type(strategy).__name__)
+
+
+def made_of(state: State) -> Any:
+    """Return anew what ``take`` was given: numbers, arrays, collections, Flower's records."""
+    return _unpack(state, None, "the saved value")
 
 
 def tell_changed_model(strategy: Any, returned: Sequence[NDArray[Any]], changed: Sequence[NDArray[Any]]) -> None:

@@ -1,8 +1,9 @@
-"""What a defense is, without Flower: three stages, how many hostile clients it tolerates, and what it reports."""
+"""What a defense is: three stages, how many hostile clients it tolerates, and what it reports."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+from flwr.serverapp import Grid
 from torch import Tensor
 
 from flsec.strategies.cohort import Cohort
@@ -23,6 +24,7 @@ class Stages:
     defends: ClassVar[bool] = True  # whether it is a defense, and not the attackers' or the experimenter's part
     goes_back: ClassVar[bool] = False  # whether it may have the new model made from an earlier one
     merges_clients: ClassVar[bool] = False  # whether it hands on rows that are means of several clients'
+    outermost: ClassVar[bool] = False  # whether it must stand around all others
     place: ClassVar[Literal["outside", "inside"] | None] = None  # of a server optimizer: on which side of the defenses
 
     weighting: Weighting
@@ -72,6 +74,17 @@ class Stages:
         Where too few others are left for the rules, the first of them are asked all the same.
         """
         return ()
+
+    def check_clients(self, client_ids: Collection[int], grid: Grid | None) -> None:
+        """Refuse clients that this wrapper cannot work with; called in every round before they train.
+
+        Args:
+            client_ids: who is asked to train.
+            grid: how the server reaches them; None where that is not known.
+
+        Raises:
+            ConfigError: by default nobody is refused.
+        """
 
     def after_round(self, report: RoundReport) -> Mapping[str, Any]:
         """Look at what became of a round, whatever that is; return more notes for this wrapper's verdict.

@@ -1,16 +1,18 @@
 """The attackers' side of a round, where they need each other's or everybody's updates."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import torch
+from flwr.serverapp import Grid
 from torch import Tensor
 
 from flsec.attacks.cohort_view import ADVERSARY, CohortView, Rehearsal
 from flsec.client_apps.base import Attack, AttackContext
 from flsec.errors import ConfigError
 from flsec.strategies._rehearsal import rehearse
+from flsec.strategies._truth import are_real, check_known
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
 
@@ -22,9 +24,10 @@ logger = logging.getLogger("flsec")
 class Adversary(RobustStrategy):
     """Complete the attacks that need several clients' updates: replace what attackers sent before a defense sees it.
 
-    For simulations only, and always the outermost wrapper. The attackers train and upload like everybody; here, where
-    all updates are at hand, each attack is shown what its ``knowledge`` allows and says what its attackers upload
-    instead. Attacks that need no other client's update have done their work on the client, and are passed over.
+    For simulations only, SuperNodes are refused, and always the outermost wrapper. The attackers train and upload like
+    everybody; here, where all updates are at hand, each attack is shown what its ``knowledge`` allows and says what its
+    attackers upload instead. Attacks that need no other client's update have done their work on the client, and are
+    passed over.
 
     Args:
         strategy: the defense to attack, or an undefended strategy.
@@ -66,6 +69,18 @@ class Adversary(RobustStrategy):
     def accused(self, given: Cohort, kept: Cohort) -> tuple[int, ...]:
         """Return whose row came out as NaN or infinity: a server would have quarantined it."""
         return tuple(self.stated_notes().get("not_finite", ()))
+
+    def check_clients(self, client_ids: Collection[int], grid: Grid | None) -> None:
+        """Refuse SuperNodes, and clients of whom the attacks do not know whether they attack; see ``Stages``."""
+        if self.attacks and are_real(grid):
+            names = ", ".join(type(attack).__name__ for attack in self.attacks)
+            raise ConfigError(
+                f"Adversary: {names} needs several clients' updates, which are at hand in a simulation only, and these "
+                "clients are SuperNodes. Leave it out of a deployment, or run the experiment with `flsec run`.",
+                parameter="attacks",
+            )
+        for attack in self.attacks:
+            check_known(type(self).__name__, attack.adversaries, client_ids)
 
     def client_config(self, server_round: int) -> dict[str, Any]:
         """Return which attacks are completed here; clients that do not hear of theirs refuse to train."""

@@ -10,6 +10,7 @@ from flsec.aggregation.align_ins import align_ins_filter
 from flsec.parameters import OpenFraction, Positive
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["AlignIns"]
 
@@ -55,12 +56,24 @@ class AlignIns(RobustStrategy):
         self.bound = bound
         self._shares = torch.empty(0)  # of the rows kept, from one stage to the next
 
+    @property
+    def accuses_clients(self) -> bool:
+        """Never: by radii of 1 honest clients are dropped in most rounds."""
+        return False
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the rows of unusual alignment."""
         found, directions, signs = align_ins_filter(
             cohort.updates, cohort.global_parameters, self.direction_radius, self.sign_radius, self.share, self.bound
         )
-        self.report(scores=found.scores, max_norm=found.max_norm, directions=directions.tolist(), signs=signs.tolist())
+        self.report(
+            scores=found.scores,
+            # by two different radii no one score decides
+            threshold=Threshold(at_most=self.sign_radius) if self.sign_radius == self.direction_radius else None,
+            max_norm=found.max_norm,
+            directions=directions.tolist(),
+            signs=signs.tolist(),
+        )
         self._shares = found.shares(self.weights(cohort))[found.kept]
         return cohort.keep(found.kept)
 

@@ -9,6 +9,7 @@ from flsec.parameters import OpenFraction, Positive, PositiveCount
 from flsec.strategies._memory import MAX_VECTORS, forget_longest_unseen
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 
 __all__ = ["Auror"]
 
@@ -85,7 +86,7 @@ class Auror(RobustStrategy):
         for row in guilty.nonzero().flatten().tolist():
             self.removed[cohort.client_ids[row]] = cohort.round
             del self.clients[cohort.client_ids[row]]
-        self.report(scores=shares, removed=int(guilty.sum()))
+        self.report(scores=shares, threshold=Threshold(at_most=self.max_share), removed=int(guilty.sum()))
         forget_longest_unseen(self.removed, cohort.client_ids, self.max_clients)
         self.report(**forget_longest_unseen(self.clients, cohort.client_ids, self.max_clients))
         return cohort.keep(kept & ~guilty)

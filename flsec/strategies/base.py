@@ -134,6 +134,9 @@ class RobustStrategy(Rounds):
         one = self.most_kept(10**9) == 1
         check_can_be_wrapped(type(self).__name__, self.base, hands_on_one=one)
         inner = self.strategy
+        if isinstance(inner, RobustStrategy) and inner.outermost:
+            name = type(inner).__name__
+            raise ConfigError(f"{name} stands around all others. Put it outside: {name}({type(self).__name__}(...)).")
         if one and isinstance(inner, RobustStrategy):
             needed = max(wrapper.minimum_clients for wrapper in inner.chain())
             if needed > 1:
@@ -172,8 +175,9 @@ class RobustStrategy(Rounds):
         Raises:
             ConfigError: the state is another defense's, or another strategy's inside.
         """
-        if state["defense"] != type(self).__name__:
-            raise ConfigError(f"this state is of {state['defense']}; it cannot continue {type(self).__name__}.")
+        saved = state.get("defense", state.get("type", "something else"))
+        if saved != type(self).__name__:
+            raise ConfigError(f"this state is of {saved}; it cannot continue {type(self).__name__}.")
         for name in self.state_names:
             setattr(self, name, copied(state["state"][name]))
         self._progress.without_model = state.get("without_model", 0)

@@ -136,6 +136,11 @@ class DeepSight(RobustStrategy):
             parameter="output_layer",
         )
 
+    @property
+    def accuses_clients(self) -> bool:
+        """Never: whole clusters are dropped, honest clients among them."""
+        return False
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Drop the clients of clusters that are not accepted."""
         ddifs = self._ddifs(cohort)  # refuses a network of other arrays than the clients'

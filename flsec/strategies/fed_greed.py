@@ -8,6 +8,7 @@ from flsec.aggregation.fed_greed import greedy_selection
 from flsec.strategies._root_model import Examples, ModelFactory, RootModel, check_examples
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
+from flsec.strategies.report import Threshold
 from flsec.tasks import CLASSIFICATION, Task
 
 __all__ = ["FedGreed"]
@@ -47,6 +48,11 @@ class FedGreed(RobustStrategy):
         self.root_data = root_data
         self._model = RootModel(model_factory, task=task)
 
+    @property
+    def accuses_clients(self) -> bool:
+        """Never: it keeps as many clients as make the best mean."""
+        return False
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the clients of the best mean."""
 
@@ -54,5 +60,6 @@ class FedGreed(RobustStrategy):
             return self._model.evaluate(cohort, update, self.root_data).loss
 
         found = greedy_selection(cohort.updates, loss)
-        self.report(scores=found.losses.nan_to_num())
+        losses = found.losses.nan_to_num()
+        self.report(scores=losses, threshold=Threshold.of_kept(losses[found.selected], highest=True))
         return cohort.keep(found.selected)

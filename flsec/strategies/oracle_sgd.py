@@ -1,8 +1,12 @@
 """The defense that knows the truth: an upper bound for simulations."""
 
+from collections.abc import Collection
 from typing import Any
 
+from flwr.serverapp import Grid
+
 from flsec.attacks.adversaries import Adversaries
+from flsec.strategies._truth import check_known
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
 from flsec.strategies.cohort import Cohort
 
@@ -10,11 +14,12 @@ __all__ = ["OracleSGD"]
 
 
 class OracleSGD(RobustStrategy):
-    """Drop exactly the attackers. For simulations only: no real server knows who they are.
+    """Drop exactly the attackers. For experiments only: no real server knows who they are.
 
     Args:
         strategy: the strategy to protect.
-        adversaries: the truth about who attacks when, by client id.
+        adversaries: the truth about who attacks when, by client id. Clients that it does not know are refused before
+            they train, such as Flower's nodes where it counts partitions.
         options: see ``RobustStrategy``.
 
     Works with any number of replies, as long as one is honest. No cost, nothing kept between rounds.
@@ -30,6 +35,10 @@ class OracleSGD(RobustStrategy):
     def knows_clients(self) -> bool:
         """Always: it looks up who attacks."""
         return True
+
+    def check_clients(self, client_ids: Collection[int], grid: Grid | None) -> None:
+        """Refuse clients of whom nobody knows whether they attack; see ``Stages``."""
+        check_known(type(self).__name__, self.adversaries, client_ids)
 
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the clients that do not attack in this round."""

@@ -60,6 +60,11 @@ class RFLBAT(RobustStrategy):
         self.num_references = num_references
         self.seed = seed
 
+    @property
+    def accuses_clients(self) -> bool:
+        """Never: of several clusters it keeps one."""
+        return False
+
     def before_aggregation(self, cohort: Cohort) -> Cohort:
         """Keep the cluster."""
         kept, scores = rflbat_filter(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from flsec.client_apps import ClientState, prune_states, state_folder
+from flsec.client_apps import ClientState, check_states, prune_states, state_folder
 from flsec.client_apps._around import flower_context
 from flsec.errors import ConfigError
 from tests.client_apps.toys import arrays, context, same
@@ -103,17 +103,17 @@ def test_pruning_keeps_what_checkpoints_need(tmp_path):
     at(tmp_path, 8, 1).save("own", [np.array(1)])
     prune_states(tmp_path, [7, 99], [3, 6, 8])  # 99 saved nothing
     assert sorted(path.name for path in (tmp_path / "7").iterdir()) == [
-        "other-000001.npz",
-        "own-000002.npz",
-        "own-000005.npz",
-        "own-000008.npz",
-        "own-000009.npz",  # newer than all: of a round in progress
+        "other-000001.state",
+        "own-000002.state",
+        "own-000005.state",
+        "own-000008.state",
+        "own-000009.state",  # newer than all: of a round in progress
     ]
     for checkpoint, expected in ((3, 2), (6, 5), (8, 8)):
         assert at(tmp_path, 7, checkpoint + 1).load("own") == [expected]
         assert at(tmp_path, 7, checkpoint + 1).load("other") == [1]
     prune_states(tmp_path, [7, 8], [9])
-    assert [path.name for path in sorted((tmp_path / "7").iterdir())] == ["other-000001.npz", "own-000009.npz"]
+    assert [path.name for path in sorted((tmp_path / "7").iterdir())] == ["other-000001.state", "own-000009.state"]
     assert at(tmp_path, 8, 10).load("own") == [1]
     prune_states(tmp_path, [7], [])
     assert at(tmp_path, 7, 10).load("own") == [9]
@@ -151,3 +151,22 @@ def test_a_folder_is_for_a_while_and_none_changes_nothing(tmp_path):
         ClientState(client, {"server-round": 1}).save("own", [np.ones(1)])
     assert (tmp_path / "1").is_dir()
     assert ClientState(client, {"server-round": 2}).load("own") is None
+
+
+def test_files_are_the_owners_and_damage_is_noticed(tmp_path):
+    at(tmp_path / "states", 7, 1).save("own", [np.arange(3)])
+    at(tmp_path / "states", 7, 4).save("own", [np.arange(4)])
+    at(tmp_path / "states", 8, 2).save("own", [np.arange(5)])
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes.pop("states") == modes.pop("7") == modes.pop("8") == 0o700
+    assert set(modes.values()) == {0o600}
+    path = tmp_path / "states/7/own-000004.state"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match=r"what client 7 has kept is lost: own-000004\.state .* cut off"):
+        at(tmp_path / "states", 7, 5).load("own")
+    assert len(at(tmp_path / "states", 7, 4).load("own")[0]) == 3
+    for round in range(4):
+        check_states(tmp_path / "states", round)
+    with pytest.raises(ValueError, match=r"what client 7 has kept: own-000004\.state"):
+        check_states(tmp_path / "states", 4)
+    check_states(tmp_path / "none", 4)

@@ -116,7 +116,7 @@ def test_ctrl_c_ends_cleanly_and_prints_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "flsec run --resume runs/long" in printed
     assert "Traceback" not in printed
-    assert list((tmp_path / "runs/long/checkpoints").glob("*.safetensors"))
+    assert list((tmp_path / "runs/long/checkpoints").glob("*.state"))
 
 
 def test_list_and_describe_know_what_is_there() -> None:

@@ -127,9 +127,28 @@ def test_what_clients_keep_is_bounded_by_the_checkpoints_and_lies_in_the_runs_fo
     folder = run("output.checkpoint_every=2", "output.keep_checkpoints=2", "training.epochs=1")
     assert folder.checkpoint_rounds() == [4, 6]
     files = {path.name: sorted(p.name for p in path.iterdir()) for path in folder.client_states.iterdir()}
-    assert files == {str(client): ["siren-000004.npz", "siren-000006.npz"] for client in range(10)}
+    assert files == {str(client): ["siren-000004.state", "siren-000006.state"] for client in range(10)}
     expected = figures(folder)
     engine.resume(folder.path, from_round=4)
     assert figures(folder) == expected
     plain = run("defenses=[]", "simulation.num_rounds=1")
     assert not plain.client_states.exists()
+
+
+def test_a_client_without_its_half_loses_nothing_else(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flsec.simulations import clients
+
+    def build(resources: Resources, client_id: int) -> Any:
+        if client_id != 2:
+            return build_client(resources, client_id)
+        with monkeypatch.context() as patch:
+            patch.setattr(Resources, "halves", [])
+            return build_client(resources, client_id)
+
+    monkeypatch.setattr(clients, "build_client", build)
+    records = run("attacks=[]", "adversaries=null", "simulation.num_rounds=4").rounds()[1:]
+    for record in records:
+        assert record["quarantined"] == []
+        (siren,) = record["defenses"]
+        assert 2 in siren["kept"]
+        assert 2 not in siren["notes"]["alarms"]

@@ -20,6 +20,7 @@ from flsec.strategies import DEFENSES, BanList, Bucketing, Krum, Median, MultiKr
 from flsec.strategies._without import without
 from flsec.strategies.report import Quarantined, RoundReport, Verdict
 from flsec.testing import example
+from tests.support.example_settings import SETTINGS
 
 SERVERS = {"classic": ClassicServer, "Message": MessageServer}
 CLIENTS = (*range(1, 10), 2**63 + 5)
@@ -150,8 +151,7 @@ def test_a_rule_that_accepts_nobody_accuses_nobody(api):
 def drops_of_honest_clients(name):
     """How many of 16 honest clients a defense drops in each of 4 rounds."""
     defense, inner = DEFENSES.get(name), flower_strategy("Message", "FedAvg", 16)
-    settings = {"num_steps": 3, "amplification": 100.0, "learning_rate": 0.03} if name == "fedinv" else {}
-    strategy = defense(inner, **example(defense, inner, **settings), patience=None)
+    strategy = defense(inner, **example(defense, inner, **SETTINGS.get(name, {})), patience=None)
     if not strategy.judges_clients:
         return strategy, []
 

@@ -14,9 +14,9 @@ from flwr.serverapp.strategy import FedAvg as MessageFedAvg
 
 from flsec._contracts.faults import first_array
 from flsec._contracts.server import MODEL, ClassicServer, MessageServer, flower_strategy, honest, identify, only_honest
+from flsec._state_files import load_state, save_state
 from flsec.aggregation._device import device_of_blocks
 from flsec.errors import ConfigError
-from flsec.simulations.state import load_state, save_state
 from flsec.strategies import CenteredClipping, KeepPreviousModel, Krum, Median, NormClipping, RobustStrategy
 
 CLIENTS = (3, 5, 8, 12, 2**63 + 1)

@@ -1,8 +1,8 @@
 import torch
 from flwr.server.strategy import FedAvg
 
+from flsec._state_files import load_state, save_state
 from flsec.aggregation.clipped_clustering import clipped_clustering
-from flsec.simulations.state import load_state, save_state
 from flsec.strategies.clipped_clustering import ClippedClustering
 from tests.support.cohorts import SIZE, cohort
 

@@ -6,8 +6,8 @@ import torch
 from flwr.server.strategy import FedAvg
 
 from flsec._contracts.server import MODEL, ClassicServer, MessageServer, flower_strategy, identify, npy_bytes
+from flsec._state_files import load_state, save_state
 from flsec.aggregation import crfl
-from flsec.simulations.state import load_state, save_state
 from flsec.strategies import CRFL, Median
 from tests.support.cohorts import SIZE, cohort
 

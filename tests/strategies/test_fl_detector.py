@@ -4,9 +4,9 @@ import pytest
 import torch
 from flwr.server.strategy import FedAvg
 
+from flsec._state_files import load_state, save_state
 from flsec.aggregation.fl_detector import fl_detector_change
 from flsec.errors import ConfigError
-from flsec.simulations.state import load_state, save_state
 from flsec.strategies.fl_detector import FLDetector
 from tests.support.claims import HONEST, HOSTILE, Descent
 from tests.support.cohorts import SIZE, cohort

@@ -4,8 +4,8 @@ import pytest
 import torch
 from flwr.server.strategy import FedAvg
 
+from flsec._state_files import load_state, save_state
 from flsec.aggregation.flanders import flanders_forecast
-from flsec.simulations.state import load_state, save_state
 from flsec.strategies.flanders import Flanders
 from tests.support.claims import HONEST, HOSTILE, Descent
 from tests.support.cohorts import SIZE, cohort

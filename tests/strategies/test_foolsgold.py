@@ -7,8 +7,8 @@ import torch
 from flwr.server.strategy import FedAvg
 
 from flsec._contracts.server import ClassicServer, MessageServer, flower_strategy, from_npy, honest, identify, npy_bytes
+from flsec._state_files import load_state, save_state
 from flsec.aggregation.foolsgold import foolsgold_weights
-from flsec.simulations.state import load_state, save_state
 from flsec.strategies._features import feature_columns
 from flsec.strategies.cohort import Layout
 from flsec.strategies.foolsgold import FoolsGold

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flsec._contracts.server import MODEL, ClassicServer, MessageServer, flower_strategy, identify
+from flsec._state_files import load_state, save_state
 from flsec.errors import ConfigError
-from flsec.simulations.state import load_state, save_state
 from flsec.strategies import CRFL, Median, NormClipping, RobustStrategy, Siren
 from flsec.strategies._rehearsal import rehearse
 from flsec.strategies._server_state import put_back, take, tell_changed_model

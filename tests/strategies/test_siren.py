@@ -14,8 +14,8 @@ from flsec._contracts.server import (
     identify,
     npy_bytes,
 )
+from flsec._state_files import load_state, save_state
 from flsec.errors import ConfigError
-from flsec.simulations.state import load_state, save_state
 from flsec.strategies import CenteredClipping, Krum, Median, Siren
 from flsec.strategies.siren import _alarms
 

@@ -9,12 +9,13 @@ import torch
 from flsec._contracts.server import APIS, ClassicServer, MessageServer, flower_strategy, honest, identify, npy_bytes
 from flsec.strategies import DEFENSES, Cohort, KeepPreviousModel, RobustStrategy, Threshold
 from flsec.testing import example
+from tests.support.example_settings import SETTINGS as EXAMPLE_SETTINGS
 
 N = 16
 ROUNDS = range(1, 8)
 SETTINGS = {
+    **EXAMPLE_SETTINGS,
     "cross_round": {"compare": "updates"},
-    "fedinv": {"num_steps": 3, "amplification": 100.0},
     "fl_detector": {"window": 3, "min_scores": 3},
 }
 
@@ -22,12 +23,15 @@ SETTINGS = {
 NO_THRESHOLD = {
     "flame": "the densest majority, by pairwise distances",
     "clipped_clustering": "the larger of two clusters, by pairwise distances",
+    "deep_sight": "clusters, by how many of their clients are suspicious",
+    "rflbat": "one of several clusters, by angles",
 }
 # Which rules also drop clients within their threshold.
 DROPS_WITHIN = {"sign_guard": "by signs", "fl_detector": "who was removed before"}
 # Which rules also keep clients outside of it.
 KEEPS_OUTSIDE = {
     "fl_detector": "who has too few scores to be judged",
+    "auror": "who has been watched for too few rounds, and half of all at once",
     "activate_on_suspicion": "suspects, where a defense inside is to judge them",
 }
 

@@ -5,8 +5,8 @@ import torch
 from flwr.server.strategy import FedAvg
 
 from flsec._contracts.server import flower_strategy, identify
+from flsec._state_files import load_state, save_state
 from flsec.errors import ConfigError
-from flsec.simulations.state import load_state, save_state
 from flsec.strategies import Bucketing, CenteredClipping, Krum, Median, WorkerMomentum
 from tests.strategies.test_pre_aggregation import assert_resumes
 from tests.support.boundary import both_apis, nan, play, sends

@@ -2,13 +2,12 @@
 
 import os
 import threading
-import warnings
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from flsec.simulations.clients import client_app
-from flsec.simulations.engines.grid import Interrupted
+from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.engines.loop import ServerLoop
 from flsec.simulations.engines.ray_cluster import check_workers_fit, connect
 
@@ -26,9 +25,8 @@ def run_on_flower(loop: ServerLoop) -> None:
 
     simulation = loop.config.simulation
     num_cpus, num_gpus = simulation.client_resources.num_cpus, simulation.num_gpus
-    if simulation.ray_address is not None:
-        connect(simulation.init_args, simulation.ray_address)  # Flower uses the Ray that is there
-        check_workers_fit(num_cpus, num_gpus)
+    connect(simulation.init_args, simulation.ray_address)  # Flower uses the Ray that is there, and shuts it down
+    check_workers_fit(num_cpus, num_gpus)
     server_app = ServerApp()
     finished = threading.Event()
 
@@ -40,14 +38,11 @@ def run_on_flower(loop: ServerLoop) -> None:
             finished.set()
 
     try:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         run_simulation(
             server_app=server_app,
             client_app=client_app(loop.config, loop.folder.client_states),
             num_supernodes=simulation.num_clients,
             backend_config={
-                "init_args": {"include_dashboard": False, **simulation.init_args},
                 "client_resources": {
                     "num_cpus": num_cpus,
                     "num_gpus": num_gpus,

@@ -1,8 +1,11 @@
 """The server's side of a simulation: the rounds, their evaluation and their checkpoints, the same for all engines."""
 
+import contextlib
 import functools
+import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -12,19 +15,23 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from flsec._files import replacing
 from flsec._tensors import tensor_of
 from flsec.client_apps.client_state import prune_states
 from flsec.client_apps.projected_gradient import ProjectedGradient
-from flsec.errors import NoProgressError
+from flsec.errors import ConfigError, NoProgressError, SaveError
 from flsec.metrics.accuracy import per_class_accuracy
 from flsec.metrics.oif import outsized_impact_factor
 from flsec.randomness import numpy_generator
 from flsec.simulations.checks import Ready
-from flsec.simulations.engines.grid import Interrupted, PartitionGrid
+from flsec.simulations.clients import CHECKPOINTS, RUN, SETTINGS
+from flsec.simulations.engines.grid import PartitionGrid
+from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.records import defense_record, summarise
 from flsec.simulations.run_folder import RunFolder
+from flsec.strategies._truth import are_real
 from flsec.strategies.base import RobustStrategy, RoundReport
 from flsec.tasks import Task
 from flsec.training import evaluate, get_weights, logits_of, predictions_of, set_weights, weight_names
@@ -43,7 +50,9 @@ class ServerLoop:
         ready: the experiment's resources, and a strategy for this run alone.
         folder: where records, checkpoints and the model go.
         on_round: called with each round's record, for progress.
-        resume_from: the round whose checkpoint to continue from; None starts afresh, -1 takes the newest.
+        resume_from: the round whose checkpoint to continue from; None starts afresh, -1 takes the newest that is whole.
+            Before anything has been saved, the run begins again.
+        asks: whether clients are asked for their partitions, as in a deployment; see ``PartitionGrid``.
     """
 
     def __init__(
@@ -52,29 +61,43 @@ class ServerLoop:
         folder: RunFolder,
         on_round: Callable[[dict[str, Any]], None] = lambda record: None,
         resume_from: int | None = None,
+        *,
+        asks: bool = False,
     ):
         self.resources, self.strategy = ready
         self.config = self.resources.config
         self.folder = folder
         self.on_round = on_round
         self.resume_from = resume_from
+        self.asks = asks
         self.stop = threading.Event()
         self.error: BaseException | None = None
+        self._on_supernodes = False
         self._completed: tuple[int, Any] | None = None
         self._sampled: set[int] = set()  # since the last checkpoint
 
     def __call__(self, grid: Grid, context: Context) -> None:
         """Run; what goes wrong is kept in ``error``, because Flower runs this in a thread of its own."""
         try:
-            self._run(grid)
-        except Interrupted:
-            self.error = Interrupted(self.folder.path)
+            with self.folder.lock.held():
+                self._run_or_save(grid)
         except BaseException as error:
             self.error = error
-        if self.error is not None:
+            raise
+
+    def _run_or_save(self, grid: Grid) -> None:
+        """Run; where that ends early, save the last complete round."""
+        try:
+            self._run(grid)
+        except BaseException as error:
             if self._completed is not None:
-                self._checkpoint(*self._completed)
-            raise self.error
+                with contextlib.suppress(SaveError):  # the disk may have room for nothing, or for this
+                    self._checkpoint(*self._completed)
+            if isinstance(error, SaveError):
+                raise SaveError(f"{error} {self.folder.how_to_go_on()}") from error
+            if isinstance(error, Interrupted):
+                raise Interrupted(self.folder.path) from None
+            raise
 
     def _run(self, grid: Grid) -> None:
         simulation = self.config.simulation
@@ -84,21 +107,25 @@ class ServerLoop:
         strategy = self.strategy
         if not isinstance(strategy, RobustStrategy):
             # Undefended is plain averaging by example counts; impossible replies are still quarantined.
-            strategy = RobustStrategy(strategy, weighting="examples", patience=None)
+            strategy = RobustStrategy(strategy, weighting="examples")
         weights = get_weights(model)
-        first = 1
+        done, state = 0, None
         if self.resume_from is not None:
             done, state = self.folder.load_checkpoint(None if self.resume_from < 0 else self.resume_from)
+            self.folder.go_back_to(done if state is not None else -1)
+        if state is not None:
             weights = state["weights"]
             strategy.load_state_dict(state["strategy"])
             self._completed = (done, state)
-            self.folder.truncate_rounds(done)
-            first = done + 1
         else:
-            self._completed = (0, {"weights": weights, "strategy": strategy.state_dict()})
+            first = {"weights": weights, "strategy": strategy.state_dict()}
             self._record(self._evaluated({"round": 0}, model, weights))
-        nodes = PartitionGrid(grid, simulation.num_clients, self.stop)
-        for round_ in range(first, simulation.num_rounds + 1):
+            self._completed = (0, first)
+        self._on_supernodes = self.asks and are_real(grid)
+        nodes = PartitionGrid(
+            grid, simulation.num_clients, self.stop, asks=self.asks, timeout=simulation.client_timeout
+        )
+        for round_ in range(done + 1, simulation.num_rounds + 1):
             weights = self._round(round_, nodes, strategy, model, weights)
         self._finish(weights)
 
@@ -109,7 +136,7 @@ class ServerLoop:
         sampled = self._select(round_, nodes, strategy)
         arrays = ArrayRecord({name: Array(array) for name, array in zip(self.names, weights, strict=True)})
         try:
-            messages = strategy.configure_train(round_, arrays, ConfigRecord(), nodes)
+            messages = strategy.configure_train(round_, arrays, ConfigRecord(self._told()), nodes)
             replies = nodes.send_and_receive(messages, timeout=self.config.simulation.client_timeout)
             trained = time.perf_counter()
             result, metrics = strategy.aggregate_train(round_, replies)
@@ -130,11 +157,11 @@ class ServerLoop:
             "aggregation": aggregated - trained,
             "evaluation": time.perf_counter() - aggregated,
         }
+        self._record(record)  # first, since a checkpoint counts only with the records of its rounds
         self._completed = (round_, {"weights": weights, "strategy": strategy.state_dict()})
         every = self.config.output.checkpoint_every
         if round_ % every == 0 or round_ == self.config.simulation.num_rounds:
             self._checkpoint(*self._completed)
-        self._record(record)
         return weights
 
     @functools.cached_property
@@ -152,6 +179,30 @@ class ServerLoop:
         # where these are too few, it sees some that it will not ask, so that it does not wait for others to come
         nodes.selected = [*sampled, *sorted(excluded)[: simulation.cohort_size - len(sampled)]]
         return sampled
+
+    def _told(self) -> dict[str, Any]:
+        """Return what clients are told with each message; in a deployment they know nothing of the experiment."""
+        if not self.asks:
+            return {}
+        rounds = self.folder.checkpoint_rounds()
+        return {SETTINGS: self._settings, RUN: self._run_id, **({CHECKPOINTS: rounds} if rounds else {})}
+
+    @functools.cached_property
+    def _settings(self) -> str:
+        return json.dumps(self.config.to_dict())
+
+    @functools.cached_property
+    def _run_id(self) -> str:
+        """The id under which the nodes of a deployment keep their clients' state of this run."""
+        file = self.folder.path / "deployment_id"
+        if not file.is_file():
+            if self.folder.client_states.exists():
+                raise ConfigError(
+                    f"{str(self.folder.path)!r} is a simulation's: what its clients kept lies there, and SuperNodes do "
+                    "not have it. Go on with it by `flsec run --resume`."
+                )
+            file.write_text(uuid.uuid4().hex)
+        return file.read_text()
 
     def _sample(self, round_: int, excluded: Collection[int]) -> list[int]:
         """Return the partition ids of this round's clients, ascending; others take the places of those excluded."""
@@ -175,7 +226,10 @@ class ServerLoop:
         assert report is not None
         adversaries = self.resources.adversaries
         hostile = None if adversaries is None else adversaries.active(report.round)
-        return defense_record(report, hostile, sampled)
+        record = defense_record(report, hostile, sampled)
+        if adversaries is None and self._on_supernodes:
+            record["adversaries"] = None  # who attacks there, if anybody does, is not known
+        return record
 
     def _evaluated(
         self, record: dict[str, Any], model: torch.nn.Module, weights: list[Any], start: list[Any] | None = None
@@ -207,16 +261,26 @@ class ServerLoop:
         self._sampled.clear()
 
     def _finish(self, weights: list[Any]) -> None:
-        save_file(
-            {name: tensor_of(array) for name, array in zip(self.names, weights, strict=True)},
-            self.folder.path / "model.safetensors",
-        )
+        self._check_progress()
+        with replacing(self.folder.path / "model.safetensors") as file:
+            file.write(save({name: tensor_of(array) for name, array in zip(self.names, weights, strict=True)}))
         known = [
             {"name": type(attack).__name__, "knowledge": attack.knowledge, "knows_defense": attack.knows_defense}
             for attack in self.resources.attacks
         ]
         summary = summarise(self.config, self.folder.rounds())
         self.folder.write_summary({**summary, **self._impact(summary["attack"]), "attackers": known})
+
+    def _check_progress(self) -> None:
+        """Refuse to call a run finished in which no client ever sent an update that could be used."""
+        rounds = [record for record in self.folder.rounds() if record["round"] > 0]
+        lost = [{entry["client_id"] for entry in record["quarantined"]} for record in rounds]
+        if rounds and all(clients >= set(record["sampled"]) for clients, record in zip(lost, rounds, strict=True)):
+            reasons = sorted({entry["reason"] for entry in rounds[-1]["quarantined"]})
+            raise NoProgressError(
+                f"in none of {len(rounds)} rounds a client sent an update that could be used; in the last, clients "
+                f"{'; '.join(reasons[:5])}. The model is what it was at first. Mend what the log says."
+            )
 
     def _impact(self, attack: dict[str, Any]) -> dict[str, Any]:
         """Return SparseFed's OIF where an attack has chosen samples misclassified."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flsec.errors import ConfigError
+from flsec.simulations.engines.surroundings import handlers_kept
 
 __all__ = ["check_workers_fit", "connect", "workers_that_fit"]
 
@@ -26,6 +27,9 @@ def connect(init_args: Mapping[str, Any] | None = None, address: str | None = No
         ConfigError: nothing answers at the address, or the settings are those of a new Ray.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        # Ray's agents wait so many seconds for a server that is gone with a run that was killed: 60 by default.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     import ray
 
@@ -40,7 +44,8 @@ def connect(init_args: Mapping[str, Any] | None = None, address: str | None = No
         **(init_args or {}),
     }
     if address is None:
-        ray.init(**settings)
+        with handlers_kept():
+            ray.init(**settings)
         return True
     wrong = [name for name in _OF_A_NEW_RAY if name in (init_args or {})]
     if wrong:
@@ -49,7 +54,8 @@ def connect(init_args: Mapping[str, Any] | None = None, address: str | None = No
             f"{settings[wrong[0]]!r}. Leave it out."
         )
     try:
-        ray.init(address=address, **settings)
+        with handlers_kept():
+            ray.init(address=address, **settings)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"simulation.ray_address: no Ray cluster can be joined at {address!r}: {str(error).splitlines()[0]} "

@@ -1,4 +1,4 @@
-"""What goes around a run, whatever drives it: logs redirected, Ctrl-C handled, less garbage collection."""
+"""What goes around a run, whatever drives it: logs redirected, Ctrl-C and SIGTERM handled, less garbage collection."""
 
 import contextlib
 import gc
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["interruptible", "little_to_collect", "logged"]
+__all__ = ["handlers_kept", "interruptible", "little_to_collect", "logged"]
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def little_to_collect() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible(stop: threading.Event) -> Iterator[None]:
-    """Turn the first Ctrl-C into a request to stop at the next safe point; the second one interrupts at once."""
+    """Turn the first Ctrl-C or SIGTERM into a request to stop at the next safe point; the second one ends at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -34,18 +34,31 @@ def interruptible(stop: threading.Event) -> Iterator[None]:
     def request(signum: int, frame: Any) -> None:
         stop.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    before = signal.signal(signal.SIGINT, request)
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put SIGTERM's handler back after a library has set its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
 def logged(path: Path, verbose: bool) -> Iterator[None]:
     """Send Flower's, Ray's and our messages to a file; our warnings, or all with ``verbose``, to the terminal too."""
-    to_file = logging.FileHandler(path)
+    to_file = _LogFile(path)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
@@ -60,6 +73,20 @@ def logged(path: Path, verbose: bool) -> Iterator[None]:
             yield
         finally:
             to_file.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk cuts short: the run tells of the disk, once, and not each line that finds no place."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Lose the line."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, whether its last lines find a place or not."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flsec._files import replacing
+
 __all__ = ["plot_leakage", "plot_pairs"]
 
 _COLUMNS = 8  # of pairs in a picture
@@ -37,7 +39,8 @@ def plot_pairs(originals: NDArray[Any], rebuilt: NDArray[Any], path: Path, title
             axes[2 * row + below, column].imshow(shown[..., 0] if grey else shown, cmap="gray", vmin=0, vmax=1)
     figure.suptitle(title, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
 
 
@@ -76,7 +79,8 @@ def plot_leakage(summary: Sequence[dict[str, Any]], path: Path, title: str) -> N
     all_axes[0, 0].set_ylabel("PSNR, dB")
     all_axes[0, -1].legend(fontsize=7)
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flsec._files import append_line, replacing
 from flsec.errors import ConfigError
 from flsec.metrics import reconstruction_scores
 from flsec.reconstruction import Observation
@@ -60,11 +61,11 @@ def run_reconstruction(
     for number, case in enumerate(cases, start=1):
         if case.key not in done:
             row = _measured(bench, case, folder)
-            with file.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
+            append_line(file, json.dumps(row))
         on_row(number, len(cases))
     summary = summarise(read_rows(folder))
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    with replacing(folder / "summary.json") as stream:
+        stream.write(json.dumps(summary, indent=2).encode() + b"\n")
     plot_leakage(summary, folder / "leakage.png", study.name)
     return folder
 
@@ -74,7 +75,6 @@ def _folder(study: ReconstructionStudy) -> Path:
     path = study.folder
     if not path.exists():
         path = RunFolder.create(path.parent, path.name, study.to_dict()).path
-        (path / "checkpoints").rmdir()
     elif not (path / "config.yaml").is_file() or load_reconstruction(path / "config.yaml").to_dict() != study.to_dict():
         raise ConfigError(
             f"{str(path)!r} holds something else than this study. Remove it, or give the study another name or folder."

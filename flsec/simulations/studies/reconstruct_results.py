@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from flsec._files import replacing
 from flsec.simulations.problems import as_yaml_text
 
 __all__ = ["leakage_table", "read_rows", "setting_of", "summarise"]
@@ -23,7 +24,8 @@ def read_rows(folder: Path) -> list[Row]:
     text = file.read_text()
     complete = text[: text.rfind("\n") + 1]
     if complete != text:
-        file.write_text(complete)
+        with replacing(file) as stream:
+            stream.write(complete.encode())
     return [json.loads(line) for line in complete.splitlines()]
 
 

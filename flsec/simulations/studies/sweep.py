@@ -1,6 +1,7 @@
 """Many runs from one file: a grid of settings over one experiment, resumable, one row a run."""
 
 import csv
+import io
 import itertools
 import json
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
+from flsec._files import replacing
 from flsec.errors import ConfigError
 from flsec.metrics.paired import cost_of_defense, damage, l1_distance
 from flsec.simulations import engine
@@ -239,8 +241,8 @@ def run_sweep(
     """Run what has not been run yet, and write the table after every run.
 
     A finished run is taken as it is, one that was stopped goes on from its last checkpoint, so that the same command
-    again goes on with the sweep. One process at a time: it takes an unfinished run for a stopped one. ``results.csv``
-    has one row a run; ``*.png`` show the measures over the grid.
+    again goes on with the sweep. One process at a time: a run that another process is at work on is refused.
+    ``results.csv`` has one row a run; ``*.png`` show the measures over the grid.
 
     Args:
         sweep: the runs.
@@ -275,13 +277,17 @@ def _earlier(sweep: Sweep, cell: Cell) -> RunFolder | None:
     path = sweep.folder / cell.name
     if not path.exists():
         return None
+    if {file.name for file in path.iterdir() if file.suffix != ".partial"} <= {"environment.json"}:
+        shutil.rmtree(path)  # stopped while it was made
+        return None
     folder = RunFolder.open(path)
     if load_config(path / "config.yaml").to_dict() != cell.config.to_dict():
         raise ConfigError(
             f"{str(path)!r} holds a run with other settings. Remove it, or give the sweep another name or folder."
         )
     if not (path / "summary.json").is_file() and not folder.checkpoint_rounds():
-        shutil.rmtree(path)  # stopped before its first checkpoint: there is nothing to go on with
+        with folder.lock.held():  # stopped before its first checkpoint: there is nothing to go on with
+            shutil.rmtree(path)
         return None
     return folder
 
@@ -326,12 +332,12 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
     for late in ("rounds_that_kept_the_previous_model", "seconds", "folder"):
         columns.remove(late)
         columns.append(late)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def measures(rows: Sequence[Row]) -> Iterator[str]:

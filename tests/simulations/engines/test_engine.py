@@ -11,7 +11,7 @@ import pytest
 from flwr.client import NumPyClient
 from safetensors.numpy import load_file
 
-from flsec.errors import ConfigError
+from flsec.errors import ConfigError, NoProgressError
 from flsec.simulations import clients, engine
 from flsec.simulations.clients import build_client
 from flsec.simulations.config import Config, load_config
@@ -59,6 +59,7 @@ def test_a_run_leaves_everything_needed_to_trust_and_repeat_it(config: Any) -> N
         "summary.json",
         "model.safetensors",
         "checkpoints",
+        "lock",
         "accuracy.png",
         "run.log",
     }
@@ -155,7 +156,11 @@ class Broken(NumPyClient):
 
 def test_a_round_without_any_reply_keeps_the_model_and_says_why(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "build_client", lambda resources, client_id: Broken())
-    folder = engine.run(config())
+    with pytest.raises(NoProgressError, match=r"in none of 5 rounds .* RuntimeError: out of order"):
+        engine.run(config())
+    (folder,) = map(RunFolder, Path(config().output.folder).iterdir())
+    assert not (folder.path / "model.safetensors").exists()  # the first model is no result
+    assert not (folder.path / "summary.json").exists()
     for record in folder.rounds()[1:]:
         assert "needs at least" in record["kept_previous_model"]
         assert len(record["quarantined"]) == 9

@@ -6,7 +6,8 @@ import pytest
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flsec.simulations.engines.grid import InProcessGrid, Interrupted, PartitionGrid
+from flsec.simulations.engines.grid import InProcessGrid, PartitionGrid
+from flsec.simulations.engines.interrupted import Interrupted
 
 
 def app_of(function: Any) -> ClientApp:
@@ -102,9 +103,12 @@ def test_partition_ids_stand_for_node_ids_in_both_directions(monkeypatch: pytest
     assert list(grid.get_node_ids()) == [0, 1, 2]
     grid.selected = [1, 2]
     assert list(grid.get_node_ids()) == [1, 2]
-    replies = list(grid.send_and_receive(messages(2, 1)))
+    sent = messages(2, 1)
+    replies = list(grid.send_and_receive(sent))
     assert seen == [444, 17]
     assert sorted(r.metadata.src_node_id for r in replies) == [1, 2]
+    assert [m.metadata.dst_node_id for m in sent] == [2, 1]  # strategies look up there whom an error is about
+    assert {m.metadata.message_id for m in sent} == {r.metadata.reply_to_message_id for r in replies}
 
 
 def test_missing_clients_are_an_error_after_a_while() -> None:

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+from flsec._lock import FolderLock
 from flsec.errors import ConfigError
 from flsec.metrics import cost_of_defense, damage, l1_distance
 from flsec.simulations import engine
@@ -143,7 +144,7 @@ def test_it_goes_on_where_it_stopped(grid: Any, tmp_path: Path) -> None:
     untouched = (runs / "none-none/rounds.jsonl").stat().st_mtime_ns
     (runs / "median-flip/summary.json").unlink()  # as if it had been stopped after round 2, and after round 1
     (runs / "median-none/summary.json").unlink()
-    (runs / "median-none/checkpoints/round-000002.safetensors").unlink()
+    (runs / "median-none/checkpoints/round-000002.state").unlink()
     (runs / "none-flip/summary.json").unlink()  # and before any checkpoint
     for checkpoint in (runs / "none-flip/checkpoints").iterdir():
         checkpoint.unlink()
@@ -152,6 +153,27 @@ def test_it_goes_on_where_it_stopped(grid: Any, tmp_path: Path) -> None:
         row.pop("seconds")
     assert again == expected
     assert (runs / "none-none/rounds.jsonl").stat().st_mtime_ns == untouched
+
+
+def test_a_folder_that_was_stopped_while_it_was_made_is_made_again(grid: Any, tmp_path: Path) -> None:
+    made = tmp_path / "runs/grid/none-none"
+    made.mkdir(parents=True)
+    (made / ".config.yaml.12-ab.partial").write_text("na")
+    (made / "environment.json").write_text("{}")
+    run_sweep(load_sweep(grid()))
+    assert (made / "summary.json").is_file()
+
+
+def test_a_run_that_another_process_is_at_work_on_is_refused_and_left(grid: Any, tmp_path: Path) -> None:
+    run_sweep(load_sweep(grid()))
+    run = tmp_path / "runs/grid/none-flip"
+    (run / "summary.json").unlink()
+    for checkpoints in (True, False):
+        with FolderLock(run).held(), pytest.raises(ConfigError, match=r"is at work in .*none-flip"):
+            run_sweep(load_sweep(grid()))
+        assert (run / "rounds.jsonl").is_file()
+        for path in (run / "checkpoints").iterdir() if checkpoints else ():
+            path.unlink()
 
 
 def test_other_settings_in_the_same_folder_are_refused(grid: Any) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from flsec._state_files import load_state, save_state
 from flsec._tensors import array_of
-from flsec.simulations.state import load_state, save_state
 
 
 def test_state_comes_back_with_its_types(tmp_path: Path) -> None:

@@ -1,43 +1,50 @@
-"""Nested state (dicts, lists, numbers, arrays) in one safetensors file: what a run needs to go on. No pickle."""
+"""Nested state (dicts, lists, numbers, arrays) in one checked file: what a run or a server goes on with. No pickle."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
+from flsec._files import Damaged, read_checked, write_checked
 from flsec._tensors import array_of, tensor_of
 
 __all__ = ["load_state", "save_state"]
 
 
-def save_state(path: Path, state: Any) -> None:
-    """Write ``state`` to ``path``, completely or not at all.
+def save_state(path: Path, state: Any, kind: str = "state") -> None:
+    """Write ``state`` to ``path``, completely or not at all; only the owner may read it.
 
     Args:
         path: the file; an existing one is replaced.
         state: dicts (keys: str or int), lists, tuples, None, bool, int, float, str, tensors and numpy arrays.
+        kind: one word for what it is, which ``load_state`` asks for again.
 
     Raises:
         TypeError: something else in the state.
+        SaveError: the disk is full, say.
     """
     tensors: dict[str, torch.Tensor] = {}
-    outline = _outline(state, tensors)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"outline": json.dumps(outline)})
-    os.replace(partial, path)
+    outline = json.dumps(_outline(state, tensors)).encode()
+    tensors["outline"] = torch.frombuffer(bytearray(outline), dtype=torch.uint8)
+    write_checked(path, kind, save(tensors))
 
 
-def load_state(path: Path) -> Any:
-    """Return what ``save_state`` wrote."""
-    with safe_open(path, framework="pt") as file:
-        outline = json.loads(file.metadata()["outline"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    return _fill(outline, tensors)
+def load_state(path: Path, kind: str = "state") -> Any:
+    """Return what ``save_state`` wrote.
+
+    Raises:
+        Damaged: the file is cut off, changed, of another kind, or cannot be read.
+    """
+    payload = read_checked(path, kind)
+    try:
+        tensors = load(payload)
+        return _fill(json.loads(tensors["outline"].numpy().tobytes()), tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path.name} holds no state: {type(error).__name__}: {error}") from None
 
 
 def _outline(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
