@@ -18,6 +18,7 @@ from flsec._lock import FolderLock
 from flsec.client_apps.client_state import check_states
 from flsec.errors import ConfigError, SaveError
 from flsec.simulations.run_names import check_folder_name
+from flsec.simulations.start_model import start_record
 from flsec.simulations.yaml_lines import dump
 
 __all__ = ["RunFolder"]
