@@ -102,9 +102,11 @@ def test_that_test_can_fail() -> None:
 
 
 FIRST_CLIENT = """
+import json
 from flwr.app import Context, RecordDict
 from flsec.simulations.engines import flower_app
-flower_app._client_fn(Context(1, 1, {"partition-id": 0}, RecordDict(), {}))
+context = Context(1, 1, {"partition-id": 0}, RecordDict(), {})
+flower_app.client_fn(json.dumps(flower_app._config_of(context).to_dict()), context)
 """
 
 

@@ -90,8 +90,8 @@ class Rounds(Stages, Forwarding):
             lambda: base.configure_fit(server_round=server_round, parameters=given, client_manager=others.source),
             others,
         )
-        grid = next((getattr(proxy, "grid", None) for proxy, _ in chosen), None)
-        if not self._ask(server_round, chosen, "min_fit_clients", others, grid):
+        self._check_clients(chosen, next((getattr(proxy, "grid", None) for proxy, _ in chosen), None))
+        if not self._ask(server_round, chosen, "min_fit_clients", others):
             return []
         return _classic.configured(chosen, parameters, given, self._client_config(server_round))
 
@@ -119,7 +119,8 @@ class Rounds(Stages, Forwarding):
         others = others_to_train(self.chain(), server_round, grid)
         messages = self._chosen(lambda: choose(server_round, given, config, others.source), others)
         self._progress.messages = [message.metadata for message in messages]
-        if not self._ask(server_round, messages, "min_train_nodes", others, grid):
+        self._check_clients(messages, grid)
+        if not self._ask(server_round, messages, "min_train_nodes", others):
             return []
         key = _message.setting_of(base, "configrecord_key", "config")
         return _message.configured(messages, arrays, given, self._client_config(server_round), key)
@@ -207,17 +208,18 @@ class Rounds(Stages, Forwarding):
             return chosen
         return others.instructions(self.base, choose)
 
-    def _ask(
-        self, server_round: int, instructions: Sequence[Any], setting: str, others: Others, grid: Grid | None
-    ) -> bool:
+    def _check_clients(self, instructions: Sequence[Any], grid: Grid | None) -> None:
+        """Have every wrapper look at who is asked to train; one that cannot work with them raises."""
+        for wrapper in self.chain():
+            wrapper.check_clients([asked_client(instruction) for instruction in instructions], grid)
+
+    def _ask(self, server_round: int, instructions: Sequence[Any], setting: str, others: Others) -> bool:
         """Note who is asked to train; return False if that is fewer than the rules can ever use.
 
         Raises:
-            ConfigError: they were too few in every round so far, or a wrapper refuses them.
+            ConfigError: they were too few in every round so far.
         """
         self._progress.asked = frozenset(map(asked_client, instructions))
-        for wrapper in self.chain():
-            wrapper.check_clients(self._progress.asked, grid)
         short = too_few(self.chain(), len(self._progress.asked))
         if short is None:
             self._progress.had_enough = self._progress.had_enough or bool(instructions)

@@ -76,14 +76,9 @@ class Stages:
         return ()
 
     def check_clients(self, client_ids: Collection[int], grid: Grid | None) -> None:
-        """Refuse clients that this wrapper cannot work with; called in every round before they train.
+        """Raise ``ConfigError`` for clients that this wrapper cannot work with; called before they train.
 
-        Args:
-            client_ids: who is asked to train.
-            grid: how the server reaches them; None where that is not known.
-
-        Raises:
-            ConfigError: by default nobody is refused.
+        ``grid`` is how the server reaches them, None where that is not known. By default nobody is refused.
         """
 
     def after_round(self, report: RoundReport) -> Mapping[str, Any]:
