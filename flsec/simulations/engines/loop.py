@@ -231,9 +231,7 @@ class ServerLoop:
             record["adversaries"] = None  # who attacks there, if anybody does, is not known
         return record
 
-    def _evaluated(
-        self, record: dict[str, Any], model: torch.nn.Module, weights: list[Any], start: list[Any] | None = None
-    ) -> dict[str, Any]:
+    def _evaluated(self, record: dict[str, Any], model: torch.nn.Module, weights: Any, start: Any = None) -> Any:
         """Add test loss, accuracy, accuracy per class and the attacks' success to a record."""
         set_weights(model, weights)
         model = model.to(self.device)
