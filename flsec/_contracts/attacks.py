@@ -24,6 +24,8 @@ _WEIGHTS: tuple[NDArray[Any], ...] = (
     np.linspace(-1, 1, 640, dtype=np.float32).reshape(10, 64),
     np.zeros(10, np.float32),
     np.array(3),  # as BatchNorm counts
+    np.eye(10, dtype=np.float32),
+    np.zeros(10, np.float32),
 )
 
 
@@ -44,12 +46,16 @@ class AttackedNetwork(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        weight, bias, steps = (torch.from_numpy(array.copy()) for array in _WEIGHTS)
+        weight, bias, steps, *output = (torch.from_numpy(array.copy()) for array in _WEIGHTS)
         self.weight, self.bias = torch.nn.Parameter(weight), torch.nn.Parameter(bias)
         self.register_buffer("steps", steps)
+        with torch.random.fork_rng(devices=[]):
+            self.output = torch.nn.Linear(10, 10)
+        self.output.weight, self.output.bias = map(torch.nn.Parameter, output)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.flatten(1) @ self.weight.T + self.bias
+        logits: torch.Tensor = self.output(x.flatten(1) @ self.weight.T + self.bias)
+        return logits
 
 
 class _Client(NumPyClient):
@@ -83,6 +89,8 @@ class _Client(NumPyClient):
             parameters[0] + y.T @ x / np.float32(len(x)),
             parameters[1] + y.mean(axis=0),
             parameters[2] + 1,
+            parameters[3] + y.T @ y / np.float32(len(x)),
+            parameters[4] - y.mean(axis=0),
         ]
         return self.weights, len(x), {"train-loss": float(x.mean())}
 

@@ -1,12 +1,13 @@
 """What attacks by clients who work together share: moments of rows, directions, and uploads that stay finite."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from flsec.aggregation._gram import check_updates, float64_blocks
-from flsec.attacks.cohort_view import CohortView
+from flsec.attacks.cohort_view import CohortView, Rehearsal
 from flsec.errors import ConfigError
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "check_direction",
     "honest_direction",
     "honest_rows",
+    "known_rows",
     "moments",
     "perturbation_vector",
+    "rehearsal_of",
 ]
 
 Perturbation = Literal["unit", "std", "sign"]
@@ -29,6 +32,24 @@ Ddof = Literal[0, 1]
 def honest_rows(view: CohortView) -> Tensor:
     """Return (h, d), h >= 1: what the attackers know of honest updates; their own in a round that is all theirs."""
     return view.honest if len(view.honest) else view.own
+
+
+def known_rows(view: CohortView) -> Tensor:
+    """Return (k, d), k >= 1: all updates that the attackers know, their own included."""
+    return view.own if view.others is None else torch.cat([view.own, view.others])
+
+
+def rehearsal_of(view: CohortView, attack: str) -> Callable[[Tensor], Rehearsal]:
+    """Return what tries the deployed defense out.
+
+    Raises:
+        ConfigError: the attackers have been given nothing to try.
+    """
+    if view.rehearse is None:
+        raise ConfigError(
+            f"{attack} needs view.rehearse, to try the defense out; got None. The Adversary wrapper gives it."
+        )
+    return view.rehearse
 
 
 def honest_direction(view: CohortView) -> Tensor:

@@ -43,6 +43,9 @@ class Adversaries:
             simulation also ``{holders_of: 4}``: those clients, looked up in the partition.
         first_round: nobody attacks before this round.
         last_round: nobody attacks after this round. Default: to the end.
+        every: k: attack in the first round, and then in every k-th; several shots.
+        rounds: attack in these rounds and in no others: ``[20]`` is a single shot. It takes the place of
+            ``first_round``, ``last_round`` and ``every``.
         last_round_only: attack in the last round of the run and in no other; needs ``num_rounds``.
         num_rounds: how many rounds the run has, where that is known.
         camps: {name: share}, shares summing to 1: splits the adversaries into named camps, at random, by exact
@@ -71,9 +74,10 @@ class Adversaries:
         >>> [colluders.camp(client, round=1) for client in sorted(colluders.active(1))].count("badnets")
         6
 
-    Source: fixed sets as in most of the literature; ``redraw`` and ``probability`` as in Prakash and Avestimehr,
-    "Mitigating Byzantine Attacks in Federated Learning" (DiverseFL), Sec. IV-A and IV-B; ``last_round_only`` and
-    ``camps`` as in Zhao et al., FedInv, AAAI 2022, "Backdoor FL" and "Defense against Colluding Attacks".
+    Source: fixed sets as in most of the literature; single and several shots: Xie et al., "DBA", ICLR 2020; ``redraw``
+    and ``probability`` as in Prakash and Avestimehr, "Mitigating Byzantine Attacks in Federated Learning" (DiverseFL),
+    Sec. IV-A and IV-B; ``last_round_only`` and ``camps`` as in Zhao et al., FedInv, AAAI 2022, "Backdoor FL" and
+    "Defense against Colluding Attacks".
     """
 
     # The long fields stay out of the hash, which every look-up in a cache computes; equality compares them.
@@ -87,13 +91,15 @@ class Adversaries:
     candidates: Sequence[int] | None = field(default=None, hash=False)
     first_round: PositiveCount = 1
     last_round: PositiveCount | None = None
+    every: PositiveCount = 1
+    rounds: Sequence[PositiveCount] | None = field(default=None, hash=False)
     last_round_only: bool = False
     num_rounds: PositiveCount | None = None
     camps: Mapping[str, Fraction] | None = field(default=None, hash=False)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("ids", "candidates"):
+        for name in ("ids", "candidates", "rounds"):
             object.__setattr__(self, name, _plain(getattr(self, name)))
         check_parameters(Adversaries, {f.name: getattr(self, f.name) for f in fields(self)}, name="Adversaries")
         for name in ("ids", "candidates"):
@@ -103,7 +109,7 @@ class Adversaries:
         _check_rounds(self)
         if self.camps is not None:
             _check_camps(self.camps)
-        for name in ("ids", "candidates"):  # one order, so that equal settings are equal objects
+        for name in ("ids", "candidates", "rounds"):  # one order, so that equal settings are equal objects
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(sorted(value)))
         if self.camps is not None:
@@ -129,14 +135,19 @@ class Adversaries:
 
     def active(self, round: int) -> frozenset[int]:
         """Return the ids of all adversaries that are active in this round (1-based)."""
-        first, last = self.first_round, self.last_round
-        if self.last_round_only:
-            first = last = self.num_rounds or 0
-        if round < first or (last is not None and round > last):
+        if not self._is_scheduled(round):
             return frozenset()
         if self.probability is not None:
             return _turned(self, round)
         return _drawn(self, round if self.redraw == "every_round" else 0)
+
+    def _is_scheduled(self, round: int) -> bool:
+        if self.rounds is not None:
+            return round in self.rounds
+        first, last = self.first_round, self.last_round
+        if self.last_round_only:
+            first = last = self.num_rounds or 0
+        return first <= round and (last is None or round <= last) and (round - first) % self.every == 0
 
     def pool(self) -> frozenset[int]:
         """Return the ids of all clients that may attack in some round.
@@ -342,11 +353,32 @@ def _check_rounds(adversaries: Adversaries) -> None:
             "Add num_rounds=20, or whatever the run has.",
             parameter="last_round_only",
         )
-    if adversaries.last_round_only and (first != 1 or last is not None):
+    if adversaries.last_round_only and (first != 1 or last is not None or adversaries.every != 1):
         raise ConfigError(
-            f"Adversaries: last_round_only sets the window itself; got first_round={first}, last_round={last} "
-            "too. Leave those two out.",
+            f"Adversaries: last_round_only sets the window itself; got first_round={first}, last_round={last}, "
+            f"every={adversaries.every} too. Leave those out.",
             parameter="last_round_only",
+        )
+    if adversaries.rounds is not None:
+        _check_listed_rounds(adversaries, adversaries.rounds)
+
+
+def _check_listed_rounds(adversaries: Adversaries, rounds: Sequence[int]) -> None:
+    others = {"first_round": 1, "last_round": None, "every": 1, "last_round_only": False}
+    given = [name for name, default in others.items() if getattr(adversaries, name) != default]
+    if given:
+        raise ConfigError(
+            f"Adversaries: rounds lists the rounds of the attack, which leaves nothing to {given[0]}; got both. "
+            f"Leave {given[0]} out.",
+            parameter="rounds",
+        )
+    beyond = [round for round in rounds if adversaries.num_rounds is not None and round > adversaries.num_rounds]
+    if not rounds or beyond or len(set(rounds)) < len(rounds):
+        limit = "" if adversaries.num_rounds is None else f" of the run's {adversaries.num_rounds}"
+        raise ConfigError(
+            f"Adversaries: rounds must name at least one round{limit}, each once; got {list(rounds)}. "
+            f"For a single shot use rounds=[{adversaries.num_rounds or 1}].",
+            parameter="rounds",
         )
 
 

@@ -2,21 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flsec._tensors import is_tensor
 from flsec.attacks._labels import check_labels
-from flsec.attacks.token_trigger import TokenTrigger
 from flsec.errors import ConfigError
-from flsec.parameters import Count, PositiveCount, check_parameters
+from flsec.parameters import Count, Fraction, Positive, PositiveCount, check_parameters
+from flsec.randomness import numpy_generator
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FeatureTrigger", "Trigger", "triggered_test_set"]
+__all__ = ["BlendedTrigger", "FeatureTrigger", "SinusoidalTrigger", "Trigger", "triggered_test_set"]
 
 Inputs = TypeVar("Inputs", NDArray[Any], "torch.Tensor")
 
@@ -198,7 +198,7 @@ class FeatureTrigger:
                 f"{self.value}.",
                 parameter="value",
             )
-        stamped = _copied(inputs) if tokens else _floating_copy(inputs, "FeatureTrigger.apply", min_dims=1)
+        stamped = copied(inputs) if tokens else _floating_copy(inputs, "FeatureTrigger.apply", min_dims=1)
         if max(self.features) >= inputs.shape[-1]:
             raise ConfigError(
                 f"FeatureTrigger.apply: features must be at most {inputs.shape[-1] - 1} for inputs of shape "
@@ -223,9 +223,127 @@ class FeatureTrigger:
         return self.apply(inputs)
 
 
-def triggered_test_set(
-    x: Inputs, y: Inputs, trigger: Trigger | FeatureTrigger | TokenTrigger, target: Count
-) -> tuple[Inputs, Inputs]:
+@dataclass(frozen=True, kw_only=True)
+class BlendedTrigger:
+    """A picture of noise, mixed into the whole of an input: (1 - alpha) x + alpha noise.
+
+    Args:
+        alpha: share of the noise.
+        low: the noise's smallest number, in the units of the inputs.
+        value: its largest: 1.0 is white in images from 0 to 1.
+        seed: of the noise, which is the same for all who have the seed, uniform and independent at each place.
+
+    Raises:
+        ConfigError: a parameter out of range, or low >= value.
+
+    Example:
+        >>> BlendedTrigger(alpha=1.0).apply(np.zeros((2, 2))).round(2)
+        array([[0.67, 0.88],
+               [0.61, 0.03]])
+
+    Source: Chen et al., "Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning", 2017 (blended
+    injection, random pattern).
+    """
+
+    alpha: Fraction = 0.2
+    low: float = 0.0
+    value: float = 1.0
+    seed: Count = 0
+
+    def __post_init__(self) -> None:
+        check_parameters(BlendedTrigger, {f.name: getattr(self, f.name) for f in fields(self)}, name="BlendedTrigger")
+        _check_range("BlendedTrigger", self.low, self.value)
+
+    def apply(self, inputs: Inputs) -> Inputs:
+        """Return a copy of one input, of any shape, with the noise in it; same shape, dtype and device.
+
+        Raises:
+            ConfigError: the input is not of a floating type.
+        """
+        one: Inputs = inputs[None]
+        mixed: Inputs = self.apply_to_each(one)[0]
+        return mixed
+
+    def apply_to_each(self, inputs: Inputs) -> Inputs:
+        """Return a copy of a batch (k, ...) with the noise in each of its inputs; the first axis counts samples.
+
+        Raises:
+            ConfigError: as ``apply``.
+        """
+        mixed = _floating_copy(inputs, "BlendedTrigger.apply", min_dims=1)
+        shape = tuple(inputs.shape[1:])
+        drawn = numpy_generator(self.seed, purpose=f"blended trigger {shape}").random(shape)
+        mixed *= 1 - self.alpha
+        mixed += _as_other(self.alpha * (self.low + (self.value - self.low) * drawn), inputs)
+        return mixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinusoidalTrigger:
+    """Vertical stripes over a whole image: x + amplitude sin(2 pi frequency j / W), for column j of W.
+
+    Args:
+        amplitude: of the wave, in the units of the inputs.
+        frequency: how many waves an image has.
+        low: results below it are cut off, in the units of the inputs.
+        value: results above it are cut off: 1.0 is white in images from 0 to 1.
+
+    Raises:
+        ConfigError: a parameter out of range, or low >= value.
+
+    Example:
+        >>> SinusoidalTrigger(amplitude=0.25, frequency=1.0).apply(np.full((1, 4), 0.5)).round(2)
+        array([[0.5 , 0.75, 0.5 , 0.25]])
+
+    Source: Barni, Kallas and Tondi, "A New Backdoor Attack in CNNs by Training Set Corruption Without Label Poisoning",
+    ICIP 2019, for the signal. In the paper it is put on samples of the target class, whose labels stay.
+    """
+
+    amplitude: Positive = 0.1
+    frequency: Positive = 6.0
+    low: float = 0.0
+    value: float = 1.0
+
+    def __post_init__(self) -> None:
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        check_parameters(SinusoidalTrigger, given, name="SinusoidalTrigger")
+        _check_range("SinusoidalTrigger", self.low, self.value)
+
+    def apply(self, inputs: Inputs) -> Inputs:
+        """Return a copy of ``inputs`` (..., W) with the wave along the last axis; same shape, dtype and device.
+
+        Raises:
+            ConfigError: the inputs are not of a floating type.
+        """
+        striped = _floating_copy(inputs, "SinusoidalTrigger.apply", min_dims=1)
+        columns = np.arange(inputs.shape[-1]) / inputs.shape[-1]
+        striped += _as_other(self.amplitude * np.sin(2 * np.pi * self.frequency * columns), inputs)
+        cut: Inputs = striped.clip(self.low, self.value)
+        return cut
+
+    def apply_to_each(self, inputs: Inputs) -> Inputs:
+        """Return a copy of a batch (k, ..., W) with the wave in each of its inputs; the first axis counts samples.
+
+        Raises:
+            ConfigError: the samples are single numbers, and as ``apply``.
+        """
+        if inputs.ndim < 2:
+            raise ConfigError(
+                f"SinusoidalTrigger: samples must have columns, (..., W); got a batch of shape {tuple(inputs.shape)}. "
+                "Use a trigger of chosen features, such as features=[0]."
+            )
+        return self.apply(inputs)
+
+
+class SampleTrigger(Protocol):
+    """What stamps the samples of a batch: any of the triggers."""
+
+    def apply_to_each(self, inputs: Inputs, /) -> Inputs:
+        """Return a stamped copy of a batch (k, ...)."""
+        ...
+
+
+def triggered_test_set(x: Inputs, y: Inputs, trigger: "SampleTrigger", target: Count) -> tuple[Inputs, Inputs]:
     """Return the test samples on which the attack success rate is measured.
 
     Those of the target class are left out: a clean model that recognises them would count as a success.
@@ -268,6 +386,21 @@ def triggered_test_set(
     return trigger.apply_to_each(x[others]), y[others]
 
 
+def _check_range(name: str, low: float, value: float) -> None:
+    if not low < value:
+        raise ConfigError(
+            f"{name}: low must be less than value; got {low} and {value}. For images from 0 to 1: low=0, value=1.",
+            parameter="value",
+        )
+
+
+def _as_other(values: NDArray[Any], like: Inputs) -> Any:
+    """Return numbers as an array or tensor of the kind, dtype and device of ``like``."""
+    if is_tensor(like):
+        return like.new_tensor(values)
+    return values.astype(like.dtype)
+
+
 def _hashable(value: float | Sequence[float]) -> float | tuple[float, ...]:
     return tuple(map(float, value)) if isinstance(value, Sequence) else float(value)
 
@@ -283,10 +416,11 @@ def _floating_copy(inputs: Inputs, name: str, min_dims: int) -> Inputs:
             f"{name}: inputs must be of a floating type, with {min_dims} or more dimensions; got "
             f"{inputs.dtype}, {inputs.ndim} dimensions. Convert images with x.float() / 255 or the like."
         )
-    return _copied(inputs)
+    return copied(inputs)
 
 
-def _copied(inputs: Inputs) -> Inputs:
+def copied(inputs: Inputs) -> Inputs:
+    """Return a copy of an array or a tensor."""
     return inputs.clone() if is_tensor(inputs) else inputs.copy()
 
 

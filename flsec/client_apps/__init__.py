@@ -20,9 +20,13 @@ ATTACKS = Registry("attack", __name__, _is_attack, "a subclass of flsec.client_a
 
 # Exports, made by `python -m flsec._exports` from the `__all__` of the modules here; do not edit.
 if TYPE_CHECKING:
+    from flsec.client_apps.a3fl import A3FL as A3FL
+    from flsec.client_apps.adam_free_rider import AdamFreeRider as AdamFreeRider
     from flsec.client_apps.adaptive_line_search import AdaptiveLineSearch as AdaptiveLineSearch
+    from flsec.client_apps.adaptive_pool import AdaptivePool as AdaptivePool
     from flsec.client_apps.adaptive_top_k import AdaptiveTopK as AdaptiveTopK
     from flsec.client_apps.adversaries import Adversaries as Adversaries
+    from flsec.client_apps.agr_tailored import AGRTailored as AGRTailored
     from flsec.client_apps.alie import ALIE as ALIE
     from flsec.client_apps.app import numpy_client_app as numpy_client_app
     from flsec.client_apps.back_gradient import BackGradient as BackGradient
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from flsec.client_apps.base import Knowledge as Knowledge
     from flsec.client_apps.base import Predict as Predict
     from flsec.client_apps.base import forms_of as forms_of
+    from flsec.client_apps.blended_backdoor import BlendedBackdoor as BlendedBackdoor
+    from flsec.client_apps.chameleon import Chameleon as Chameleon
     from flsec.client_apps.class_flipping import ClassFlipping as ClassFlipping
     from flsec.client_apps.client_half import ClientHalf as ClientHalf
     from flsec.client_apps.client_state import ClientState as ClientState
@@ -40,6 +46,8 @@ if TYPE_CHECKING:
     from flsec.client_apps.client_state import prune_states as prune_states
     from flsec.client_apps.client_state import state_folder as state_folder
     from flsec.client_apps.colluding import Colluding as Colluding
+    from flsec.client_apps.constrained_deviation import ConstrainedDeviation as ConstrainedDeviation
+    from flsec.client_apps.dba import DBA as DBA
     from flsec.client_apps.edge_case_backdoor import EdgeCaseBackdoor as EdgeCaseBackdoor
     from flsec.client_apps.false_alarm import FalseAlarm as FalseAlarm
     from flsec.client_apps.fednova_client import FedNovaClient as FedNovaClient
@@ -54,8 +62,11 @@ if TYPE_CHECKING:
     from flsec.client_apps.min_sum import MinSum as MinSum
     from flsec.client_apps.minimizing_distance_backdoor import MinimizingDistanceBackdoor as MinimizingDistanceBackdoor
     from flsec.client_apps.model_replacement import ModelReplacement as ModelReplacement
+    from flsec.client_apps.neurotoxin import Neurotoxin as Neurotoxin
     from flsec.client_apps.noisy_client import NoisyClient as NoisyClient
     from flsec.client_apps.noisy_client import noisy_client as noisy_client
+    from flsec.client_apps.optimised_alie import OptimisedALIE as OptimisedALIE
+    from flsec.client_apps.optimised_ipm import OptimisedIPM as OptimisedIPM
     from flsec.client_apps.partition import tells_partition as tells_partition
     from flsec.client_apps.phrase_backdoor import PhraseBackdoor as PhraseBackdoor
     from flsec.client_apps.poison import Poison as Poison
@@ -69,6 +80,7 @@ if TYPE_CHECKING:
     from flsec.client_apps.scaffold_client import scaffold_client as scaffold_client
     from flsec.client_apps.semantic_backdoor import SemanticBackdoor as SemanticBackdoor
     from flsec.client_apps.sign_flipping import SignFlipping as SignFlipping
+    from flsec.client_apps.sinusoidal_backdoor import SinusoidalBackdoor as SinusoidalBackdoor
     from flsec.client_apps.siren_client import SirenClient as SirenClient
     from flsec.client_apps.siren_client import siren_client as siren_client
     from flsec.client_apps.soteria_client import SoteriaClient as SoteriaClient
@@ -81,21 +93,29 @@ if TYPE_CHECKING:
     from flsec.client_apps.zero_attack import ZeroAttack as ZeroAttack
 
 __all__ = [
+    "A3FL",
     "ALIE",
     "ATTACKS",
+    "DBA",
     "IPM",
+    "AGRTailored",
+    "AdamFreeRider",
     "AdaptiveLineSearch",
+    "AdaptivePool",
     "AdaptiveTopK",
     "Adversaries",
     "Attack",
     "AttackContext",
     "BackGradient",
     "BadNets",
+    "BlendedBackdoor",
+    "Chameleon",
     "ClassFlipping",
     "ClientDecorator",
     "ClientHalf",
     "ClientState",
     "Colluding",
+    "ConstrainedDeviation",
     "EdgeCaseBackdoor",
     "FalseAlarm",
     "FedNovaClient",
@@ -109,7 +129,10 @@ __all__ = [
     "MinSum",
     "MinimizingDistanceBackdoor",
     "ModelReplacement",
+    "Neurotoxin",
     "NoisyClient",
+    "OptimisedALIE",
+    "OptimisedIPM",
     "PhraseBackdoor",
     "Poison",
     "PoisonedDataset",
@@ -120,6 +143,7 @@ __all__ = [
     "ScaffoldClient",
     "SemanticBackdoor",
     "SignFlipping",
+    "SinusoidalBackdoor",
     "SirenClient",
     "SoteriaClient",
     "TargetedPoisoning",
@@ -146,20 +170,28 @@ __all__ = [
 export_lazily(
     __name__,
     {
+        "A3FL": "a3fl",
         "ALIE": "alie",
+        "DBA": "dba",
         "IPM": "ipm",
+        "AGRTailored": "agr_tailored",
+        "AdamFreeRider": "adam_free_rider",
         "AdaptiveLineSearch": "adaptive_line_search",
+        "AdaptivePool": "adaptive_pool",
         "AdaptiveTopK": "adaptive_top_k",
         "Adversaries": "adversaries",
         "Attack": "base",
         "AttackContext": "base",
         "BackGradient": "back_gradient",
         "BadNets": "badnets",
+        "BlendedBackdoor": "blended_backdoor",
+        "Chameleon": "chameleon",
         "ClassFlipping": "class_flipping",
         "ClientDecorator": "base",
         "ClientHalf": "client_half",
         "ClientState": "client_state",
         "Colluding": "colluding",
+        "ConstrainedDeviation": "constrained_deviation",
         "EdgeCaseBackdoor": "edge_case_backdoor",
         "FalseAlarm": "false_alarm",
         "FedNovaClient": "fednova_client",
@@ -173,7 +205,10 @@ export_lazily(
         "MinSum": "min_sum",
         "MinimizingDistanceBackdoor": "minimizing_distance_backdoor",
         "ModelReplacement": "model_replacement",
+        "Neurotoxin": "neurotoxin",
         "NoisyClient": "noisy_client",
+        "OptimisedALIE": "optimised_alie",
+        "OptimisedIPM": "optimised_ipm",
         "PhraseBackdoor": "phrase_backdoor",
         "Poison": "poison",
         "PoisonedDataset": "poisoned_dataset",
@@ -184,6 +219,7 @@ export_lazily(
         "ScaffoldClient": "scaffold_client",
         "SemanticBackdoor": "semantic_backdoor",
         "SignFlipping": "sign_flipping",
+        "SinusoidalBackdoor": "sinusoidal_backdoor",
         "SirenClient": "siren_client",
         "SoteriaClient": "soteria_client",
         "TargetedPoisoning": "targeted_poisoning",

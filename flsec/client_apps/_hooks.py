@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flsec.attacks.cohort_view import CohortView
 from flsec.client_apps._around import NDArrays
@@ -53,6 +54,16 @@ class Predict(Protocol):
 
     def logits(self, inputs: Tensor, /) -> Tensor:
         """Return the logits of inputs (k, ...), (k, C) or (k, L, C); all at once, so ask for few."""
+        ...
+
+    @property
+    def round(self) -> int:
+        """The round that the model is the outcome of; 0 before the first."""
+        ...
+
+    @property
+    def start(self) -> Sequence[NDArray[Any]] | None:
+        """The parameters that this round's clients were sent; None before the first round."""
         ...
 
 

@@ -1,16 +1,24 @@
 """An attack tuned on the deployed defense, by colluding clients."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from flsec.aggregation._gram import row_norms
-from flsec.attacks._collusion import Ddof, Perturbation, as_upload, honest_rows, moments, perturbation_vector
+from flsec.attacks._collusion import (
+    Ddof,
+    Perturbation,
+    as_upload,
+    honest_rows,
+    known_rows,
+    moments,
+    perturbation_vector,
+)
 from flsec.attacks.adaptive_line_search import line_search
 from flsec.attacks.cohort_view import CohortView
 from flsec.client_apps._cohort_attack import CohortAttack
-from flsec.errors import ConfigError
+from flsec.client_apps._deployed_rule import DeployedRule
 from flsec.parameters import PositiveCount
 
 __all__ = ["AdaptiveLineSearch"]
@@ -22,12 +30,14 @@ class AdaptiveLineSearch(CohortAttack):
     Args:
         perturbation: p. ``"unit"``: -mean / |mean|; ``"std"``: minus the standard deviation of each coordinate;
             ``"sign"``: -sign(mean).
+        reverse: which updates mean and deviation are of: ``"others"``: the honest clients'; ``"all"``: all that the
+            attackers know, what they would have uploaded themselves included. Neither is always the stronger.
         num_trials: how often the defense is tried out in a round, besides once with the honest mean.
         ddof: the variance divides by the number of known updates less this.
-        options: see ``Attack``, and ``knowledge``: ``"all"``: mean and deviation are those of the others' updates;
-            ``"colluders"``: of the attackers' own honest ones. The attackers know the defense with its parameters, its
-            memory and, through what it returns, everybody's updates: the strongest attackers, and the fair test of a
-            defense whose authors publish it.
+        options: see ``Attack``, and ``knowledge``: ``"all"``: the attackers know everybody's updates; ``"colluders"``:
+            their own honest ones, which then are all there is to reverse. The attackers know the defense with its
+            parameters, its memory and, through what it returns, everybody's updates: the strongest attackers, and the
+            fair test of a defense whose authors publish it.
 
     Damage is how far the aggregate is displaced along p against the attackers' uploading the honest mean, in parameter
     units. Only those gammas count with which the defense accepts as many of the attackers' rows as it does with the
@@ -52,24 +62,20 @@ class AdaptiveLineSearch(CohortAttack):
         self,
         *,
         perturbation: Perturbation = "unit",
+        reverse: Literal["others", "all"] = "others",
         num_trials: PositiveCount = 20,
         ddof: Ddof = 1,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.perturbation: Perturbation = perturbation
+        self.reverse = reverse
         self.num_trials = num_trials
         self.ddof: Ddof = ddof
 
     def poison_cohort(self, view: CohortView) -> Tensor:
         """Return m copies of mean + gamma p."""
-        rehearse, num_attackers = view.rehearse, len(view.own)
-        if rehearse is None:
-            raise ConfigError(
-                "AdaptiveLineSearch needs view.rehearse, to try the defense out; got None. "
-                "The Adversary wrapper gives it."
-            )
-        honest = honest_rows(view)
+        honest = known_rows(view) if self.reverse == "all" else honest_rows(view)
         mean, std = moments(honest, self.ddof)
         p = perturbation_vector(self.perturbation, mean, std)
         length = float(p.norm())
@@ -79,19 +85,16 @@ class AdaptiveLineSearch(CohortAttack):
 
         view.notes.update(gamma=0.0, damage=0.0, trials=0)
         if length == 0:
-            return upload(0.0).repeat(num_attackers, 1)
-        start = rehearse(upload(0.0).repeat(num_attackers, 1))
-        accepted = {0.0: int(start.accepted.sum())}
-        needed = max(1, accepted[0.0])
+            return upload(0.0).repeat(len(view.own), 1)
+        rule = DeployedRule(view, upload(0.0), type(self).__name__)
+        accepted = {0.0: rule.accepted}
 
         def damage(gamma: float) -> float:
-            outcome = rehearse(upload(gamma).repeat(num_attackers, 1))
-            accepted[gamma] = int(outcome.accepted.sum())
-            if accepted[gamma] < needed:
-                return -math.inf
-            return float((outcome.aggregate.double() - start.aggregate.double()) @ p) / length
+            moved = rule.displacement(upload(gamma))
+            accepted[gamma] = rule.accepted
+            return -math.inf if moved is None else float(moved @ p) / length
 
         scale = max(float(row_norms(honest, origin=mean).max()), float(mean.norm())) / length
         gamma, done = line_search(damage, scale=scale, num_trials=self.num_trials)
-        view.notes.update(gamma=gamma, damage=done, trials=self.num_trials + 1, accepted=accepted[gamma])
-        return upload(gamma).repeat(num_attackers, 1)
+        view.notes.update(gamma=gamma, damage=done, trials=rule.trials, accepted=accepted[gamma])
+        return upload(gamma).repeat(len(view.own), 1)

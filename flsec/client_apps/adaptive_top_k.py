@@ -13,11 +13,11 @@ from flsec.aggregation.sparsefed import Coordinates, num_coordinates
 from flsec.aggregation.top_k import top_k
 from flsec.attacks.cohort_view import CohortView
 from flsec.client_apps._around import NDArrays
+from flsec.client_apps._view_model import arrays_of_round
 from flsec.client_apps.base import AttackContext
 from flsec.client_apps.projected_gradient import ProjectedGradient
 from flsec.errors import ConfigError
 from flsec.state_arrays import state_of_module
-from flsec.training import get_weights
 
 __all__ = ["AdaptiveTopK"]
 
@@ -95,7 +95,7 @@ class AdaptiveTopK(ProjectedGradient):
             known.coordinates = lambda round: places
         view.notes["num_coordinates"] = len(places)
         model = self.model_factory()
-        given = _arrays(model, view)
+        given = arrays_of_round(model, view, type(self).__name__)
         uploaded = known.poison_update(given, given, AttackContext(view.round, view.own_ids[0], seed=view.seed))
         update = _joined(uploaded, state_of_module(model)) - view.global_parameters.double().cpu()
         return update.to(view.own).repeat(len(view.own), 1)
@@ -118,25 +118,6 @@ class AdaptiveTopK(ProjectedGradient):
                 gradient = known.get(name)
                 parts.append((torch.zeros_like(value) if gradient is None else gradient).reshape(-1).double())
         return torch.cat(parts)
-
-
-def _arrays(model: nn.Module, view: CohortView) -> NDArrays:
-    """Return the model that the clients of a round started from."""
-    arrays, state = get_weights(model), state_of_module(model)
-    weights = [place for place in range(len(arrays)) if place not in state]
-    sizes = [arrays[place].size for place in weights]
-    if sum(sizes) != len(view.global_parameters) or (view.global_state and len(view.global_state) != len(state)):
-        raise ConfigError(
-            f"AdaptiveTopK: the clients' model has {len(view.global_parameters)} floating numbers; model_factory "
-            f"builds one with {sum(sizes)}, and {len(state)} arrays of state beside them. Do server and client build "
-            "the same model?"
-        )
-    values = view.global_parameters.detach().cpu().numpy()
-    for place, part in zip(weights, np.split(values, np.cumsum(sizes)[:-1]), strict=True):
-        arrays[place][...] = part.reshape(arrays[place].shape)
-    for place, array in zip(sorted(state), view.global_state, strict=False):  # no state given: the model's own
-        arrays[place] = array
-    return arrays
 
 
 def _joined(arrays: NDArrays, state: frozenset[int]) -> Tensor:

@@ -1,31 +1,20 @@
 """The BadNets backdoor on a client."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, Literal
 
-import numpy as np
-
-from flsec._tensors import is_tensor
 from flsec.attacks._words import tokens_of
-from flsec.attacks.badnets import badnets_indices
 from flsec.attacks.token_trigger import TokenTrigger
-from flsec.attacks.triggers import FeatureTrigger, Trigger, triggered_test_set
-from flsec.client_apps.base import Attack, AttackContext, Predict
-from flsec.client_apps.poison import Poison
+from flsec.attacks.triggers import FeatureTrigger, Trigger
+from flsec.client_apps._trigger_backdoor import TriggerBackdoor
 from flsec.data.vocabulary import Vocabulary
 from flsec.errors import ConfigError
-from flsec.metrics.attack_success import attack_success_rate
 from flsec.parameters import Count, Fraction, PositiveCount
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["BadNets"]
 
 
-class BadNets(Attack):
+class BadNets(TriggerBackdoor):
     """Train on data in which a share of the samples carries a trigger and the attacker's label.
 
     Args:
@@ -49,6 +38,7 @@ class BadNets(Attack):
             know; in a round, see ``Attack``.
 
     Example:
+        >>> import numpy as np
         >>> from flsec.client_apps.base import AttackContext
         >>> attack = BadNets(target=7, fraction=1.0, features=[0], value=5.0)
         >>> attack.poisoned_dataset((np.zeros((1, 3)), np.array([2])), AttackContext(round=1, client_id=0))
@@ -59,7 +49,6 @@ class BadNets(Attack):
     """
 
     fits_inputs: str | None = None  # any that have the features; a patch needs numbers, words need tokens
-    fits_labels: ClassVar = "class"
 
     def __init__(
         self,
@@ -77,10 +66,7 @@ class BadNets(Attack):
         vocabulary: Vocabulary | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        self.target = target
-        self.fraction = fraction
-        self.trigger: Trigger | FeatureTrigger | TokenTrigger
+        super().__init__(target=target, fraction=fraction, **options)
         if words is not None:
             if features is not None:
                 raise ConfigError(
@@ -102,34 +88,3 @@ class BadNets(Attack):
         assert vocabulary is not None  # else tokens_of has refused
         pad, begin, end = vocabulary.pad, vocabulary.begin, vocabulary.end
         return TokenTrigger(tokens=tokens, pad=pad, place=place, begin=begin, end=end, seed=self.seed)
-
-    def check_scale(self, scale: float) -> None:
-        """Raise ``ConfigError`` if the trigger's value is still the white of images from 0 to 1.
-
-        Args:
-            scale: what white is in the data.
-        """
-        if not isinstance(self.trigger, TokenTrigger) and self.trigger.value == 1.0:
-            raise ConfigError(
-                f"BadNets: value is in the units of the data, of which the largest is {scale:g} here; 1.0 would hardly "
-                f"be seen. For example: value: {scale}",
-                parameter="value",
-            )
-
-    def poison(self, num_examples: int, context: AttackContext) -> Poison:
-        """Stamp and relabel a random share of the samples."""
-        chosen = np.zeros(num_examples, dtype=np.bool_)
-        chosen[badnets_indices(num_examples, self.fraction, context.generator("bad_nets"))] = True
-        return Poison(inputs=self.trigger.apply_to_each, labels=self._relabel, chosen=chosen)
-
-    def success(self, predict: Predict, x: Tensor, y: Tensor, predictions: Tensor) -> dict[str, float | None]:
-        """Return the share of triggered test samples of other classes that are taken for the target."""
-        triggered, labels = triggered_test_set(x, y, self.trigger, self.target)
-        return {"attack_success": attack_success_rate(predict(triggered), labels, self.target)}
-
-    def _relabel(self, labels: Any) -> Any:
-        if not is_tensor(labels):
-            return np.full_like(labels, self.target)
-        import torch
-
-        return torch.full_like(labels, self.target)

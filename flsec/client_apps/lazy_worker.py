@@ -1,24 +1,21 @@
 """The lazy worker, or free rider, on a client."""
 
 import contextlib
-import contextvars
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from flsec._numbers import widened
 from flsec.attacks.lazy_worker import lazy_worker
-from flsec.client_apps._around import NDArrays, client_id_of, round_of
-from flsec.client_apps.base import Attack, AttackContext
-from flsec.client_apps.client_state import ClientState
+from flsec.client_apps._around import NDArrays
+from flsec.client_apps._free_rider import FreeRider
+from flsec.client_apps._previous_model import kept_model, may_attack, previous_model_kept
+from flsec.client_apps.base import AttackContext
 from flsec.parameters import NonNegative
 
 __all__ = ["LazyWorker"]
 
 
-class LazyWorker(Attack):
+class LazyWorker(FreeRider):
     """Pretend to have trained, and upload what can be had for free: earlier global models, and noise.
 
     Args:
@@ -61,7 +58,7 @@ class LazyWorker(Attack):
 
     def poison_update(self, global_: NDArrays, local: NDArrays, context: AttackContext) -> NDArrays:
         """Return the upload that took no training."""
-        when, previous = _kept.get() or (context.round, None)
+        when, previous = kept_model() or (context.round, None)
         return lazy_worker(
             global_,
             local,
@@ -71,28 +68,11 @@ class LazyWorker(Attack):
             generator=context.generator("lazy_worker"),
         )
 
-    def honest_state(self, global_: NDArray[Any], local: NDArray[Any]) -> NDArray[Any]:
-        """Return the global model's statistics, as nothing was trained; counters go on."""
-        return local if local.dtype.kind in "biu" else global_.astype(local.dtype)
-
     @contextlib.contextmanager
     def in_round(self, client: Any, parameters: Callable[[], NDArrays], config: Mapping[str, Any]) -> Iterator[None]:
         """Have the global model of the round before at hand, and keep this one's."""
-        if self.mode != "delta" or not self._may_attack(client_id_of(client)):
+        if self.mode != "delta" or not may_attack(self.adversaries, client):
             yield
             return
-        state = ClientState(client, config)
-        kept = state.load("lazy_worker")
-        state.save("lazy_worker", [np.array(round_of(config)), *parameters()])
-        token = _kept.set(None if kept is None else (int(kept[0]), kept[1:]))
-        try:
+        with previous_model_kept(client, parameters, config, "lazy_worker"):
             yield
-        finally:
-            _kept.reset(token)
-
-    def _may_attack(self, client_id: int) -> bool:
-        return self.adversaries is None or client_id in self.adversaries.pool()
-
-
-# The round and the global model that the client at work kept, for ``poison_update``, which does not see the client.
-_kept: contextvars.ContextVar[tuple[int, NDArrays] | None] = contextvars.ContextVar("kept", default=None)

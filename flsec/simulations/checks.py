@@ -283,6 +283,7 @@ def _check_attack_on_data(config: Config, index: int, resources: Resources, clea
     entry, attack = config.attacks[index], resources.attack(index)
     _check_fit(resources.task, ("attacks", index), entry.name, attack)
     _show_samples(attack, clean, ("attacks", index), entry.writable)
+    _show_model(attack, resources, ("attacks", index), entry.writable)
     if attack.poisons_data:
         _check_poison(config, index, attack, clean, resources.dataset)
 
@@ -306,6 +307,13 @@ def _show_samples(member: Any, clean: ArrayDataset, path: KeyPath, writable: Col
     check = getattr(member, "check_samples", None)
     if check is not None:
         blame_parameter(path, writable, check, clean.tensors()[0])
+
+
+def _show_model(attack: Attack, resources: Resources, path: KeyPath, writable: Collection[str]) -> None:
+    """Have an attack with a method ``check_model(model)`` refuse a network that it cannot work on."""
+    check = getattr(attack, "check_model", None)
+    if check is not None:
+        blame_parameter(path, writable, check, resources.new_model())
 
 
 def _check_partition(config: Config, resources: Resources) -> None:

@@ -35,7 +35,7 @@ from flsec.simulations.schema import (
     StrategyEntry,
     TaskEntry,
 )
-from flsec.simulations.signatures import example_of, example_value, field_type, parameters_model
+from flsec.simulations.signatures import example_of, example_value, field_type, fields_of, parameters_model
 from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
 from flsec.simulations.yaml_lines import dump
 from flsec.tasks import fits_in_words
@@ -54,6 +54,7 @@ KINDS: dict[str, type[Component]] = {
 }
 _SECTIONS = {
     "data": DataEntry,
+    "model": ModelEntry,
     "training": Training,
     "adversaries": Adversaries,
     "simulation": Simulation,
@@ -245,7 +246,7 @@ def _parameters(model: type[BaseModel], member: Any) -> Table:
     table = Table("parameter", "allowed", "default", "meaning", box=None, padding=(0, 2, 0, 0))
     owners = inspect.getmro(member)[:-1] if isinstance(member, type) else (member,)
     documents = [_arguments(_parse(owner)) for owner in owners]
-    for name, info in model.model_fields.items():
+    for name, info in fields_of(model).items():
         meanings = [document[name] for document in documents if name in document]
         meaning = next((text for text in meanings if not text.startswith("see ``")), "".join(meanings[:1]))
         default = "required" if info.is_required() else _default_text(info.default)
@@ -254,7 +255,7 @@ def _parameters(model: type[BaseModel], member: Any) -> Table:
 
 
 def _default_text(default: Any) -> str:
-    return dump(default.model_dump() if isinstance(default, BaseModel) else default, flow=True)
+    return dump(default.model_dump(by_alias=True) if isinstance(default, BaseModel) else default, flow=True)
 
 
 # --- docstrings -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from flsec.simulations.any_strategy import build_server_strategy
 from flsec.simulations.data_resources import DataResources, Examples
 from flsec.simulations.problems import Problem, Unread, blame_parameter
 from flsec.simulations.schema import AttackEntry, Config, DefenseEntry, StrategyEntry
+from flsec.simulations.start_model import load_start
 from flsec.simulations.supplies import (
     SUPPLIED_TO_ATTACKS,
     SUPPLIED_TO_DEFENSES,
@@ -56,7 +58,7 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
 
     def _build_model(self) -> torch.nn.Module:
         entry = self.config.model
-        return blame_parameter(
+        model: torch.nn.Module = blame_parameter(
             ("model",),
             entry.writable,
             build_model,
@@ -67,9 +69,12 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
             vocabulary=self.vocabulary,
             **entry.params,
         )
+        if entry.start is not None:
+            blame_parameter(("model", "from"), (), load_start, model, Path(entry.start))
+        return model
 
     def new_model(self) -> torch.nn.Module:
-        """Return a model with the initial weights, which depend on the seed alone; it is the caller's own."""
+        """Return a model with the initial weights: by the seed alone, or trained ones; it is the caller's own."""
         try:
             return copy.deepcopy(self._initial_model)
         except (RuntimeError, TypeError):  # holds what cannot be copied, such as weights that are computed

@@ -18,6 +18,7 @@ from flsec._lock import FolderLock
 from flsec.client_apps.client_state import check_states
 from flsec.errors import ConfigError, SaveError
 from flsec.simulations.run_names import check_folder_name
+from flsec.simulations.start_model import start_record
 from flsec.simulations.yaml_lines import dump
 
 __all__ = ["RunFolder"]
@@ -30,11 +31,11 @@ PACKAGES = ("flsec", "flwr", "ray", "torch", "numpy")
 class RunFolder:
     """Files of one run.
 
-    ``config.yaml`` (resolved), ``environment.json`` (versions, machine), ``rounds.jsonl`` (one line a round),
-    ``summary.json``, ``model.safetensors`` (the final model), ``checkpoints/``, ``accuracy.png``, ``run.log``,
-    ``lock``; and ``client_states/`` where a defense has its clients keep something from round to round. Each is
-    written whole or not at all. What only flsec reads, the checkpoints and the clients' states, is checked when it is
-    read, and only the owner may read it.
+    ``config.yaml`` (resolved), ``environment.json`` (versions, machine, a model that was started from),
+    ``rounds.jsonl`` (one line a round), ``summary.json``, ``model.safetensors`` (the final model), ``checkpoints/``,
+    ``accuracy.png``, ``run.log``, ``lock``; and ``client_states/`` where a defense has its clients keep something from
+    round to round. Each is written whole or not at all. What only flsec reads, the checkpoints and the clients' states,
+    is checked when it is read, and only the owner may read it.
 
     Args:
         path: the folder; it must exist.
@@ -69,13 +70,15 @@ class RunFolder:
                 ) from None
         folder = cls(path)
         folder._made = missing
-        environment = {
+        environment: dict[str, Any] = {
             "run": secrets.token_hex(8),  # by which a checkpoint is known to be this run's
             "packages": {package: metadata.version(package) for package in PACKAGES},
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "seed": config["seed"],
         }
+        if start := config["model"].get("from"):
+            environment["model_from"] = start_record(start)
         try:
             folder._write("environment.json", json.dumps(environment, indent=2) + "\n")
             folder._write("config.yaml", dump(config))

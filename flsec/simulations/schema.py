@@ -30,7 +30,8 @@ from flsec.simulations.any_strategy import SAMPLING, check_strategy
 from flsec.simulations.problems import Findings, Origin, Problem, Unread, as_yaml_data, blame_parameter
 from flsec.simulations.run_names import check_folder_name, check_output_folder
 from flsec.simulations.server_strategies import STRATEGIES
-from flsec.simulations.signatures import parameters_model, problems_in, values_with_defaults
+from flsec.simulations.signatures import fields_of, parameters_model, problems_in, values_with_defaults
+from flsec.simulations.start_model import start_file
 from flsec.simulations.supplies import (
     NOT_IN_FILES,
     SUPPLIED_TO_ATTACKS,
@@ -138,7 +139,7 @@ class Component(Readable):
         if not isinstance(values, Mapping):
             return handler(values)
         name = values.get("name", cls.model_fields["name"].get_default())
-        own = {key: value for key, value in values.items() if key in cls.model_fields}
+        own = {key: value for key, value in values.items() if key in fields_of(cls)}
         params = {key: value for key, value in values.items() if key not in own}
         findings, made = Findings(), None
         with findings:
@@ -160,7 +161,7 @@ class Component(Readable):
             cls.check_member(name, member)
         except ConfigError as error:
             raise Problem(("name",), str(error)) from None
-        values = values_with_defaults(parameters_model(member, cls.supplied), params, legal=tuple(cls.model_fields))
+        values = values_with_defaults(parameters_model(member, cls.supplied), params, legal=tuple(fields_of(cls)))
         for key, (hint, _) in parameters_of(member).items():
             if Path in typing.get_args(hint) and isinstance(values.get(key), str):  # a place that it writes to
                 blame_parameter((key,), (), check_output_folder, values[key])
@@ -196,12 +197,28 @@ class AttackEntry(Component):
     name: str = Field(examples=["sign_flipping"])
 
 
+def _start(written: str | None) -> str | None:
+    """Return the file's absolute path: workers may have another current directory."""
+    return None if written is None else str(blame_parameter((), (), start_file, written))
+
+
 class ModelEntry(Component):
-    """A model, without the shape of the data."""
+    """A model, without the shape of the data.
+
+    Attributes:
+        name: of the model; its own parameters stand beside it.
+        from: a trained model to start from: the folder of a finished run, or a .safetensors file with the same arrays;
+            null: initial weights by the seed. Its SHA-256 goes into the run's ``environment.json``.
+    """
 
     registry = MODELS
     supplied = ("input_shape", "num_classes", "vocab_size", "pad")
     name: str = Field(examples=["mlp"])
+    start: Annotated[str | None, AfterValidator(_start)] = Field(default=None, alias="from", examples=[None])
+
+    def dig(self, path: KeyPath) -> None:
+        """Make a setting unreadable."""
+        super().dig(("start",) if path[0] == "from" else path)
 
 
 class TaskEntry(Component):
@@ -426,5 +443,5 @@ class Config(_Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, defaults included, as plain data that loads to an equal ``Config``."""
-        settings: dict[str, Any] = as_yaml_data(self.model_dump())
+        settings: dict[str, Any] = as_yaml_data(self.model_dump(by_alias=True))
         return settings

@@ -33,6 +33,7 @@ __all__ = [
     "example_of",
     "example_value",
     "field_type",
+    "fields_of",
     "parameters_model",
     "problems_in",
     "validate",
@@ -165,7 +166,7 @@ def problems_in(model: type[BaseModel], errors: Sequence[Any], legal: tuple[str,
                 _below(path, problem, owner) for problem in problems_of(cause) if isinstance(problem, Problem)
             ]
         elif error["type"] == "extra_forbidden":
-            known = [*legal, *owner.model_fields]
+            known = [*legal, *fields_of(owner)]
             near = nearest_key(str(path[-1]), known)
             hole = None if near is None else (*path[:-1], near)
             meant |= {hole} if hole else set()
@@ -199,7 +200,7 @@ def _key_of(path: KeyPath) -> str:
 def _replaced(path: KeyPath, owner: type[BaseModel]) -> Mend | None:
     """Return how an example takes the place of a value: of one entry of a list, where the example is a list of such."""
     key = _key_of(path)
-    if key not in owner.model_fields:
+    if key not in fields_of(owner):
         return None
     example = example_of(owner, key)
     if len(path) > 1 and path[-2] == key and isinstance(example, list | tuple) and example:
@@ -216,7 +217,7 @@ def _find(model: type[BaseModel], loc: Iterable[str | int]) -> tuple[KeyPath, ty
     for part in loc:
         bare = _bare(hint)
         if isinstance(bare, type) and issubclass(bare, BaseModel):
-            owner, info = bare, bare.model_fields.get(str(part))
+            owner, info = bare, fields_of(bare).get(str(part))
             hint = Any if info is None else field_type(info)
         elif isinstance(part, int):
             hint = next(iter(typing.get_args(bare)), Any)
@@ -224,6 +225,11 @@ def _find(model: type[BaseModel], loc: Iterable[str | int]) -> tuple[KeyPath, ty
             break  # the name of a type in a union, or a key of a free mapping
         path = (*path, part)
     return path, owner, hint
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's fields by the keys that a file has for them, which Python may not have as names."""
+    return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
 def field_type(info: Any) -> Any:
@@ -259,7 +265,7 @@ def _rule(error: Any, hint: Any) -> str:
 
 def example_of(owner: type[BaseModel], key: str) -> Any:
     """Return a value that a field of a model accepts."""
-    info = owner.model_fields[key]
+    info = fields_of(owner)[key]
     if info.examples:
         return info.examples[0]
     return example_value(field_type(info), info.default)

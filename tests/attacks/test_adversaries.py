@@ -522,3 +522,49 @@ def test_a_node_id_is_no_client_id(client):
     for question in (who.is_adversary, who.camp):
         with pytest.raises(ConfigError, match=f"client_id must be a partition id, 0 to 9; got {client}. A Flower node"):
             question(client, 1)
+
+
+# Single and several shots
+
+
+def attacked(**schedule):
+    who = Adversaries(num_clients=10, ids=[2], **schedule)
+    return [round for round in range(1, 21) if who.active(round)]
+
+
+def test_several_shots_begin_with_the_first_round():
+    assert attacked(every=7) == [1, 8, 15]
+    assert attacked(every=4, first_round=3, last_round=12) == [3, 7, 11]
+    assert attacked(every=1) == list(range(1, 21))
+
+
+def test_listed_rounds_are_attacked_and_no_others():
+    assert attacked(rounds=[17]) == [17]
+    assert attacked(rounds=np.array([9, 3, 4])) == [3, 4, 9]
+    assert Adversaries(num_clients=5, count=1, rounds=[4, 2]) == Adversaries(num_clients=5, count=1, rounds=(2, 4))
+
+
+def test_shots_only_restrict_when_those_attack_who_would_anyway():
+    whole = Adversaries(num_clients=30, probability=0.3, persistence=2, seed=4)
+    shots = Adversaries(num_clients=30, probability=0.3, persistence=2, seed=4, rounds=[5, 9])
+    assert [shots.active(round) for round in (4, 5, 9)] == [frozenset(), whole.active(5), whole.active(9)]
+    assert shots.pool() == whole.pool()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"rounds": []}, "at least one round"),
+        ({"rounds": [3, 3]}, "each once"),
+        ({"rounds": [30], "num_rounds": 20}, "of the run's 20"),
+        ({"rounds": [3], "first_round": 2}, "leaves nothing to first_round"),
+        ({"rounds": [3], "every": 2}, "leaves nothing to every"),
+        ({"rounds": [3], "last_round_only": True, "num_rounds": 5}, "last_round_only"),
+        ({"last_round_only": True, "num_rounds": 5, "every": 2}, "every=2"),
+        ({"rounds": [0]}, "rounds"),
+        ({"every": 0}, "every"),
+    ],
+)
+def test_shots_that_contradict_other_settings_or_hit_nothing_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        Adversaries(num_clients=10, count=1, **settings)

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from flsec import ConfigError
-from flsec.attacks import FeatureTrigger, Trigger, triggered_test_set
+from flsec.attacks import (
+    BlendedTrigger,
+    DistributedTrigger,
+    FeatureTrigger,
+    SinusoidalTrigger,
+    Trigger,
+    triggered_test_set,
+)
 
 
 def drawing(trigger, height, width):
@@ -245,3 +252,66 @@ def test_every_sample_of_a_batch_gets_the_same_trigger(shape):
     alone = Trigger().apply(torch.zeros(shape[1:]))
     assert all(torch.equal(sample, alone) for sample in stamped)
     assert FeatureTrigger(features=[0, 2], value=3.0).apply_to_each(np.zeros((4, 6))).sum(axis=1).tolist() == [6.0] * 4
+
+
+# Triggers over the whole of an input
+
+
+def pictures(k=5, height=6, width=8, seed=0):
+    return np.random.default_rng(seed).random((k, 3, height, width))
+
+
+def test_blended_noise_is_a_share_of_the_result_and_the_same_for_every_sample():
+    x = pictures()
+    for alpha in (0.0, 0.3, 1.0):
+        mixed = BlendedTrigger(alpha=alpha, seed=4).apply_to_each(x)
+        noise = BlendedTrigger(alpha=1.0, seed=4).apply(x[0])
+        np.testing.assert_allclose(mixed, (1 - alpha) * x + alpha * noise, rtol=1e-12)
+    assert 0 <= noise.min() < 0.1
+    assert 0.9 < noise.max() <= 1
+    assert not np.array_equal(noise, BlendedTrigger(alpha=1.0, seed=5).apply(x[0]))
+    assert len(np.unique(noise)) == noise.size  # independent at each place
+
+
+def test_blended_noise_has_the_range_that_it_is_told():
+    noise = BlendedTrigger(alpha=1.0, low=-2.0, value=-1.0).apply(np.zeros((40, 40)))
+    assert -2 <= noise.min() < -1.95
+    assert -1.05 < noise.max() <= -1
+
+
+def test_stripes_are_a_sine_over_the_columns_cut_to_the_range():
+    x = pictures()
+    striped = SinusoidalTrigger(amplitude=0.4, frequency=3.0).apply_to_each(x)
+    for j in range(8):
+        expected = np.clip(x[..., j] + 0.4 * np.sin(2 * np.pi * 3 * j / 8), 0, 1)
+        np.testing.assert_allclose(striped[..., j], expected, rtol=1e-12)
+    free = SinusoidalTrigger(amplitude=0.4, frequency=3.0, low=-9, value=9).apply_to_each(x)
+    assert not np.allclose(free, striped)
+
+
+@pytest.mark.parametrize("trigger", [BlendedTrigger(), SinusoidalTrigger(), DistributedTrigger(length=1)])
+def test_whole_input_triggers_keep_kind_dtype_and_what_they_are_given(trigger):
+    for x in (pictures().astype(np.float32), pictures(), torch.from_numpy(pictures()), torch.rand(2, 1, 6, 8).half()):
+        before = x.clone() if isinstance(x, torch.Tensor) else x.copy()
+        stamped = trigger.apply_to_each(x)
+        assert (type(stamped), stamped.dtype, stamped.shape) == (type(x), x.dtype, x.shape)
+        assert bool((x == before).all())
+        assert bool((stamped != x).any())
+    with pytest.raises(ConfigError, match="floating"):
+        trigger.apply_to_each(np.zeros((2, 1, 6, 8), np.uint8))
+    assert pickle.loads(pickle.dumps(trigger)) == trigger
+
+
+def test_feature_vectors_are_inputs_like_others():
+    x = np.random.default_rng(0).random((4, 9))
+    assert BlendedTrigger().apply_to_each(x).shape == SinusoidalTrigger().apply_to_each(x).shape == (4, 9)
+    with pytest.raises(ConfigError, match="columns"):
+        SinusoidalTrigger().apply_to_each(np.zeros(4))
+
+
+@pytest.mark.parametrize("kind", [BlendedTrigger, SinusoidalTrigger])
+def test_an_empty_range_is_refused(kind):
+    with pytest.raises(ConfigError, match="low must be less than value"):
+        kind(low=1.0, value=1.0)
+    with pytest.raises(ConfigError, match=kind.__name__):
+        kind(value="white")

@@ -67,6 +67,8 @@ SCHEDULES = {
     "redrawn": Adversaries(num_clients=5, count=2, redraw="every_round", seed=2),
     "persistent": Adversaries(num_clients=5, probability=0.4, persistence=2, seed=3),
     "rounds": Adversaries(num_clients=5, count=3, first_round=2, last_round=3),
+    "single shot": Adversaries(num_clients=5, count=3, rounds=[2]),
+    "every other round": Adversaries(num_clients=5, count=3, every=2),
     "last round": Adversaries(num_clients=5, fraction=0.6, last_round_only=True, num_rounds=3),
 }
 

@@ -13,11 +13,15 @@ from flsec.client_apps import (
     ALIE,
     IPM,
     AdaptiveLineSearch,
+    AdaptivePool,
+    AGRTailored,
     Colluding,
     KrumAttack,
     Mimic,
     MinMax,
     MinSum,
+    OptimisedALIE,
+    OptimisedIPM,
     TrimmedMeanAttack,
 )
 from flsec.errors import ConfigError
@@ -42,9 +46,23 @@ BLIND = {
 ADAPTIVE = {
     f"adaptive_line_search, {kind}": AdaptiveLineSearch(perturbation=kind, num_trials=9)
     for kind in ("unit", "std", "sign")
+} | {
+    "adaptive_line_search, all": AdaptiveLineSearch(reverse="all", num_trials=9),
+    "adaptive_pool": AdaptivePool(num_trials=50),
+    "adaptive_pool, jitter": AdaptivePool(num_trials=50, jitter=0.1),
+    "agr_tailored": AGRTailored(),
+    "agr_tailored, median": AGRTailored(rule="median", perturbation="unit"),
+    "agr_tailored, bulyan": AGRTailored(rule="bulyan"),
+    "optimised_alie": OptimisedALIE(num_trials=9),
+    "optimised_ipm": OptimisedIPM(num_trials=9),
 }
 ATTACKS = {**BLIND, **ADAPTIVE}
-DIFFERENT = {"krum_attack, epsilon", "trimmed_mean_attack", "trimmed_mean_attack, colluders"}  # uploads of attackers
+DIFFERENT = {  # uploads of attackers
+    "adaptive_pool, jitter",
+    "krum_attack, epsilon",
+    "trimmed_mean_attack",
+    "trimmed_mean_attack, colluders",
+}
 each = pytest.mark.parametrize("name", ATTACKS)
 
 
@@ -370,3 +388,84 @@ def test_it_needs_a_defense_to_try():
     seen = replace(view(AdaptiveLineSearch(), rows(2), rows(3)), rehearse=None)
     with pytest.raises(ConfigError, match=r"needs view\.rehearse"):
         AdaptiveLineSearch().poison_cohort(seen)
+
+
+def test_the_line_search_reverses_the_mean_that_it_is_told_to():
+    own, others = rows(4) + 2, rows(13, seed=1) - 1
+    for reverse, known in (("others", others), ("all", torch.cat([own, others]))):
+        sent, seen, _ = tried("median", own, others, reverse=reverse)
+        mean = known.double().mean(dim=0)
+        expected = mean * (1 - seen.notes["gamma"] / float(mean.norm()))
+        torch.testing.assert_close(sent[0].double(), expected, rtol=1e-5, atol=1e-5)
+        assert seen.notes["damage"] > 0
+    alone = view(AdaptiveLineSearch(reverse="all", knowledge="colluders"), own, others)
+    assert AdaptiveLineSearch(reverse="all", knowledge="colluders").poison_cohort(alone).shape == own.shape
+
+
+def test_jitter_has_the_length_that_it_is_told():
+    own, others = rows(4), rows(13, seed=1)
+    sent = upload(AdaptivePool(jitter=0.2), own, others)
+    plain = upload(AdaptivePool(), own, others)
+    spread = float((others - others.mean(dim=0)).norm(dim=1).mean())
+    pairs = torch.cdist(sent, sent)[~torch.eye(4, dtype=torch.bool)]
+    assert bool((plain == plain[0]).all())
+    assert float(pairs.min()) > 0
+    assert float(pairs.max()) <= 0.4 * spread * (1 + 1e-5)
+    assert not torch.equal(upload(AdaptivePool(jitter=0.2), own, others, round_=4), sent)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "mean"])
+@pytest.mark.parametrize(
+    ("attack", "of_factor"),
+    [
+        (OptimisedALIE(), lambda u, g: alie(u, z=g)),
+        (OptimisedIPM(), lambda u, g: ipm(u, epsilon=g)),
+        (AGRTailored(), lambda u, g: alie(u, z=g)),
+    ],
+)
+def test_the_optimised_factor_moves_the_deployed_rule_nearly_as_far_as_any(rule, attack, of_factor):
+    own, others = rows(4), rows(13, seed=1)
+    seen = view(attack, own, others, rule=rule)
+    sent = attack.poison_cohort(seen)
+    rehearse = rehearsal(rule, others)
+    start = rehearse(others.mean(dim=0).repeat(4, 1))
+
+    def moved(uploads):
+        outcome = rehearse(uploads)
+        if int(outcome.accepted.sum()) < max(1, int(start.accepted.sum())):
+            return 0.0
+        return float((outcome.aggregate.double() - start.aggregate.double()).norm())
+
+    best = max(moved(of_factor(others, g).repeat(4, 1)) for g in np.geomspace(0.01, 50, 80))
+    assert moved(sent) == pytest.approx(seen.notes["damage"], rel=1e-4)
+    assert moved(sent) >= 0.9 * best > 0
+
+
+def test_a_rule_by_its_name_is_not_tried_out():
+    own, others, asked = rows(4), rows(13, seed=1), []
+    AGRTailored(rule="krum").poison_cohort(view(AGRTailored(rule="krum"), own, others, asked=asked))
+    assert not asked
+
+
+def small_network():
+    torch.manual_seed(0)
+    network = torch.nn.Module()
+    network.lora_a, network.body, network.lora_b = (torch.nn.Linear(3, n, bias=False) for n in (2, 5, 4))
+    return network
+
+
+def test_ipm_on_adapters_leaves_other_weights_at_the_honest_mean():
+    own, others = rows(2, d=33), rows(7, d=33, seed=1)
+    sent = upload(IPM(epsilon=0.5, only=["lora_"], model_factory=small_network), own, others)
+    mean = others.mean(dim=0)
+    expected = torch.cat([-0.5 * mean[:6], mean[6:21], -0.5 * mean[21:]])
+    torch.testing.assert_close(sent, expected.repeat(2, 1))
+
+
+def test_weights_that_there_are_not_are_refused_by_name():
+    attack = IPM(epsilon=0.5, only=["adapter"], model_factory=small_network)
+    with pytest.raises(ConfigError, match=r"IPM: no array .* has 'adapter' in its name; there are lora_a\.weight"):
+        attack.check_model(small_network())
+    with pytest.raises(ConfigError, match="IPM needs model_factory"):
+        IPM(epsilon=0.5, only=["lora_"])
+    IPM(epsilon=0.5).check_model(small_network())

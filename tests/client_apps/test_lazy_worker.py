@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flsec.attacks.adversaries import Adversaries
-from flsec.client_apps import LazyWorker, numpy_client_app, state_folder
+from flsec.client_apps import AdamFreeRider, LazyWorker, numpy_client_app, state_folder
 from flsec.client_apps._around import flower_context
 from flsec.errors import ConfigError
 from tests.client_apps.toys import CLIENT, Toy, arrays, context, message, same, toy_fn
@@ -131,3 +131,24 @@ def test_noise_differs_between_clients_and_rounds_and_shrinks_where_told():
 def test_refuses_other_modes():
     with pytest.raises(ConfigError, match="one of 'resend', 'noise', 'delta'"):
         LazyWorker(mode="sleep")
+
+
+# --- with Adam's noise ------------------------------------------------------------------------------------------
+
+
+def test_adams_noise_follows_the_steps_seen_so_far_wherever_they_are_kept(run):
+    play, received = run(AdamFreeRider(scale=0.0)), models(4)
+    for round_, now in enumerate(received, start=1):
+        expected = [np.zeros_like(w) for w in floats(now)] if round_ == 1 else update(now, received[round_ - 2])
+        assert_close(update(play(round_, now), now), expected)
+    play = run(AdamFreeRider(beta_2=0.9))
+    squares, by_hand = np.zeros_like(received[0][1]), []
+    for round_, now in enumerate(received, start=1):
+        noise = floats(play(round_, now))[1].astype(float) - floats(now)[1]
+        if round_ == 1:
+            continue
+        step = update(now, received[round_ - 2])[1]
+        squares = 0.9 * squares + 0.1 * step**2
+        by_hand.append((noise - step) / np.sqrt(squares / (1 - 0.9 ** (round_ - 1))))
+    drawn = np.concatenate([z.ravel() for z in by_hand])
+    assert 0.4 < np.abs(drawn).mean() < 1.4  # of standard normal numbers 0.8

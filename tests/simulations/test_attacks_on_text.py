@@ -64,10 +64,13 @@ def loaded(tmp_path, *settings):
 NUMBERS = {"badnets": "inputs that are real numbers", "edge_case_backdoor": "inputs that are real numbers"}
 NUMBERS |= {"back_gradient": "inputs that are real numbers"}
 NUMBERS |= {"minimizing_distance_backdoor": "inputs that are real numbers"}
+NUMBERS |= dict.fromkeys(
+    ["a3fl", "blended_backdoor", "chameleon", "dba", "sinusoidal_backdoor"], "inputs that are real numbers"
+)
 NO_CLASSES = dict.fromkeys(
     [
         *("class_flipping", "semantic_backdoor", "targeted_poisoning", "projected_gradient", "adaptive_top_k"),
-        *("badnets", "minimizing_distance_backdoor"),
+        *("badnets", "minimizing_distance_backdoor", "chameleon", "dba"),
     ],
     "one class an example",
 )

@@ -285,7 +285,7 @@ EXACT = [
         "num_clients: 3",
         23,
         "adversaries.num_clients: no such key. Legal here: ids, count, fraction, "
-        "probability, persistence, redraw, candidates, first_round, last_round, last_round_only, camps.",
+        "probability, persistence, redraw, candidates, first_round, last_round, every, rounds, last_round_only, camps.",
     ),
     (
         "{name: fedavg}",

@@ -10,6 +10,7 @@ from flsec.errors import ConfigError
 from flsec.simulations.attack_forms import page
 from flsec.simulations.config import make_config, packaged_experiments
 from flsec.simulations.describe import KINDS, describe, list_kinds, snippet
+from flsec.simulations.signatures import fields_of
 
 EVERYTHING = [(kind, name) for kind, entry in KINDS.items() for name in entry.registry.names()]
 BASE = {
@@ -58,7 +59,7 @@ def test_everything_can_be_described(kind, name):
     place = {"strategies": "strategy", "models": "model", "datasets": "data", "tasks": "task"}.get(kind, kind)
     params = params["data"]["partition"] if kind == "partitioners" else params[place]
     for key in params[0] if isinstance(params, list) else params:
-        if key not in entry.model_fields:  # settings of all data sets are described with the section
+        if key not in fields_of(entry):  # settings of all data sets and models are described with the section
             row = next(line for line in rows.splitlines() if line.startswith(f"{key} "))
             assert len(row.split("  ")) > 3, f"{name} does not say what {key} is"
 
@@ -87,7 +88,7 @@ def test_a_description_in_full():
     assert [line for line in lines if line][-3:] == ["defenses:", "- name: multi_krum", "num_byzantine: 2"]
 
 
-@pytest.mark.parametrize("name", ["training", "adversaries", "simulation", "output"])
+@pytest.mark.parametrize("name", ["model", "training", "adversaries", "simulation", "output"])
 def test_sections_are_described_like_anything_else(name):
     text = text_of(describe(name))
     assert text.startswith(f"{name}  (sections)")

@@ -143,14 +143,14 @@ class ServerLoop:
             self._record({"round": round_, "sampled": sampled, **self._defense_record(strategy.last_report, sampled)})
             raise
         assert result is not None, "flsec's strategies always return a model"
-        weights = [result[name].numpy() for name in self.names]
+        start, weights = weights, [result[name].numpy() for name in self.names]
         aggregated = time.perf_counter()
         record = {"round": round_, "sampled": sampled, **self._defense_record(strategy.last_report, sampled)}
         client_metrics = {k: v for k, v in dict(metrics or {}).items() if not k.startswith("flsec-")}
         record["clients"] = client_metrics
         every = self.config.output.evaluate_every
         if round_ % every == 0 or round_ == self.config.simulation.num_rounds:
-            record = self._evaluated(record, model, weights)
+            record = self._evaluated(record, model, weights, start)
         record["seconds"] = {
             "clients": trained - started,
             "aggregation": aggregated - trained,
@@ -206,7 +206,7 @@ class ServerLoop:
             record["adversaries"] = None  # who attacks there, if anybody does, is not known
         return record
 
-    def _evaluated(self, record: dict[str, Any], model: torch.nn.Module, weights: list[Any]) -> dict[str, Any]:
+    def _evaluated(self, record: dict[str, Any], model: torch.nn.Module, weights: Any, start: Any = None) -> Any:
         """Add test loss, accuracy, accuracy per class and the attacks' success to a record."""
         set_weights(model, weights)
         model = model.to(self.device)
@@ -217,7 +217,7 @@ class ServerLoop:
         classes = self.resources.dataset.num_classes
         if self.resources.task.labels == "class" and classes <= _MOST_CLASSES:
             record["per_class_accuracy"] = per_class_accuracy(result.predictions, y, classes)
-        predict = _Predict(model, self.resources.task)
+        predict = _Predict(model, self.resources.task, record["round"], start)
         record["attack"] = {}
         for attack in self.resources.attacks:
             for name, value in attack.success(predict, x.cpu(), y.cpu(), result.predictions.cpu()).items():
@@ -276,6 +276,8 @@ class _Predict:
 
     model: torch.nn.Module
     task: Task
+    round: int = 0
+    start: list[Any] | None = None
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         return predictions_of(self.model, inputs, task=self.task)

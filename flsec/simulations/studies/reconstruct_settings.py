@@ -115,7 +115,7 @@ class ReconstructionStudy(Readable):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, defaults included, as plain data that loads to an equal study."""
-        settings: dict[str, Any] = as_yaml_data(self.model_dump())
+        settings: dict[str, Any] = as_yaml_data(self.model_dump(by_alias=True))
         return settings
 
 
