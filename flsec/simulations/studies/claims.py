@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from flsec.errors import ConfigError
-from flsec.parameters import Count
+from flsec.parameters import Count, parameters_of
 from flsec.simulations.config import apply_override, make_config, resolve_experiment
 from flsec.simulations.problems import Origin, Problem, as_yaml_data, blame_parameter, nearest, say_where
 from flsec.simulations.run_names import check_folder_name
@@ -26,6 +26,7 @@ Verdict = Literal["comes out", "does not come out", "open"]
 
 # Where a run goes and what drives it; engines give the same numbers.
 _NO_SETTINGS = ("name", "seed", "output")
+_OUTPUT = {"keep_checkpoints": 1, "checkpoint_every": 10, "plots": False}  # alike in claims that share a run
 _MACHINERY = ("engine", "client_resources", "init_args", "ray_address", "client_timeout", "device")
 
 
@@ -248,7 +249,7 @@ def _config(claim: str, curve: str, form: Any, file: ClaimFile, origin: Origin) 
             apply_override(data, f"{key}={dump(as_yaml_data(value), flow=True)}", place)
         for entry in data.get("defenses") or []:
             entry.setdefault("weighting", file.weighting)
-        output = {"keep_checkpoints": 1, "plots": False, **(data.get("output") or {})}
+        output = {"evaluate_every": (data.get("output") or {}).get("evaluate_every", 1), **_OUTPUT}
         simulation = {**(data.get("simulation") or {}), "engine": "inprocess"}
         fixed = {"name": curve, "seed": form.seeds[0], "output": output, "simulation": simulation}
         return make_config({**data, **fixed}, place)
@@ -262,7 +263,9 @@ def _with_twins(curves: Mapping[str, Config], file: ClaimFile) -> dict[str, Conf
     if file.without_twins is not None:
         return complete
     for name, config in curves.items():
-        if config.defenses and config.attacks and twin_of(name, complete) is None:
+        # An oracle, which knows who attacks, is the plain mean where nobody does.
+        knows_who = any("adversaries" in parameters_of(entry.member) for entry in config.defenses)
+        if config.defenses and config.attacks and not knows_who and twin_of(name, complete) is None:
             twin = attack_free(config)
             complete[f"{name}_attack_free"] = twin.model_copy(update={"name": f"{name}_attack_free"})
     return complete
