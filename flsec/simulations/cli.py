@@ -135,6 +135,8 @@ def reproduce(
     if list_only:
         console.print(list_claims(claim, results))
         return
+    if quick and record:
+        raise ConfigError("--quick checks that claims run; to record the small form, leave it out.")
     work = Reproduction.of(claim, full=full, quick=quick, output=output, engine=engine_name, ray_address=ray_address)
     unexpected = []
     try:

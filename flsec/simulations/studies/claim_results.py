@@ -101,7 +101,7 @@ def _curves_of(folder: Path, measures: Sequence[str]) -> dict[str, dict[int, flo
         everything = {**record, **record.get("measures", {}), **record.get("attack", {}), **record["rates"]}
         for measure in measures:
             if everything.get(measure) is not None and record.get("accuracy") is not None:
-                curves[measure][record["round"]] = float(f"{everything[measure]:.4g}")
+                curves[measure][record["round"]] = _rounded(everything[measure])
     return {measure: curve for measure, curve in curves.items() if curve}
 
 
@@ -123,7 +123,13 @@ def _distance(folder: Path, twin: Path) -> dict[int, float]:
     if not is_finished(twin):
         return {}
     last = RunFolder.open(folder).rounds()[-1]["round"]
-    return {last: l1_distance(load_file(folder / "model.safetensors"), load_file(twin / "model.safetensors"))}
+    models = (load_file(path / "model.safetensors") for path in (folder, twin))
+    return {last: _rounded(l1_distance(*models))}
+
+
+def _rounded(value: float) -> float:
+    """Return a value as files keep it, so that a verdict is the same from runs and from files."""
+    return float(f"{value:.4g}")
 
 
 def _over_seeds(curves: Mapping[int, Mapping[str, Mapping[int, float]]]) -> dict[str, Curve]:
@@ -192,7 +198,7 @@ def _numbers(curves: Mapping[str, Curve], view: str) -> dict[str, Any]:
 
 
 def _short(value: float) -> float | None:
-    return float(f"{value:.4g}") if math.isfinite(value) else None
+    return _rounded(value) if math.isfinite(value) else None
 
 
 def measured_of(record: Mapping[str, Any]) -> Measured:

@@ -27,6 +27,7 @@ Verdict = Literal["comes out", "does not come out", "open"]
 # Where a run goes and what drives it; engines give the same numbers.
 _NO_SETTINGS = ("name", "seed", "output")
 _OUTPUT = {"keep_checkpoints": 1, "checkpoint_every": 10, "plots": False}  # alike in claims that share a run
+_SENTENCE = tuple(Statement.model_fields)
 _MACHINERY = ("engine", "client_resources", "init_args", "ray_address", "client_timeout", "device")
 
 
@@ -291,7 +292,10 @@ def _check_curves(claim: Claim) -> None:
                 raise Problem(("paper", measure), f"no curve {curve!r}.{nearest(curve, claim.curves)}")
     for index, statement in enumerate(claim.statements):
         numbers = claim.paper_numbers(statement.measure)
-        blame_parameter(("statements", index), (), statement.check, list(claim.curves), numbers)
+        place = (
+            ("statements", index) if getattr(claim.file, claim.size).statements is None else (claim.size, "statements")
+        )
+        blame_parameter(place, _SENTENCE, statement.check, list(claim.curves), numbers)
     settings = {name: json.dumps(_settings(config), sort_keys=True) for name, config in claim.curves.items()}
     for name, text in settings.items():
         same = [other for other, their in settings.items() if other != name and their == text]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative
-from flsec.simulations.problems import Problem, nearest
+from flsec.simulations.problems import nearest
 
 __all__ = ["Curve", "Finding", "Measured", "Outcome", "Statement", "interval", "value_of", "view_of"]
 
@@ -237,19 +237,18 @@ class Statement(BaseModel):
         """
         given = [kind for kind in _SENTENCES if getattr(self, kind) is not None]
         if len(given) != 1:
-            raise Problem((), f"must have exactly one of {', '.join(_SENTENCES)}; got {', '.join(given) or 'none'}.")
+            raise ConfigError(f"must have exactly one of {', '.join(_SENTENCES)}; got {', '.join(given) or 'none'}.")
         if self.of is not None:
             check_view(self.of)
         for term in self.terms:
             for name in curves_of(term):
                 if name not in curves:
-                    raise Problem(
-                        (self.kind,), f"no curve {name!r}.{nearest(name, curves)} The curves are {', '.join(curves)}."
-                    )
+                    hint = f"{nearest(name, curves)} The curves are {', '.join(curves)}."
+                    raise ConfigError(f"no curve {name!r}.{hint}", parameter=self.kind)
             if self.kind == "within" and term not in paper:
-                raise Problem((self.kind,), f"paper: has no number of {term!r}, so nothing can be within of it.")
+                raise ConfigError(f"paper: has no number of {term!r} to be within of.", parameter=self.kind)
         if self.kind in ("close", "within") and not self.by:
-            raise Problem((self.kind,), "needs by: how far apart they may be. For example: by: 0.02")
+            raise ConfigError("needs by: how far apart they may be. For example: by: 0.02", parameter=self.kind)
 
     def decide(self, measured: Measured, paper: Mapping[str, float], measure: str, view: str) -> Outcome:
         """Return what measured curves make of it.
