@@ -67,6 +67,7 @@ class ClaimFile(_Section):
         paper: {measure: {curve: number}} as far as the paper prints numbers.
         measure: what is measured: ``accuracy``, ``loss``, a measure of the task, the success of an attack, or
             ``precision``, ``recall`` and ``false_positive_rate`` of the innermost defense's verdicts up to that round.
+        also: measures that are kept beside it.
         of: what is made of a curve over the rounds; see ``flsec.simulations.studies.statements``.
         statements: all hold, or the claim does not come out.
         small: the size that two cores run in well under an hour.
@@ -85,6 +86,7 @@ class ClaimFile(_Section):
     says: str = Field(min_length=1)
     paper: dict[str, dict[str, float]] = Field(default={}, strict=False, examples=[{"accuracy": {"krum": 0.88}}])
     measure: str = "accuracy"
+    also: tuple[str, ...] = Field(default=(), strict=False, examples=[["loss"]])
     of: str = "last"
     statements: tuple[Statement, ...] = Field(strict=False, min_length=1, examples=[[{"order": ["attacked", "free"]}]])
     small: Form = Field(examples=[{"why": "fewer rounds"}])
@@ -124,9 +126,9 @@ class Claim:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """All that is measured: the claim's measure first, then what statements and the paper's numbers are about."""
+        """All that is kept: the claim's measure first, then those of statements, of the paper's numbers, and others."""
         others = (s.measure for s in self.statements if s.measure is not None)
-        return tuple(dict.fromkeys([self.file.measure, *others, *self.file.paper]))
+        return tuple(dict.fromkeys([self.file.measure, *others, *self.file.paper, *self.file.also]))
 
     def runs(self, folder: Path, machinery: Mapping[str, Any] | None = None) -> dict[tuple[str, int], Config]:
         """Return the claim's runs.
