@@ -149,7 +149,7 @@ def reproduce(
                     progress.start(what, config.simulation.num_rounds)
                     return progress
 
-                run_all(waiting, jobs=jobs, on_run=on_run, verbose=verbose)
+                run_all(waiting, needed=work.claims[name].needed, jobs=jobs, on_run=on_run, verbose=verbose)
                 report = work.report(name)
                 console.print(report.table)
                 console.print(report.sentence, soft_wrap=True)

@@ -10,15 +10,26 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
+from flsec.errors import ConfigError
 from flsec.metrics.detection import Detection
 from flsec.metrics.paired import l1_distance
 from flsec.simulations.config import Config
+from flsec.simulations.problems import nearest
 from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.studies.claims import Claim, Verdict, resolved_settings, settings_hash, twin_of
 from flsec.simulations.studies.missing_runs import is_finished
 from flsec.simulations.studies.statements import Curve, Measured, Outcome, interval, view_of
 
-__all__ = ["Result", "judge", "measured_in", "measured_of", "read_result", "record_of", "write_record"]
+__all__ = [
+    "Result",
+    "check_measures",
+    "judge",
+    "measured_in",
+    "measured_of",
+    "read_result",
+    "record_of",
+    "write_record",
+]
 
 FEWEST_SEEDS = 3  # of which an interval says something
 _RATES = ("precision", "recall", "false_positive_rate")
@@ -103,6 +114,20 @@ def _curves_of(folder: Path, measures: Sequence[str]) -> dict[str, dict[int, flo
             if everything.get(measure) is not None and record.get("accuracy") is not None:
                 curves[measure][record["round"]] = _rounded(everything[measure])
     return {measure: curve for measure, curve in curves.items() if curve}
+
+
+def check_measures(record: Mapping[str, Any], measures: Sequence[str]) -> None:
+    """Refuse a run that does not measure what a statement is about, by its record before the first round.
+
+    Raises:
+        ConfigError: a measure is missing.
+    """
+    known = ["accuracy", "loss", *record["measures"], *record["attack"], *_RATES, "l1_distance"]
+    for measure in measures:
+        if measure not in known:
+            raise ConfigError(
+                f"a run does not measure {measure!r}.{nearest(measure, known)} It has {', '.join(known)}."
+            )
 
 
 def _with_rates(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from flsec.simulations.problems import Origin, Problem, as_yaml_data, blame_para
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.schema import Config
 from flsec.simulations.signatures import validate
-from flsec.simulations.studies.statements import Statement, check_view
+from flsec.simulations.studies.statements import Statement, check_view, curves_of
 from flsec.simulations.yaml_lines import dump, read
 
 __all__ = ["Claim", "Form", "has_form", "load_claim", "packaged_claims", "resolve_claims", "settings_hash"]
@@ -149,6 +149,11 @@ class Claim:
                 changed = {"name": name, "seed": seed, "output": output, "simulation": simulation}
                 runs[curve, seed] = config.model_copy(update=changed)
         return runs
+
+    def needed(self, curve: str) -> tuple[str, ...]:
+        """Return the measures that the statements ask of a curve."""
+        about = [s for s in self.statements if any(curve in curves_of(term) for term in s.terms)]
+        return tuple(dict.fromkeys(s.measure or self.file.measure for s in about))
 
     def paper_numbers(self, measure: str | None) -> Mapping[str, float]:
         """Return {curve: what the paper reports} of a measure; None: the claim's."""

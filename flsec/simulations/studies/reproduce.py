@@ -1,7 +1,7 @@
 """Running what claims still lack, each curve and seed a run of its own on one thread, and saying what comes out."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,14 @@ from rich.table import Table
 from flsec.errors import ConfigError
 from flsec.simulations.config import Config, make_config
 from flsec.simulations.studies.claim_plots import plot_claim
-from flsec.simulations.studies.claim_results import judge, measured_in, read_result, record_of, write_record
+from flsec.simulations.studies.claim_results import (
+    check_measures,
+    judge,
+    measured_in,
+    read_result,
+    record_of,
+    write_record,
+)
 from flsec.simulations.studies.claims import Claim, Size, has_form, load_claim, resolve_claims
 from flsec.simulations.studies.missing_runs import earlier_run, finish_run, is_finished
 from flsec.simulations.studies.statements import Measured, Outcome, interval, view_of
@@ -42,6 +49,7 @@ def missing_runs(runs: Runs) -> Runs:
 def run_all(
     runs: Runs,
     *,
+    needed: Callable[[str], Sequence[str]] = lambda curve: (),
     jobs: int = 1,
     on_run: OnRun = lambda number, key, config: lambda record: None,
     verbose: bool = False,
@@ -50,23 +58,25 @@ def run_all(
 
     Args:
         runs: {(curve, seed): configuration}.
+        needed: returns the measures that a curve must have; a run without one is stopped before its first round.
         jobs: processes; 1: this one.
         on_run: called as a run begins with its number, from 0, its curve and seed, and its configuration; returns what
             is called with each of its rounds. With several jobs it is called as a run ends.
         verbose: also show Flower's and Ray's messages on the terminal; of one job only.
 
     Raises:
-        ConfigError: data or resources of a run are missing.
+        ConfigError: data or resources of a run are missing, or it does not measure what is needed.
         Interrupted: the user stopped it; what was run so far is kept.
     """
     if jobs == 1:
         with _one_thread():
             for number, (key, config) in enumerate(runs.items()):
-                finish_run(config, on_round=on_run(number, key, config), verbose=verbose)
+                on_round = _first_checked(needed(key[0]), on_run(number, key, config))
+                finish_run(config, on_round=on_round, verbose=verbose)
         return
     context = multiprocessing.get_context("spawn")  # torch and Ray do not survive a fork
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = {pool.submit(_run, config.to_dict()): key for key, config in runs.items()}
+        waiting = {pool.submit(_run, config.to_dict(), needed(key[0])): key for key, config in runs.items()}
         try:
             for number, done in enumerate(as_completed(waiting)):
                 done.result()
@@ -76,9 +86,20 @@ def run_all(
             raise
 
 
-def _run(settings: dict[str, Any]) -> Path:
+def _run(settings: dict[str, Any], needed: Sequence[str]) -> Path:
     with _one_thread():
-        return finish_run(make_config(settings)).path
+        return finish_run(make_config(settings), on_round=_first_checked(needed, lambda record: None)).path
+
+
+def _first_checked(needed: Sequence[str], on_round: OnRound) -> OnRound:
+    """Return what is called with each round's record; the first one must have the measures."""
+
+    def checked(record: dict[str, Any]) -> None:
+        if record["round"] == 0:
+            check_measures(record, needed)
+        on_round(record)
+
+    return checked
 
 
 @contextmanager

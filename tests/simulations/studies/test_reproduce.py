@@ -143,6 +143,22 @@ def test_several_jobs_give_the_numbers_of_one(done, tmp_path):
         assert here.read_bytes() == there.read_bytes()
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_measure_that_a_run_lacks_is_refused_before_its_first_round(done, tmp_path, jobs):
+    claim, _, _ = done
+    runs = {("median", 1): claim.runs(tmp_path)["median", 1]}
+    with pytest.raises(ConfigError, match=r"does not measure 'acuracy'. Did you mean 'accuracy'\?"):
+        run_all(runs, needed=lambda curve: ("loss", "recall", "acuracy"), jobs=jobs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_statements_say_what_is_needed_of_each_curve(done):
+    claim, _, _ = done
+    assert claim.needed("median") == ("accuracy", "l1_distance")
+    assert claim.needed("attacked") == ("accuracy",)
+    assert claim.needed("median_attack_free") == ()
+
+
 # --- measuring and judging --------------------------------------------------------------------------------------
 
 
