@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from flsec.simulations.studies.claim_results import read_result
+from flsec.simulations.studies.claim_results import judge, read_result
 from flsec.simulations.studies.claims import Claim, load_claim, packaged_claims
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +36,7 @@ def _block(name: str) -> str:
 
 def verdict_of(name: str) -> dict[str, Any]:
     """Return the record of a claim; of one that was not recorded, an open verdict alone."""
-    reason = load_claim(name).file.reason or "not run yet"
-    return read_result(name, ROOT / "results") or {"verdict": "open", "reason": reason}
+    return read_result(name, ROOT / "results") or vars(judge(load_claim(name), {}))
 
 
 def _summary() -> str:
@@ -66,7 +65,7 @@ def _section(name: str) -> str:
         parts += (
             ["\n".join(_statement(statement) for statement in record["statements"])] if record["statements"] else []
         )
-    reason = f": {record['reason']}" if record["reason"] else "."
+    reason = f": {record['reason'].rstrip('.')}." if record["reason"] else "."
     seeds = f" ({len(record['seeds'])} seeds, {record['seconds']} s of runs)" if "ours" in record else ""
     parts.append(_filled(f"**{record['verdict'].capitalize()}**{reason}{seeds} `flsec reproduce {name}`"))
     return "\n\n".join(parts)

@@ -62,20 +62,25 @@ def judge(claim: Claim, measured: Measured) -> Result:
     """
     missing = [curve for curve in claim.curves if curve not in measured]
     if missing:
-        some = f"not run yet: {', '.join(missing)}"
-        return Result("open", claim.file.reason or ("not run yet" if len(missing) == len(claim.curves) else some))
+        what = "" if len(missing) == len(claim.curves) else f": {', '.join(missing)}"
+        return Result("open", _reason(claim, "open") or f"not run yet{what}")
     outcomes = tuple(
         statement.decide(measured, claim.paper_numbers(statement.measure), claim.file.measure, claim.file.of)
         for statement in claim.statements
     )
     seeds = min(len(curve.seeds) for measures in measured.values() for curve in measures.values())
     if seeds < FEWEST_SEEDS:
-        reason = f"{seeds} of the {FEWEST_SEEDS} seeds that a verdict needs"
-        return Result("open", " ".join(filter(None, [f"{reason}.", claim.file.reason])), outcomes)
+        return Result("open", _reason(claim, "open") or f"{seeds} of the {FEWEST_SEEDS} seeds that it takes", outcomes)
     if all(outcome.holds for outcome in outcomes):
         return Result("comes out", "", outcomes)
     failed = "; ".join(outcome.text for outcome in outcomes if not outcome.holds)
-    return Result("does not come out", claim.file.reason or f"no reason is established; what fails: {failed}", outcomes)
+    known = _reason(claim, "does not come out")
+    return Result("does not come out", known or f"no reason is established; what fails: {failed}", outcomes)
+
+
+def _reason(claim: Claim, verdict: Verdict) -> str | None:
+    """Return the reason that the file gives, if it is one for this verdict."""
+    return claim.file.reason if claim.file.expected == verdict else None
 
 
 # --- from run folders -------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class ClaimFile(_Section):
         without_twins: why there are no attack-free runs of the defenses that are attacked; otherwise they are added.
         figure: how the claim is drawn: curves over rounds, bars, or a line over curves whose names are numbers.
         expected: the verdict that is known beforehand.
-        reason: why it does not come out, or is open.
+        reason: with ``expected``: why it does not come out, or is open.
     """
 
     title: str = Field(min_length=1)
@@ -210,6 +210,8 @@ def load_claim(name: str, size: Size = "small", *, path: Path | None = None) -> 
     with say_where(origin):
         file: ClaimFile = validate(ClaimFile, {key: value for key, value in data.items() if value is not None})
         blame_parameter(("of",), (), check_view, file.of)
+        if (file.reason is not None) != (file.expected in ("does not come out", "open")):
+            raise Problem(("reason",), "goes with expected: does not come out, or expected: open; and these need it.")
         form = getattr(file, size)
         if form is None:
             raise Problem((), f"has no {size} form. Leave out --{size}, or write {size}: in the file.")

@@ -257,6 +257,6 @@ def list_claims(name: str | None, results: Path) -> Table:
         table.add_column(column, no_wrap=column == "claim")
     for found in resolve_claims(name):
         claim = load_claim(found)
-        known = read_result(found, results) or {"verdict": "open", "reason": claim.file.reason or "not run yet"}
+        known = read_result(found, results) or vars(judge(claim, {}))
         table.add_row(found, claim.file.place, claim.file.title, known["verdict"], known["reason"])
     return table

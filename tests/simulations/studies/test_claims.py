@@ -148,6 +148,8 @@ def test_curves_of_different_weighting_are_refused_unless_the_file_says_why(clai
         ("  seeds: [1, 2, 3]\n", "", "seeds is missing; the other forms take it from here"),
         ("statements:", "of: late\nstatements:", "of: must be last"),
         ("count: 2}", "count: 20}", "count"),
+        ("place:", "reason: too few rounds\nplace:", "reason: goes with expected"),
+        ("place:", "expected: open\nplace:", "reason: goes with expected"),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_place(claim_file, old, new, message):

@@ -35,7 +35,6 @@ statements:
   - {order: [attacked, median], by: 0.02}
   - {at_least: {median: 0.9}, measure: l1_distance}
 expected: comes out
-reason: never looked at
 small:
   why: digits
   experiment:
@@ -186,19 +185,31 @@ def test_the_claim_comes_out_and_its_reason_is_left_out(done):
     assert all(outcome.holds for outcome in result.outcomes)
 
 
+def expecting(claim, verdict, reason):
+    file = claim.file.model_copy(update={"expected": verdict, "reason": reason})
+    return claims.Claim(**{**vars(claim), "file": file})
+
+
 def test_what_does_not_hold_does_not_come_out_with_the_file_s_reason(done):
     claim, _, _ = done
-    result = judge(claim, with_values(claim, attacked=0.7, median=0.5, median_l1_distance=2.0))
-    assert (result.verdict, result.reason) == ("does not come out", "never looked at")
+    known = expecting(claim, "does not come out", "too few rounds")
+    result = judge(known, with_values(claim, attacked=0.7, median=0.5, median_l1_distance=2.0))
+    assert (result.verdict, result.reason) == ("does not come out", "too few rounds")
     assert [outcome.holds for outcome in result.outcomes] == [False, True]
 
 
 def test_without_a_reason_it_says_what_fails(done):
     claim, _, _ = done
-    file = claim.file.model_copy(update={"reason": None})
-    unexplained = claims.Claim(**{**claim.__dict__, "file": file})
-    result = judge(unexplained, with_values(claim, attacked=0.7))
+    result = judge(claim, with_values(claim, attacked=0.7))
     assert result.reason.startswith("no reason is established; what fails: attacked < median by 0.02")
+
+
+def test_a_reason_is_one_for_the_expected_verdict_alone(done):
+    claim, _, _ = done
+    known = expecting(claim, "does not come out", "too few rounds")
+    assert judge(known, {}).reason == "not run yet"
+    assert "too few" not in judge(expecting(claim, "open", "too few rounds"), with_values(claim, attacked=0.7)).reason
+    assert judge(expecting(claim, "open", "too few rounds"), {}).reason == "too few rounds"
 
 
 def test_it_is_open_before_all_curves_are_there_and_with_few_seeds(done):
