@@ -158,7 +158,7 @@ def reproduce(
                     console.print(f"Recorded: {work.record(name, results)}", soft_wrap=True)
                 else:
                     console.print(f"Figure: {work.draw(name)}", soft_wrap=True)
-    except engine.Interrupted:
+    except (engine.Interrupted, KeyboardInterrupt):
         errors.print("Stopped. The same command goes on.", style="yellow")
         raise typer.Exit(130) from None
     if unexpected:

@@ -178,6 +178,28 @@ def test_only_attacked_curves_have_a_distance_to_their_twin(done):
     assert "l1_distance" not in measured["attacked"]  # without a defense there is no twin in this file
 
 
+def test_rates_are_those_of_all_rounds_so_far(done, tmp_path):
+    """By the innermost defense: of 1 + 3 attackers it rejects 0, then 3; of 4 + 2 honest clients 1, then 0."""
+    claim, _, _ = done
+    config = claim.runs(tmp_path)["median", 1]
+    folder = tmp_path / config.name
+    folder.mkdir()
+    rounds = [{"round": 0, "accuracy": 0.1, "loss": 1.0, "defenses": []}]
+    for number, counts in enumerate([(0, 1, 1, 3), (3, 0, 0, 2)], 1):
+        names = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+        outer, inner = {"detection": None}, {"detection": {**dict(zip(names, counts, strict=True)), "recall": 0.0}}
+        rounds.append({"round": number, "accuracy": 0.5, "loss": 1.0, "defenses": [outer, inner]})
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(record) + "\n" for record in rounds))
+    for file in ("config.yaml", "summary.json"):
+        (folder / file).write_text("{}")
+    file = claim.file.model_copy(update={"also": ("recall", "precision", "false_positive_rate")})
+    one = claims.Claim(**{**vars(claim), "file": file, "seeds": (1,), "curves": {"median": claim.curves["median"]}})
+    found = measured_in(one, {("median", 1): config})["median"]
+    assert found["recall"] == Curve((1, 2), {1: (0.0, 0.75)})
+    assert found["precision"] == Curve((1, 2), {1: (0.0, 0.75)})
+    assert found["false_positive_rate"] == Curve((1, 2), {1: (0.25, 0.1667)})
+
+
 def test_the_claim_comes_out_and_its_reason_is_left_out(done):
     claim, _, measured = done
     result = judge(claim, measured)
