@@ -19,7 +19,19 @@ from flsec.simulations.signatures import validate
 from flsec.simulations.studies.statements import Statement, check_view, curves_of
 from flsec.simulations.yaml_lines import dump, read
 
-__all__ = ["Claim", "Form", "has_form", "load_claim", "packaged_claims", "resolve_claims", "settings_hash"]
+__all__ = [
+    "Claim",
+    "Form",
+    "Size",
+    "Verdict",
+    "has_form",
+    "load_claim",
+    "packaged_claims",
+    "resolve_claims",
+    "resolved_settings",
+    "settings_hash",
+    "twin_of",
+]
 
 Size = Literal["small", "full", "quick"]
 Verdict = Literal["comes out", "does not come out", "open"]
@@ -232,6 +244,9 @@ def _complete(form: Form, small: Form, size: Size) -> Any:
         raise Problem(("small",), f"{missing[0]} is missing; the other forms take it from here.")
     if not isinstance(small.curves, dict) or not small.curves:
         raise Problem(("small", "curves"), "must map names to settings. For example: none: {defenses: []}")
+    seeds = form.seeds or small.seeds
+    if len(set(seeds or ())) < len(seeds or ()):
+        raise Problem((size, "seeds"), f"has a seed twice; got {list(seeds or ())}. For example: [1, 2, 3]")
     curves = form.curves
     if not isinstance(curves, dict):
         unknown = [curve for curve in curves or () if curve not in small.curves]
@@ -240,9 +255,7 @@ def _complete(form: Form, small: Form, size: Size) -> Any:
         curves = {curve: small.curves[curve] for curve in curves or small.curves}
     inherited = {} if form.experiment is not None else {"experiment": small.experiment}
     changes = form.changes if form.experiment is not None else {**small.changes, **form.changes}
-    return form.model_copy(
-        update={**inherited, "changes": changes, "curves": curves, "seeds": form.seeds or small.seeds}
-    )
+    return form.model_copy(update={**inherited, "changes": changes, "curves": curves, "seeds": seeds})
 
 
 def _config(claim: str, curve: str, form: Any, file: ClaimFile, origin: Origin) -> Config:
@@ -257,14 +270,25 @@ def _config(claim: str, curve: str, form: Any, file: ClaimFile, origin: Origin) 
         place = Origin(origin.file)
         for key, value in {**form.changes, **form.curves[curve]}.items():
             apply_override(data, f"{key}={dump(as_yaml_data(value), flow=True)}", place)
-        for entry in data.get("defenses") or []:
-            entry.setdefault("weighting", file.weighting)
-        output = {"evaluate_every": (data.get("output") or {}).get("evaluate_every", 1), **_OUTPUT}
-        simulation = {**(data.get("simulation") or {}), "engine": "inprocess"}
-        fixed = {"name": curve, "seed": form.seeds[0], "output": output, "simulation": simulation}
-        return make_config({**data, **fixed}, place)
+        _fix(data, file.weighting)
+        return make_config({**data, "name": curve, "seed": form.seeds[0]}, place)
     except ConfigError as error:
         raise ConfigError(f"{origin.file}: the curve {curve} of {claim}: {error}") from None
+
+
+def _fix(data: dict[str, Any], weighting: str) -> None:
+    """Set what is alike in all runs of claims; what is no list or section is left for ``make_config`` to refuse."""
+    for key in ("output", "simulation"):
+        if data.get(key) is None:
+            data[key] = {}
+    if isinstance(data["output"], dict):
+        data["output"] = {"evaluate_every": data["output"].get("evaluate_every", 1), **_OUTPUT}
+    if isinstance(data["simulation"], dict):
+        data["simulation"]["engine"] = "inprocess"
+    defenses = data.get("defenses")
+    for entry in defenses if isinstance(defenses, list) else []:
+        if isinstance(entry, dict):
+            entry.setdefault("weighting", weighting)
 
 
 def _with_twins(curves: Mapping[str, Config], file: ClaimFile) -> dict[str, Config]:
@@ -276,8 +300,10 @@ def _with_twins(curves: Mapping[str, Config], file: ClaimFile) -> dict[str, Conf
         # An oracle, which knows who attacks, is the plain mean where nobody does.
         knows_who = any("adversaries" in parameters_of(entry.member) for entry in config.defenses)
         if config.defenses and config.attacks and not knows_who and twin_of(name, complete) is None:
-            twin = attack_free(config)
-            complete[f"{name}_attack_free"] = twin.model_copy(update={"name": f"{name}_attack_free"})
+            twin = f"{name}_attack_free"
+            if twin in complete:
+                raise ConfigError(f"{twin} is the name of the attack-free run of {name}, which it is not. Rename it.")
+            complete[twin] = attack_free(config).model_copy(update={"name": twin})
     return complete
 
 
