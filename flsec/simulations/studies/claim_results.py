@@ -80,7 +80,7 @@ def judge(claim: Claim, measured: Measured) -> Result:
 
 def _reason(claim: Claim, verdict: Verdict) -> str | None:
     """Return the reason that the file gives, if it is one for this verdict."""
-    return claim.file.reason if claim.file.expected == verdict else None
+    return claim.file.reason if claim.expected == verdict else None
 
 
 # --- from run folders -------------------------------------------------------------------------------------------

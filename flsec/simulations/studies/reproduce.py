@@ -188,7 +188,7 @@ class Reproduction:
         reason = f": {result.reason}" if result.reason else ""
         held = "".join(f"  {'holds' if o.holds else 'fails'}: {o.text}{_found(o)}\n" for o in result.outcomes)
         sentence = f"{held}{name} ({claim.size}, {claim.file.place}): {result.verdict}{reason}"
-        return Report(_table(claim, measured), sentence, claim.file.expected in (None, result.verdict))
+        return Report(_table(claim, measured), sentence, claim.expected in (None, result.verdict))
 
     def draw(self, name: str) -> Path:
         """Draw a claim's figure beside its runs and return its path."""

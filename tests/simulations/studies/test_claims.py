@@ -200,6 +200,12 @@ def test_every_paper_has_one_claim_for_continuous_integration():
     assert sorted(quick) == sorted(PAPERS)
 
 
+def test_claims_for_continuous_integration_need_no_files():
+    quick = [load_claim(name, "quick") for name in packaged_claims() if has_form(name, "quick")]
+    assert {config.data.name for claim in quick for config in claim.curves.values()} == {"digits"}
+    assert all(len(claim.seeds) >= 3 for claim in quick)
+
+
 @pytest.mark.parametrize("name", packaged_claims())
 def test_packaged_claims_can_be_run_in_all_their_sizes(name):
     sizes = [size for size in ("small", "full", "quick") if has_form(name, size)]

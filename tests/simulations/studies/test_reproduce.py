@@ -34,7 +34,6 @@ of: last 2
 statements:
   - {order: [attacked, median], by: 0.02}
   - {at_least: {median: 0.9}, measure: l1_distance}
-expected: comes out
 small:
   why: digits
   experiment:
@@ -307,7 +306,7 @@ def test_the_command_prints_the_paper_beside_ours_and_the_verdict(done, tmp_path
 
 
 @pytest.mark.usefixtures("packaged")
-def test_another_verdict_than_the_file_expects_is_an_error(tmp_path):
+def test_a_quick_form_that_does_not_come_out_is_an_error(tmp_path):
     result = call("--quick", "--output", tmp_path)
     assert result.exit_code == 1  # one seed: open
     assert "1 of the 3 seeds" in result.output
