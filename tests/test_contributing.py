@@ -50,12 +50,15 @@ def drawn() -> dict[str, list[str]]:
     return found
 
 
+YAML_ROOMS = ("simulations/experiments", "simulations/claims")
+
+
 @functools.cache
 def standing() -> frozenset[str]:
-    """The folders of the package that hold files, but for folders of data below the experiments."""
+    """The folders of the package that hold files; experiments and claims with all folders below them are one each."""
     files = [*(ROOT / "flsec").rglob("*.py"), *(ROOT / "flsec").rglob("*.yaml")]
     folders = {file.parent.relative_to(ROOT / "flsec").as_posix() for file in files} - {"."}
-    return frozenset(folder for folder in folders if not folder.startswith("simulations/experiments/"))
+    return frozenset(next((room for room in YAML_ROOMS if folder.startswith(room)), folder) for folder in folders)
 
 
 def room_of(module: str) -> str | None:

@@ -125,6 +125,58 @@ def reconstruct(
     console.print(f"Plot:   {folder / 'leakage.png'}", soft_wrap=True)
 
 
+@app.command()
+def reproduce(
+    claim: Annotated[str | None, typer.Argument(help="A paper, or PAPER/CLAIM, such as siren/fig6; else all.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="The paper's size.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One claim a paper, in seconds each.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="Only list claims and recorded verdicts.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each on a thread of its own.")] = 1,
+    output: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/claims"),
+    record: Annotated[bool, typer.Option("--record", help="Keep verdict and figure in --results.")] = False,
+    results: Annotated[Path, typer.Option(help="The folder of what was recorded.")] = Path("results"),
+    engine_name: Annotated[str, typer.Option("--engine", help="inprocess, pooled or flower.")] = "inprocess",
+    ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster to join; with --engine.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run what a paper's claim lacks, and print the paper's numbers beside ours; the same command goes on."""
+    from flsec.simulations import engine
+    from flsec.simulations.studies.reproduce import Reproduction, list_claims, missing_runs, run_all
+
+    if list_only:
+        console.print(list_claims(claim, results))
+        return
+    if quick and record:
+        raise ConfigError("--quick checks that claims run; to record the small form, leave it out.")
+    work = Reproduction.of(claim, full=full, quick=quick, output=output, engine=engine_name, ray_address=ray_address)
+    unexpected = []
+    try:
+        with _Progress(1) as progress:
+            for name in work.claims:
+                waiting = missing_runs(work.runs[name])
+
+                def on_run(number: int, key: Any, config: Any, name: str = name, total: int = len(waiting)) -> Any:
+                    what = f"{name} {key[0]}, seed {key[1]} ({number + 1}/{total})"
+                    progress.start(what, config.simulation.num_rounds)
+                    return progress
+
+                run_all(waiting, needed=work.claims[name].needed, jobs=jobs, on_run=on_run, verbose=verbose)
+                report = work.report(name)
+                console.print(report.table)
+                console.print(report.sentence, soft_wrap=True)
+                unexpected += [] if report.expected else [name]
+                if record:
+                    console.print(f"Recorded: {work.record(name, results)}", soft_wrap=True)
+                else:
+                    console.print(f"Figure: {work.draw(name)}", soft_wrap=True)
+    except (engine.Interrupted, KeyboardInterrupt):
+        errors.print("Stopped. The same command goes on.", style="yellow")
+        raise typer.Exit(130) from None
+    if unexpected:
+        errors.print(f"Another verdict than the file expects: {', '.join(unexpected)}", style="red")
+        raise typer.Exit(1)
+
+
 @app.command(name="list")
 def list_(
     kind: Annotated[

@@ -43,8 +43,8 @@ def test_only_one_file_starts_flowers_simulation():
     ]
 
 
-def test_experiments_are_in_one_folder():
-    assert {file.relative_to(ROOT).parts[0] for file in ROOT.rglob("*.yaml")} == {"experiments"}
+def test_experiments_and_claims_are_in_one_folder_each():
+    assert {file.relative_to(ROOT).parts[0] for file in ROOT.rglob("*.yaml")} == {"experiments", "claims"}
 
 
 def test_no_class_is_longer_than_250_lines():

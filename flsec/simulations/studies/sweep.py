@@ -4,7 +4,6 @@ import csv
 import io
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from safetensors.numpy import load_file
 from flsec._files import replacing
 from flsec.errors import ConfigError
 from flsec.metrics.paired import cost_of_defense, damage, l1_distance
-from flsec.simulations import engine
 from flsec.simulations.config import Check, apply_override, load_config, make_config, resolve_experiment
 from flsec.simulations.plots import plot_curves, plot_heatmap
 from flsec.simulations.problems import (
@@ -28,9 +26,9 @@ from flsec.simulations.problems import (
     nearest,
     say_where,
 )
-from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.schema import Config
+from flsec.simulations.studies.missing_runs import earlier_run, finish_run
 from flsec.simulations.yaml_lines import read
 
 __all__ = ["Cell", "Sweep", "load_sweep", "run_sweep"]
@@ -257,39 +255,14 @@ def run_sweep(
         Interrupted: the user stopped it.
     """
     for cell in sweep.cells:
-        _earlier(sweep, cell)
+        earlier_run(cell.config)
     rows: list[Row] = []
     for number, cell in enumerate(sweep.cells):
-        on_round = on_cell(number, cell)
-        folder = _earlier(sweep, cell)
-        if folder is None:
-            engine.run(cell.config, on_round=on_round, verbose=verbose)
-        elif not (folder.path / "summary.json").is_file():
-            engine.resume(folder.path, on_round=on_round, verbose=verbose)
+        finish_run(cell.config, on_round=on_cell(number, cell), verbose=verbose)
         rows = _rows(sweep, sweep.cells[: number + 1])
         _write(sweep.folder / "results.csv", rows)
     _plot(sweep, rows)
     return rows
-
-
-def _earlier(sweep: Sweep, cell: Cell) -> RunFolder | None:
-    """Return the folder of this cell's run if there is one that can be used or continued."""
-    path = sweep.folder / cell.name
-    if not path.exists():
-        return None
-    if {file.name for file in path.iterdir() if file.suffix != ".partial"} <= {"environment.json"}:
-        shutil.rmtree(path)  # stopped while it was made
-        return None
-    folder = RunFolder.open(path)
-    if load_config(path / "config.yaml").to_dict() != cell.config.to_dict():
-        raise ConfigError(
-            f"{str(path)!r} holds a run with other settings. Remove it, or give the sweep another name or folder."
-        )
-    if not (path / "summary.json").is_file() and not folder.checkpoint_rounds():
-        with folder.lock.held():  # stopped before its first checkpoint: there is nothing to go on with
-            shutil.rmtree(path)
-        return None
-    return folder
 
 
 # --- the table ------------------------------------------------------------------------------------------------
