@@ -14,7 +14,7 @@ def _is_defense(member: Any) -> bool:
     from flsec.strategies.base import RobustStrategy
 
     kinds = isinstance(member, type) and issubclass(member, RobustStrategy)
-    return kinds and member.place is None and member not in (RobustStrategy, Adversary)
+    return kinds and member.place is None and not member.outermost and member not in (RobustStrategy, Adversary)
 
 
 DEFENSES = Registry("defense", __name__, _is_defense, "a subclass of flsec.strategies.RobustStrategy")

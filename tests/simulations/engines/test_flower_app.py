@@ -115,8 +115,8 @@ def test_a_run_whose_server_died_goes_on_to_the_same_model(file: Path, tmp_path:
     simulated = run(load_config(file, [*in_file(tmp_path / "simulated"), f"defenses=[{defense}]"]))
     assert figures(real) == figures(simulated)
     assert (real.path / "model.safetensors").read_bytes() == (simulated.path / "model.safetensors").read_bytes()
-    kept = sorted(path.name for path in (tmp_path / "flwr").rglob("0/*.npz"))  # of client 0, by round
-    wanted = [f"siren-{round_:06d}.npz" for round_ in (1, 2, 3, 4)] if "siren" in defense else []
+    kept = sorted(path.name for path in (tmp_path / "flwr").rglob("0/*.state"))  # of client 0, by round
+    wanted = [f"siren-{round_:06d}.state" for round_ in (1, 2, 3, 4)] if "siren" in defense else []
     assert kept == wanted  # as many as the checkpoints of rounds 1 to 3 need, and the last
 
 
@@ -128,12 +128,15 @@ def test_a_simulation_with_clients_that_keep_something_does_not_go_on_elsewhere(
         serve(deployment(4), resume=str(folder))
 
 
-def test_what_cannot_be_resumed_is_said(tmp_path: Path, file: Path) -> None:
+def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no run folder"):
         serve(deployment(4), resume=str(tmp_path / "nothing"))
+
+
+def test_a_run_that_died_before_anything_was_saved_begins_again(tmp_path: Path, file: Path) -> None:
     folder = RunFolder.create(tmp_path, "empty", load_config(file).to_dict())
-    with pytest.raises(ConfigError, match="has no checkpoint"):
-        serve(deployment(4), resume=str(folder.path))
+    serve(deployment(4), resume=str(folder.path))
+    assert [record["round"] for record in folder.rounds()] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("connected", [True, False])
