@@ -59,7 +59,7 @@ def test_curves_have_one_value_a_round_and_are_no_copies(path):
 
 @each_file
 def test_files_are_small_and_have_their_picture(path):
-    assert path.stat().st_size < 80_000
+    assert path.stat().st_size < 60_000
     assert 3_000 < path.with_suffix(".png").stat().st_size < 80_000
 
 
