@@ -11,7 +11,7 @@ from flsec.simulations.studies.statements import Curve, Measured, interval, view
 
 __all__ = ["plot_claim"]
 
-_SIZE = (5.6, 3.4)  # inches, at 80 dots each: small files
+_SIZE = (7.0, 3.4)  # inches, at 80 dots each: small files
 _SHARES = ("accuracy", "success", "precision", "recall", "rate", "agreement")  # measures that lie in [0, 1]
 
 
@@ -34,26 +34,30 @@ def plot_claim(claim: Claim, measured: Measured, path: Path) -> None:
     axes.set_title(f"{claim.name}: {claim.file.title}", fontsize=9)
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize=8)
-    axes.legend(fontsize=7)
-    figure.savefig(path, dpi=80)
+    figure.legend(fontsize=7, loc="outside right upper")
+    figure.savefig(path, dpi=80, pil_kwargs={"optimize": True})
     plt.close(figure)
 
 
 def _over_rounds(axes: Any, claim: Claim, measured: Measured) -> None:
+    colours: dict[str, str] = {}
     for curve, measures in measured.items():
         if claim.file.measure in measures:
-            _band(axes, curve, measures[claim.file.measure], dotted=curve.endswith("_attack_free"))
+            of = curve.removesuffix("_attack_free")
+            colours.setdefault(of, f"C{len(colours)}")
+            _band(axes, curve, measures[claim.file.measure], colours[of], dotted=of != curve)
     axes.set(xlabel="round", ylabel=claim.file.measure.replace("_", " "))
     _limits(axes, claim.file.measure)
 
 
-def _band(axes: Any, label: str, curve: Curve, *, dotted: bool) -> None:
+def _band(axes: Any, label: str, curve: Curve, colour: str, *, dotted: bool) -> None:
     values = curve.values()
     rounds = np.array(curve.rounds)
-    (line,) = axes.plot(rounds, values.mean(axis=0), linestyle=":" if dotted else "-", label=label.replace("_", " "))
-    if len(values) > 1:
+    look = {"color": colour, "linestyle": ":" if dotted else "-", "label": label.replace("_", " ")}
+    axes.plot(rounds, values.mean(axis=0), **look)
+    if len(values) > 1 and not dotted:
         low, high = np.array([interval(column) for column in values.T], dtype=np.float64).T
-        axes.fill_between(rounds, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+        axes.fill_between(rounds, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
 def _bars(axes: Any, claim: Claim, measured: Measured) -> None:

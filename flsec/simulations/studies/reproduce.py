@@ -219,27 +219,24 @@ def _found(outcome: Outcome) -> str:
 
 
 def _table(claim: Claim, measured: Measured) -> Table:
-    table = Table(title=f"{claim.name}: {claim.file.title}")
+    table = Table(title=f"{claim.name}: {claim.file.title}", caption=f"{len(claim.seeds)} seeds; {claim.file.of}")
     table.add_column("curve", no_wrap=True)
     for measure in claim.measures:
         table.add_column(f"{measure.replace('_', ' ')}: paper", justify="right")
-        table.add_column("ours", justify="right")
-        table.add_column("95 %", justify="right")
+        table.add_column("ours ± 95 %", justify="right", no_wrap=True)
     for curve in claim.curves:
-        cells = [cell for measure in claim.measures for cell in _cells(claim, measured, curve, measure)]
-        table.add_row(curve, *cells)
-    table.caption = f"{len(claim.seeds)} seeds; {claim.file.of}"
+        table.add_row(curve, *(cell for measure in claim.measures for cell in _cells(claim, measured, curve, measure)))
     return table
 
 
-def _cells(claim: Claim, measured: Measured, curve: str, measure: str) -> tuple[str, str, str]:
+def _cells(claim: Claim, measured: Measured, curve: str, measure: str) -> tuple[str, str]:
     paper = claim.file.paper.get(measure, {}).get(curve)
     said = "" if paper is None else f"{paper:.3f}"
     if measure not in measured.get(curve, {}):
-        return said, "", ""
+        return said, ""
     values = view_of(measured[curve][measure], "last" if measure == "l1_distance" else claim.file.of)
     spread = interval(values)
-    return said, f"{values.mean():.3f}", "" if spread is None else f"{spread[0]:.3f} to {spread[1]:.3f}"
+    return said, f"{values.mean():.3f}" + ("" if spread is None else f" ± {(spread[1] - spread[0]) / 2:.3f}")
 
 
 def list_claims(name: str | None, results: Path) -> Table:
