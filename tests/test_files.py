@@ -216,7 +216,7 @@ def test_a_second_process_is_told_of_the_first_and_a_dead_one_is_no_obstacle(tmp
 
 def test_a_forked_child_does_not_keep_it(tmp_path):
     """As a data loader's worker would, which may outlive the process that was killed."""
-    then = "import os; pid = os.fork()\nif pid == 0: time.sleep(600)\nprint(pid, flush=True); time.sleep(600)"
+    then = "import os\nif os.fork() == 0: print(os.getpid(), flush=True)\ntime.sleep(600)"
     process = held_elsewhere(tmp_path, then)
     child = int(process.stdout.readline())
     process.kill()

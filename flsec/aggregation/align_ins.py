@@ -123,8 +123,8 @@ def _sign_alignment(updates: Tensor, rows: Tensor, share: float) -> Tensor:
     for columns, block in float64_blocks(updates, rows, device=device_of_blocks(updates)):
         principal[columns] = block.sign_().sum(dim=0).sign_().to(principal)
     count = max(1, math.floor(share * d))
-    shares = [_share_of_largest(updates[row], principal, count) for row in rows.tolist()]
-    return torch.tensor(shares, dtype=torch.float64, device=updates.device)
+    shares = [_share_of_largest(updates[row], principal, count) for row in rows.cpu().tolist()]
+    return torch.tensor(shares, dtype=torch.float64).to(updates.device)
 
 
 def _share_of_largest(row: Tensor, principal: Tensor, count: int) -> float:

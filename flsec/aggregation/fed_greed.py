@@ -59,14 +59,14 @@ def fed_greed(updates: Tensor, loss: Callable[[Tensor], float]) -> Tensor:
 def greedy_selection(updates: Tensor, loss: Callable[[Tensor], float]) -> Greedy:
     """Return the rows of the best mean."""
     losses = torch.full((len(updates),), torch.inf, dtype=torch.float64, device=updates.device)
-    for row in row_norms(updates).isfinite().nonzero().flatten().tolist():
+    for row in row_norms(updates).isfinite().nonzero().flatten().cpu().tolist():
         losses[row] = float(loss(updates[row].detach()))
     losses = losses.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
     order = losses.argsort(stable=True)
     order = order[losses[order].isfinite()]
     best, least, before = order[:0], torch.inf, torch.inf
     total = torch.zeros_like(updates[0], dtype=torch.float64)
-    for count, row in enumerate(order.tolist(), start=1):
+    for count, row in enumerate(order.cpu().tolist(), start=1):
         total += updates[row]
         now = float(losses[row]) if count == 1 else float(loss(total / count))
         if not now <= before:

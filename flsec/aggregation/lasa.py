@@ -105,7 +105,7 @@ def lasa_layers(
     least = torch.zeros_like(updates[:, 0])
     sizes = torch.zeros(len(updates), len(layers), dtype=torch.float64, device=updates.device)
     purities = torch.zeros_like(sizes)
-    for row in finite.nonzero().flatten().tolist():
+    for row in finite.nonzero().flatten().cpu().tolist():
         least[row] = magnitude_of_rank(updates[row], count)
         left = torch.where(updates[row].abs() >= least[row], updates[row], 0)
         sizes[row], purities[row] = _describe(torch.split(left, list(layers)))
@@ -146,7 +146,7 @@ def mean_of_layers(updates: Tensor, layers: Sequence[int], found: Layers, trust:
     if not len(rows):
         return mean
     device = device_of_blocks(updates) or updates.device
-    numbers, sizes = torch.arange(len(layers), device=device), torch.tensor(list(layers), device=device)
+    numbers, sizes = torch.arange(len(layers)).to(device), torch.tensor(list(layers)).to(device)
     layer_of = numbers.repeat_interleave(sizes)
     weights, least = weights[rows].to(device), found.least[rows, None].to(device, torch.float64)
     for columns, block in float64_blocks(updates, rows, device=device):

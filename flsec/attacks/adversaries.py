@@ -354,9 +354,10 @@ def _check_rounds(adversaries: Adversaries) -> None:
             parameter="last_round_only",
         )
     if adversaries.last_round_only and (first != 1 or last is not None or adversaries.every != 1):
+        every = f", every={adversaries.every}" if adversaries.every != 1 else ""
         raise ConfigError(
-            f"Adversaries: last_round_only sets the window itself; got first_round={first}, last_round={last}, "
-            f"every={adversaries.every} too. Leave those out.",
+            f"Adversaries: last_round_only sets the window itself; got first_round={first}, last_round={last}{every} "
+            "too. Leave those out.",
             parameter="last_round_only",
         )
     if adversaries.rounds is not None:

@@ -35,6 +35,7 @@ class LazyWorker(FreeRider):
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
 
     Example:
+        >>> import numpy as np
         >>> from flsec.client_apps.base import AttackContext
         >>> LazyWorker().poison_update([np.array([1.0])], [np.array([1.5])], AttackContext(round=1, client_id=0))
         [array([1.])]

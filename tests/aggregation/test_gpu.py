@@ -117,7 +117,7 @@ def test_computing_on_a_gpu_as_in_main_memory(name, monkeypatch):
     torch.testing.assert_close(result, expected)
 
 
-NO_MATRIX = {"crfl", "eavesdrop", "flwbc", "oracle_sgd", "soteria"}  # that leave the mean to Flower
+NO_MATRIX = {"ban_list", "crfl", "eavesdrop", "flwbc", "oracle_sgd", "soteria"}  # that leave the mean to Flower
 NO_MATRIX |= {"flanders", "worker_momentum"}  # that look at a few columns, or keep rows in main memory
 TRAINING = {"diversefl", "fedinv", "fltrust"}  # that compute gradients on the server
 

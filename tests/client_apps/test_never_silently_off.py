@@ -223,6 +223,7 @@ class PairUnread(Client):
 
 UNREAD = [Loaded, Reassigns, OtherAttribute, PairUnread]
 DATA_ATTACKS = [n for n in OTHERS if made(n).poisons_data and n not in TOGETHER]
+DATA_ATTACKS.remove("chameleon")  # trains on the attribute itself, whatever the client reads
 
 
 @pytest.mark.parametrize("how", ["class", "instance", "mod"])
