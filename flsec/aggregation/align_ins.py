@@ -107,7 +107,7 @@ def align_ins_filter(
     directions = torch.where(norms * model_norm > 0, products / (norms * model_norm), 0)[finite]
     signs = _sign_alignment(updates, finite.nonzero().flatten(), share)
     z_scores = torch.stack([median_z_scores(directions), median_z_scores(signs)])
-    radii = torch.tensor([[direction_radius], [sign_radius]], dtype=torch.float64, device=z_scores.device)
+    radii = torch.tensor([[direction_radius], [sign_radius]], dtype=torch.float64).to(z_scores.device)
     kept = on_finite_rows(finite, (z_scores <= radii).all(dim=0))
     max_norm = median_norm(norms[kept])
     max_norm = max_norm if bound == "kept" else min(max_norm, median_norm(norms))
