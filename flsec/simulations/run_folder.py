@@ -77,7 +77,7 @@ class RunFolder:
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "seed": config["seed"],
         }
-        if start := config["model"].get("from"):
+        if start := config.get("model", {}).get("from"):
             environment["model_from"] = start_record(start)
         try:
             folder._write("environment.json", json.dumps(environment, indent=2) + "\n")

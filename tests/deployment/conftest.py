@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
             item.add_marker(pytest.mark.deployment)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     if tuple(map(int, metadata.version("flwr").split(".")[:2])) < (1, 42):
         pytest.skip("the commands of Flower before 1.42 have other options")
@@ -72,7 +72,7 @@ def _command_lines(word: str) -> list[bytes]:
     return lines
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app(deployment: Deployment) -> Path:
     folder = deployment.folder / "app"
     folder.mkdir()
