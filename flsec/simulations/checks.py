@@ -55,7 +55,7 @@ def check_settings(config: Config, resources: Resources | None = None) -> None:
 
 
 def _built(
-    config: Config, resources: Resources, findings: Findings, indices: Collection[int]
+    config: Config, resources: Resources, findings: Findings, indices: Collection[int], *, whole: bool = True
 ) -> tuple[FlowerStrategy | None, dict[int, RobustStrategy]]:
     """Build the defenses around each other; if that fails, each by itself, so that every one says what it refuses.
 
@@ -64,11 +64,13 @@ def _built(
         resources: of the experiment.
         findings: where what they refuse goes.
         indices: of those defenses that may be built.
+        whole: whether the attacks may be built, which a whole strategy takes.
 
     Returns:
         The whole strategy, None if it fails; and the wrappers that could be built, by their places in the file.
     """
-    if len(indices) == len(config.defenses):
+    whole = whole and len(indices) == len(config.defenses)
+    if whole:
         try:
             strategy = resources.new_strategy()
             return strategy, dict(enumerate(_defenses(strategy)))
@@ -80,7 +82,7 @@ def _built(
             wrappers[index] = wrap(resources.plain_strategy(), index, config.defenses[index], resources)
     with findings:
         resources.server_strategy()
-    if len(indices) == len(config.defenses):
+    if whole:
         with findings:
             raise failed
     return None, wrappers
@@ -260,16 +262,18 @@ def check_on_data(config: Config, resources: Resources) -> FlowerStrategy | None
     with findings:
         _check_served(config, resources)
         _check_model(config, resources)
+    sound = 0
     for index, attack in enumerate(config.attacks):
         with findings:
             _check_fit(resources.task, ("attacks", index), attack.name, attack.member)
             _check_attack_on_data(config, index, resources, clean)
+            sound += 1
     fitting = []
     for index, defense in enumerate(config.defenses):
         with findings:
             _check_fit(resources.task, ("defenses", index), defense.name, defense.member)
             fitting.append(index)
-    strategy, wrappers = _built(config, resources, findings, fitting)
+    strategy, wrappers = _built(config, resources, findings, fitting, whole=sound == len(config.attacks))
     for index, wrapper in wrappers.items():
         entry = config.defenses[index]
         with findings:
