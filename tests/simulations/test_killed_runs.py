@@ -18,6 +18,7 @@ import pytest
 from flsec._lock import FolderLock
 from flsec.errors import ConfigError, SaveError
 from flsec.simulations import engine
+from flsec.simulations.checks import check_data
 from flsec.simulations.config import Config, load_config
 from flsec.simulations.engines.loop import ServerLoop
 from flsec.simulations.run_folder import RunFolder
@@ -176,7 +177,7 @@ def test_a_second_run_in_a_folder_is_refused_and_changes_nothing(tmp_path: Path,
     with FolderLock(folder.path).held():
         with pytest.raises(ConfigError, match="is at work in"):
             engine.resume(folder.path, from_round=3)
-        loop = ServerLoop(engine.check_data(load()), RunFolder(folder.path), resume_from=3)
+        loop = ServerLoop(check_data(load()), RunFolder(folder.path), resume_from=3)
         with pytest.raises(ConfigError, match="is at work in"):  # whoever drives it
             loop(None, None)  # type: ignore[arg-type]
         loop.folder.remove_unless_begun()  # it is not this process's to remove
