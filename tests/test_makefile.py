@@ -1,5 +1,6 @@
 """The Makefile, the workflow and .ci/run ask for the same."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,4 +36,12 @@ def test_ci_runs_all_that_make_check_and_make_test_do() -> None:
     run = (ROOT / ".ci/run").read_text().splitlines()
     for command in commands("check") + commands("test")[-1:]:
         tool = command.removeprefix("-m ")
-        assert tool in run or f"python -m {tool}" in run
+        assert any(line.split() and line.startswith((tool, f"python -m {tool}")) for line in run)
+
+
+def test_ci_leaves_no_test_out_where_it_runs_them_in_two_processes() -> None:
+    run = (ROOT / ".ci/run").read_text()
+    (apart,) = re.findall(r'^apart="(.*)"$', run, flags=re.MULTILINE)
+    assert "\npytest $apart " in run
+    assert set(re.findall(r"--ignore=(\S+)", run)) == set(apart.split())
+    assert all((ROOT / folder).is_dir() for folder in apart.split())
