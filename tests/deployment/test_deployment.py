@@ -87,7 +87,7 @@ def server_apps(deployment: Deployment) -> set[int]:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(deployment: Deployment, app: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Several runs at once, of which one loses its ServerApp after round 3 and is gone on with."""
     folder = tmp_path_factory.mktemp("experiments")
