@@ -6,9 +6,11 @@ what it saw.
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from flsec._contracts.attacks import AUXILIARY_DATA, AttackBattery, AttackedNetwork
@@ -27,7 +29,7 @@ from flsec._contracts.network import (
 from flsec._contracts.optimizers import CLIENTS, ONE_STEP, OptimizerBattery
 from flsec._contracts.partitioners import PartitionerBattery, bare
 from flsec._contracts.rules import RuleBattery
-from flsec._contracts.server import flower_strategy
+from flsec._contracts.server import MessageServer, NDArrays, Reply, flower_strategy, identify, npy_bytes
 from flsec._contracts.tasks import Examples, TaskBattery
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
@@ -38,6 +40,7 @@ from flsec.errors import ConfigError
 from flsec.models import MODELS
 from flsec.parameters import Fraction, parameters_of
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
+from flsec.strategies.cohort import Layout
 from flsec.tasks import TASKS, Task
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "check_strategy",
     "check_task",
     "example",
+    "play_rounds",
 ]
 
 # An example of every parameter that has no default, by its name, whoever takes it. A function is called with the
@@ -290,6 +294,58 @@ def _named(name: str, parameters: dict[str, Any]) -> Callable[[], FlowerStrategy
     known = {"training": ONE_STEP, "num_rounds": 10, "num_clients": len(CLIENTS)}
     supplied = {key: value for key, value in known.items() if key in parameters_of(member)}
     return lambda: build_server_strategy(name, member, {**supplied, **parameters}, len(CLIENTS))
+
+
+def play_rounds(
+    strategy: FlowerStrategy,
+    updates: Any,
+    *,
+    model: nn.Module | None = None,
+    metrics: Sequence[Mapping[str, Any]] = (),
+) -> Tensor:
+    """Return the global model after rounds in which each client sends a given update, without network or training.
+
+    The strategy is called as Flower's Message API calls it. ``strategy.last_report`` then tells about the last round.
+
+    Args:
+        strategy: a defense, or a strategy of ``flwr.serverapp.strategy``, which asks all clients there are.
+        updates: (n, d) floats: row i is what client i's model differs by from the one that it got, and i its id. Or
+            (rounds, n, d), for as many rounds; this function goes on from round 1 each time that it is called.
+        model: what training starts from, with d floating parameters; None: d zeros.
+        metrics: n dicts, what each client reports beside its update.
+
+    Returns:
+        (d,) float32: the floating parameters of the global model, one array after the other.
+
+    Raises:
+        ConfigError: ``updates`` has another shape.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.strategies import Median
+        >>> play_rounds(Median(FedAvg()), [[1.0, 2.0], [1.5, 2.5], [900.0, -900.0]])
+        tensor([1.5000, 2.0000])
+    """
+    rows = torch.as_tensor(updates, dtype=torch.float32)
+    rounds = rows[None] if rows.ndim == 2 else rows
+    start = {"weights": torch.zeros(rounds.shape[-1])} if model is None else model.state_dict()
+    arrays = {name: value.detach().numpy() for name, value in start.items()}
+    layout = Layout(list(arrays.values()))
+    if rounds.ndim != 3 or rounds.shape[-1] != layout.size:
+        raise ConfigError(
+            f"play_rounds needs updates of shape (n, {layout.size}) or (rounds, n, {layout.size}); got "
+            f"{tuple(rows.shape)}. A row is a client's update: one number for each floating parameter of the model."
+        )
+
+    def answer(number: int, client: int, sent: NDArrays) -> list[Reply]:
+        trained = layout.unflatten(layout.flatten(sent) + rounds[number - 1, client], layout.buffers(sent))
+        reported = dict(metrics[client]) if metrics else {}
+        return [Reply(tuple(npy_bytes(np.asarray(array)) for array in trained), 1, reported)]
+
+    identify()
+    server = MessageServer(strategy, range(rounds.shape[1]), arrays)
+    server.play(range(1, len(rounds) + 1), answer)
+    return layout.flatten(server.arrays)
 
 
 # --- models and tasks -------------------------------------------------------------------------------------------
