@@ -72,7 +72,25 @@ class Eavesdrop(RobustStrategy):
         reconstructions: {(round, client id): ``Reconstruction``}.
         failures: {(round, client id): why there is none}.
 
-    The three are no part of ``state_dict``: a resumed run has those of its own rounds, and ``folder`` those of all.
+    Raises:
+        ConfigError: an attack without ``model_factory``, without a learning rate (its own or that of ``training``), or,
+            named, without ``input_shape`` and ``num_classes``; ``settings`` for a callable; a value out of its range.
+            Others: see ``RobustStrategy``.
+
+    Hands the (n, d) updates on as they are. The three are no part of ``state_dict``: a resumed run has those of its own
+    rounds, and ``folder`` those of all.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.models import Softmax
+        >>> from flsec.testing import play_rounds
+        >>> network = Softmax((1,), 2)
+        >>> strategy = Eavesdrop(FedAvg(), clients=[1], learning_rate=0.5)  # only observes
+        >>> play_rounds(strategy, [[-1.0, 1.0, 0.0, 0.0], [-0.5, 0.5, 0.0, 0.0]], model=network)
+        tensor([-0.7500,  0.7500,  0.0000,  0.0000])
+        >>> strategy.observations[1, 1].gradients(network)[0]  # in round 1, of client 1, for the weights
+        tensor([[ 1.],
+                [-1.]])
 
     Source: FedMLSecurity, Sec. 3.3 (the passive adversary and what it uses); the attacks: see
     ``flsec.reconstruction``.
