@@ -33,8 +33,8 @@ class Scaffold(ServerOptimizer):
         server_learning_rate: eta_g, factor of the server's step.
         options: see ``RobustStrategy``. Clients count alike, as in the paper.
 
-    Takes the step of one (d,) update and moves c, (d,). Goes inside all defenses: ``Krum(Scaffold(FedAvg(...), ...),
-    num_byzantine=2)``. Put ``flsec.client_apps.scaffold_client`` around the clients.
+    Takes the step of one (d,) update and moves c, (d,). Goes inside all defenses:
+    ``Krum(Scaffold(FedAvg(...), ...), num_byzantine=2)``. Put ``flsec.client_apps.scaffold_client`` around the clients.
 
     No client sends a control variate. The server computes the change of c from the update that the defenses around it
     have accepted, with the steps and the learning rate that it knows; see ``flsec.aggregation.scaffold_control``. So c
