@@ -77,7 +77,7 @@ class DistancePenalty(StepHook):
         ...     model, torch.ones(4, 1), torch.ones(4, dtype=torch.int64), Training(learning_rate=1.0), round=1,
         ...     generator=torch.Generator(), hooks=[penalty],
         ... )
-        >>> float(model.output.weight.abs().max())
+        >>> float(model.output.weight.detach().abs().max())
         0.0
 
     Source: as ``penalised_gradients``.
