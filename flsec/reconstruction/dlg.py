@@ -84,7 +84,7 @@ def deep_leakage(
         >>> model, x = Softmax((4,), 3), torch.tensor([[0.1, 0.9, 0.4, 0.6]])
         >>> loss = nn.functional.cross_entropy(model(x), torch.tensor([2]))
         >>> gradients = torch.autograd.grad(loss, list(model.parameters()))
-        >>> found = deep_leakage(model, gradients, input_shape=(4,), num_classes=3)
+        >>> found = deep_leakage(model, gradients, input_shape=(4,), num_classes=3, max_iterations=30)
         >>> found.inputs.round(decimals=2), found.labels
         (tensor([[0.1000, 0.9000, 0.4000, 0.6000]]), tensor([2]))
 
