@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -306,6 +305,7 @@ def play_rounds(
     """Return the global model after rounds in which each client sends a given update, without network or training.
 
     The strategy is called as Flower's Message API calls it. ``strategy.last_report`` then tells about the last round.
+    Rows must differ: defenses take equal replies for those of secure aggregation.
 
     Args:
         strategy: a defense, or a strategy of ``flwr.serverapp.strategy``, which asks all clients there are.
@@ -318,7 +318,8 @@ def play_rounds(
         (d,) float32: the floating parameters of the global model, one array after the other.
 
     Raises:
-        ConfigError: ``updates`` has another shape.
+        ConfigError: ``updates`` has another shape, ``metrics`` another length, the strategy is of the classic API or
+            waits for more clients; and as the strategy itself, which may ask for more clients than there are.
 
     Example:
         >>> from flwr.serverapp.strategy import FedAvg
@@ -326,26 +327,73 @@ def play_rounds(
         >>> play_rounds(Median(FedAvg()), [[1.0, 2.0], [1.5, 2.5], [900.0, -900.0]])
         tensor([1.5000, 2.0000])
     """
-    rows = torch.as_tensor(updates, dtype=torch.float32)
-    rounds = rows[None] if rows.ndim == 2 else rows
-    start = {"weights": torch.zeros(rounds.shape[-1])} if model is None else model.state_dict()
+    start = _flat_model(updates) if model is None else model.state_dict()
     arrays = {name: value.detach().numpy() for name, value in start.items()}
     layout = Layout(list(arrays.values()))
-    if rounds.ndim != 3 or rounds.shape[-1] != layout.size:
+    rounds = _rounds_of(updates, layout.size)
+    num_clients = rounds.shape[1]
+    _check_can_play(strategy, num_clients)
+    if len(metrics) not in (0, num_clients):
         raise ConfigError(
-            f"play_rounds needs updates of shape (n, {layout.size}) or (rounds, n, {layout.size}); got "
-            f"{tuple(rows.shape)}. A row is a client's update: one number for each floating parameter of the model."
+            f"play_rounds needs one dict of metrics for each of {num_clients} clients, or none at all; got "
+            f"{len(metrics)}.",
+            parameter="metrics",
         )
 
     def answer(number: int, client: int, sent: NDArrays) -> list[Reply]:
         trained = layout.unflatten(layout.flatten(sent) + rounds[number - 1, client], layout.buffers(sent))
         reported = dict(metrics[client]) if metrics else {}
-        return [Reply(tuple(npy_bytes(np.asarray(array)) for array in trained), 1, reported)]
+        return [Reply(tuple(map(npy_bytes, trained)), 1, reported)]
 
     identify()
-    server = MessageServer(strategy, range(rounds.shape[1]), arrays)
+    server = MessageServer(strategy, range(num_clients), arrays)
     server.play(range(1, len(rounds) + 1), answer)
     return layout.flatten(server.arrays)
+
+
+def _flat_model(updates: Any) -> dict[str, Tensor]:
+    return {"weights": torch.zeros(_as_floats(updates).shape[-1:])}
+
+
+def _rounds_of(updates: Any, size: int) -> Tensor:
+    """Return (rounds, n, d) float32."""
+    rows = _as_floats(updates)
+    if rows.ndim not in (2, 3) or rows.shape[-1] != size:
+        raise ConfigError(
+            f"play_rounds needs updates of shape (n, {size}) or (rounds, n, {size}); got {tuple(rows.shape)}. A row is "
+            "a client's update: one number for each floating parameter of the model.",
+            parameter="updates",
+        )
+    return rows if rows.ndim == 3 else rows[None]
+
+
+def _as_floats(updates: Any) -> Tensor:
+    try:
+        return torch.as_tensor(updates, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"play_rounds needs updates as numbers, a row of equal length for each client; got {updates!r:.100} "
+            f"({error}).",
+            parameter="updates",
+        ) from None
+
+
+def _check_can_play(strategy: FlowerStrategy, num_clients: int) -> None:
+    """Refuse a strategy of the other API, and one that would wait for more clients without end."""
+    base = strategy.base if isinstance(strategy, RobustStrategy) else strategy
+    if not hasattr(base, "aggregate_train"):
+        raise ConfigError(
+            f"play_rounds calls strategies of the Message API; got {type(base).__name__}. Take one of "
+            "flwr.serverapp.strategy, such as FedAvg.",
+            parameter="strategy",
+        )
+    wanted = getattr(base, "min_available_nodes", 0)
+    if wanted > num_clients:
+        raise ConfigError(
+            f"play_rounds: {type(base).__name__} waits for {wanted} clients, and there are {num_clients}. Give updates "
+            f"of more, or min_available_nodes={num_clients}.",
+            parameter="updates",
+        )
 
 
 # --- models and tasks -------------------------------------------------------------------------------------------
