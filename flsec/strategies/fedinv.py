@@ -58,8 +58,8 @@ class FedInv(RobustStrategy):
 
     Raises:
         ConfigError: ``num_byzantine`` is negative, ``num_classes`` is not at least 2, another count is not at least 1,
-            ``target`` or ``selection`` is none of its values, ``training`` is no ``Training``, inputs are tokens, or a
-            first round asks no more than 2 F clients. Others: see ``RobustStrategy``.
+            ``target`` or ``selection`` is none of its values, ``training`` is no ``Training``, or a first round asks no
+            more than 2 F clients; by ``check_samples``: inputs are tokens. Others: see ``RobustStrategy``.
 
     Hands on (m, d) of a round's (n, d) updates. The gradient that stands for client n's update u_n of T steps is -u_n /
     (T learning rate), times s^t and the amplification. The paper prints a plus, but u_n goes against the gradient, and
