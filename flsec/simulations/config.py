@@ -132,10 +132,6 @@ def packaged_experiments(kind: str = "") -> dict[str, Path]:
     Args:
         kind: what is before ``.yaml`` in their names: nothing for experiments, ``".sweep"`` for sweeps,
             ``".reconstruct"`` for reconstructions.
-
-    Example:
-        >>> "quickstart" in packaged_experiments(), "quickstart" in packaged_experiments(".sweep")
-        (True, False)
     """
     folder = Path(__file__).parent / "experiments"
     files = {file.relative_to(folder).as_posix().removesuffix(f"{kind}.yaml"): file for file in folder.rglob("*.yaml")}
@@ -151,10 +147,6 @@ def resolve_experiment(name_or_path: str | Path, kind: str = "") -> Path:
 
     Raises:
         ConfigError: neither a path nor a packaged experiment.
-
-    Example:
-        >>> resolve_experiment("quickstart").name
-        'quickstart.yaml'
     """
     packaged = packaged_experiments(kind)
     name, path = str(name_or_path), Path(name_or_path)
