@@ -8,7 +8,7 @@ from typing import Any
 from flsec._files import replacing
 from flsec.errors import ConfigError
 
-__all__ = ["DASHES", "FORMATS", "PALETTE", "figures", "save_figure", "shade_rounds", "spans"]
+__all__ = ["DASHES", "FORMATS", "PALETTE", "SHADE", "figures", "save_figure", "shade_rounds", "spans"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 DASHES = ("-", "--", ":", "-.")  # after the palette is used up
@@ -20,7 +20,7 @@ _NO_DATE = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # 
 
 @contextlib.contextmanager
 def figures() -> Iterator[Any]:
-    """Yield ``matplotlib.pyplot`` without a window, in the style of all figures; what was drawn is closed at the end."""
+    """Yield ``matplotlib.pyplot`` without a window, in the style of all figures, and close what was drawn."""
     import matplotlib
 
     matplotlib.use("Agg")

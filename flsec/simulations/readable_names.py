@@ -8,13 +8,72 @@ __all__ = ["distinct_labels", "readable", "readable_measure"]
 
 # Proper names, as their papers write them. All else is said in plain words: "sign_flipping", "SignFlipping" and
 # "sign flipping" are one, so that a method that is not named here reads well too.
-_PROPER = """
-A3FL AGR-tailored|agr_tailored ALIE AlignIns Auror BadNets Bulyan CAF CRFL Chameleon CIFAR-10|cifar10 CIFAR-100|cifar100
-DBA DeepSight DiverseFL FEMNIST FLAME FLANDERS FLDetector FL-WBC|flwbc FLTrust FedAdagrad FedAdam FedAvg FedAvgM FedGKT
-FedInv FedNova FedProx FedYogi FetchSGD FoolsGold HAR IID IPM Krum LASA LeNet LSTM MLP MNIST Fashion-MNIST|fashion_mnist
-Min-Max|min_max Min-Sum|min_sum MoNNA Multi-Krum|multi_krum Neurotoxin OracleSGD PubMedQA RFA RFLBAT RSA ResNet SCAFFOLD
-SIREN SLSGD SMEA SignGuard Soteria SparseFed VGG-11|vgg11 Zeno
-""".split()
+_PROPER = (
+    # fmt: off
+    "A3FL",
+    "AGR-tailored|agr_tailored",
+    "ALIE",
+    "AlignIns",
+    "Auror",
+    "BadNets",
+    "Bulyan",
+    "CAF",
+    "CRFL",
+    "Chameleon",
+    "CIFAR-10|cifar10",
+    "CIFAR-100|cifar100",
+    "DBA",
+    "DeepSight",
+    "DiverseFL",
+    "FEMNIST",
+    "FLAME",
+    "FLANDERS",
+    "FLDetector",
+    "FL-WBC|flwbc",
+    "FLTrust",
+    "FedAdagrad",
+    "FedAdam",
+    "FedAvg",
+    "FedAvgM",
+    "FedGKT",
+    "FedInv",
+    "FedNova",
+    "FedProx",
+    "FedYogi",
+    "FetchSGD",
+    "FoolsGold",
+    "HAR",
+    "IID",
+    "IPM",
+    "Krum",
+    "LASA",
+    "LeNet",
+    "LSTM",
+    "MLP",
+    "MNIST",
+    "Fashion-MNIST|fashion_mnist",
+    "Min-Max|min_max",
+    "Min-Sum|min_sum",
+    "MoNNA",
+    "Multi-Krum|multi_krum",
+    "Neurotoxin",
+    "OracleSGD",
+    "PubMedQA",
+    "RFA",
+    "RFLBAT",
+    "RSA",
+    "ResNet",
+    "SCAFFOLD",
+    "SIREN",
+    "SLSGD",
+    "SMEA",
+    "SignGuard",
+    "Soteria",
+    "SparseFed",
+    "VGG-11|vgg11",
+    "Zeno",
+    # fmt: on
+)
 _SPELT = {re.sub(r"[^a-z0-9]", "", entry.split("|")[-1].lower()): entry.split("|")[0] for entry in _PROPER}
 _WORDS = {"alie": "ALIE", "ipm": "IPM", "dp": "DP", "krum": "Krum"}  # within a longer name
 

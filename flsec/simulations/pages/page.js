@@ -127,7 +127,9 @@
   async function draw(figure) {
     const chart = content.charts[figure.dataset.chart];
     const plot = figure.querySelector(".plot");
-    const spec = structuredClone(chart.spec);
+    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+    const text = JSON.stringify(chart.spec);
+    const spec = JSON.parse(dark ? text.replaceAll("#0072B2", "#4BA3DE") : text); // that blue is too dark on black
     delete spec.config;
     spec.datasets = Object.fromEntries(chart.data.map((name) => [name, unpacked(name)]));
     spec.width = "container";

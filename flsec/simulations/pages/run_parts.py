@@ -1,7 +1,6 @@
 """What a page tells of one run: its clients by rounds, scores, weights, quarantine, time, and how to repeat it."""
 
 import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,7 +64,9 @@ def _grid(cells: Cells, data: Data, run: Run) -> list[Part]:
     crosses = crosses.encode(opacity=alt.condition("datum.attacks == 1", alt.value(0.85), alt.value(0)))
     known = any(role_of(record, 0) is not None for record in run.trained)
     marked = " A cross marks who attacks." if known else " Who attacks is not known here."
-    caption = "Clients by rounds: what became of each reply, and by which defense; point at a cell for score, threshold "
+    caption = (
+        "Clients by rounds: what became of each reply, and by which defense; point at a cell for score, threshold "
+    )
     return [
         Chart(
             caption=f"{caption}and reason.{marked} {cells.thinned}".strip(),
@@ -104,7 +105,13 @@ def _clients_axis(alt: Any) -> Any:
 
 
 def _tooltip(alt: Any) -> list[Any]:
-    told = [("client", "client"), ("round", "round"), ("outcome", "outcome"), ("defense", "defense"), ("score", "score")]
+    told = [
+        ("client", "client"),
+        ("round", "round"),
+        ("outcome", "outcome"),
+        ("defense", "defense"),
+        ("score", "score"),
+    ]
     told += [("low", "threshold, at least"), ("high", "threshold, at most"), ("weight", "weight"), ("why", "reason")]
     return [alt.Tooltip(field, type="nominal", title=title) for field, title in told]
 
@@ -143,13 +150,17 @@ def _score_chart(name: str, data: Data, rows: Sequence[Mapping[str, Any]]) -> Ch
     role = alt.Color(
         "role:N", title=None, scale=alt.Scale(domain=["honest", "attacks"], range=[PALETTE[0], PALETTE[1]])
     )
-    shape = alt.Shape(
-        "role:N", title=None, scale=alt.Scale(domain=["honest", "attacks"], range=["circle", "cross"])
-    )
+    shape = alt.Shape("role:N", title=None, scale=alt.Scale(domain=["honest", "attacks"], range=["circle", "cross"]))
     points = (
         base.transform_calculate(role="datum.attacks == 1 ? 'attacks' : 'honest'")
         .mark_point(size=28, filled=True, opacity=0.75, aria=False)
-        .encode(x=alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1)), y=y, color=role, shape=shape, tooltip=_tooltip(alt))
+        .encode(
+            x=alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1)),
+            y=y,
+            color=role,
+            shape=shape,
+            tooltip=_tooltip(alt),
+        )
     )
     layers = [points]
     for bound in ("low", "high"):
@@ -264,7 +275,12 @@ def _penalties(run: Run, name: str, number: int) -> list[Part]:
     )
     cut = f" The {len(largest)} largest of {len(found)} clients." if len(largest) < len(found) else ""
     what = f"{name}: penalties of clients by round.{cut}"
-    columns = [Column("client", "Client"), Column("round", "Round", 0), Column("penalty", "Penalty"), Column("role", "Role")]
+    columns = [
+        Column("client", "Client"),
+        Column("round", "Round", 0),
+        Column("penalty", "Penalty"),
+        Column("role", "Role"),
+    ]
     return [Chart(what, what, chart.properties(height=220), [data], columns)]
 
 
@@ -299,7 +315,12 @@ def _troubles(run: Run) -> list[Part]:
 
 
 def _trouble(record: Mapping[str, Any], client: Any, what: str, reason: Any) -> dict[str, Any]:
-    return {"round": record["round"], "client": None if client is None else str(client), "what": what, "reason": str(reason)}
+    return {
+        "round": record["round"],
+        "client": None if client is None else str(client),
+        "what": what,
+        "reason": str(reason),
+    }
 
 
 def _notes(run: Run) -> list[Part]:
@@ -312,7 +333,9 @@ def _notes(run: Run) -> list[Part]:
             if plain:
                 keys |= dict.fromkeys(plain)
                 shown = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in plain.items()}
-                rows.append({"at": record["round"], "by": readable(verdict["name"]), **{f"n:{k}": v for k, v in shown.items()}})
+                rows.append(
+                    {"at": record["round"], "by": readable(verdict["name"]), **{f"n:{k}": v for k, v in shown.items()}}
+                )
     if not rows:
         return []
     columns = [Column("at", "Round", 0), Column("by", "Defense", choose=True)]
@@ -339,7 +362,9 @@ def _time(run: Run, number: int) -> list[Part]:
         .encode(
             x=alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0)),
             y=alt.Y("sum(seconds):Q", title="seconds"),
-            color=alt.Color("stage:N", title=None, sort=list(totals), scale=alt.Scale(domain=list(totals), range=list(PALETTE))),
+            color=alt.Color(
+                "stage:N", title=None, sort=list(totals), scale=alt.Scale(domain=list(totals), range=list(PALETTE))
+            ),
             tooltip=["round:O", "stage:N", alt.Tooltip("seconds:Q", format=".3s")],
         )
     )
@@ -350,7 +375,15 @@ def _time(run: Run, number: int) -> list[Part]:
     ]
     columns = [Column("stage", "Stage"), Column("seconds", "Seconds", 3), Column("share", "Share, %", 1)]
     what = "Time by stage and round."
-    return [Fold("Time by stage", [Chart(what, f"{what} In all: {told}.", chart.properties(height=200), [data]), Table("Time of the whole run by stage", columns, summary, sort="-seconds")])]
+    return [
+        Fold(
+            "Time by stage",
+            [
+                Chart(what, f"{what} In all: {told}.", chart.properties(height=200), [data]),
+                Table("Time of the whole run by stage", columns, summary, sort="-seconds"),
+            ],
+        )
+    ]
 
 
 def _stages(record: Mapping[str, Any]) -> dict[str, float]:
@@ -382,7 +415,9 @@ def _repeat(run: Run) -> list[Part]:
     told = [f"Python {python}" if python else "", versions, str(run.environment.get("machine", ""))]
     return [
         Code("The command that repeats it", command),
-        Text(f"Made with {'; '.join(part for part in told if part)}.") if any(told) else Text("Versions are not known."),
+        Text(f"Made with {'; '.join(part for part in told if part)}.")
+        if any(told)
+        else Text("Versions are not known."),
         Fold("Configuration", [Code("config.yaml", dump(dict(run.config)))]),
         Fold("Environment", [Code("environment.json", json.dumps(dict(run.environment), indent=2))]),
     ]

@@ -265,7 +265,9 @@ class RunSet:
         for path in paths:
             folders = list(run_folders(path))
             if path.is_dir() and not folders:
-                raise ConfigError(f"{str(path)!r} holds no run. Give a folder that `flsec run` or `flsec sweep` printed.")
+                raise ConfigError(
+                    f"{str(path)!r} holds no run. Give a folder that `flsec run` or `flsec sweep` printed."
+                )
             read = [Run.of_folder(folder) for folder in folders] or [Run.of_audit_log(path)]
             runs += [run for run in read if run.rounds]
         return cls(tuple(runs))
