@@ -9,7 +9,6 @@ __all__ = ["distinct_labels", "readable", "readable_measure"]
 # Proper names, as their papers write them. All else is said in plain words: "sign_flipping", "SignFlipping" and
 # "sign flipping" are one, so that a method that is not named here reads well too.
 _PROPER = (
-    # fmt: off
     "A3FL",
     "AGR-tailored|agr_tailored",
     "ALIE",
@@ -72,7 +71,6 @@ _PROPER = (
     "SparseFed",
     "VGG-11|vgg11",
     "Zeno",
-    # fmt: on
 )
 _SPELT = {re.sub(r"[^a-z0-9]", "", entry.split("|")[-1].lower()): entry.split("|")[0] for entry in _PROPER}
 _WORDS = {"alie": "ALIE", "ipm": "IPM", "dp": "DP", "krum": "Krum"}  # within a longer name

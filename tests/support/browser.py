@@ -55,16 +55,16 @@ def complaints(opened: Any) -> list[str]:
     return [entry["message"] for entry in opened.get_log("browser")]
 
 
-def draw_all(opened: Any, seconds: float = 20) -> None:
-    """Open all folds, look at all charts, and wait until they are drawn."""
+def draw_all(opened: Any, seconds: float = 20, *, folds: bool = True) -> None:
+    """Open all folds if asked to, look at all charts that are not folded away, and wait until they are drawn."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    opened.execute_script("document.querySelectorAll('details.fold').forEach((fold) => { fold.open = true; })")
-    opened.set_script_timeout(seconds)
-    charts = "return document.querySelectorAll('figure.chart').length"
-    for number in range(opened.execute_script(charts)):
-        opened.execute_script(f"document.querySelectorAll('figure.chart')[{number}].scrollIntoView()")
-        drawn = f"return 'drawn' in document.querySelectorAll('figure.chart')[{number}].dataset"
+    if folds:
+        opened.execute_script("document.querySelectorAll('details.fold').forEach((fold) => { fold.open = true; })")
+    charts = "[...document.querySelectorAll('figure.chart')].filter((figure) => figure.checkVisibility())"
+    for number in range(opened.execute_script(f"return {charts}.length")):
+        opened.execute_script(f"{charts}[{number}].scrollIntoView()")
+        drawn = f"return 'drawn' in {charts}[{number}].dataset"
         WebDriverWait(opened, seconds, poll_frequency=0.05).until(lambda d, drawn=drawn: d.execute_script(drawn))
     opened.execute_script("scrollTo(0, 0)")
 

@@ -13,6 +13,7 @@ __all__ = ["comparison_parts", "runs_table"]
 
 _MOST_POINTS = 200  # of a curve
 _MOST_CURVES = 14  # in a chart: the palette, twice
+_TWIN = "attack-free twin"
 _MOST_OPEN = 8  # charts of a scenario that are open at first
 _DETECTION = ("recall", "precision", "false_positive_rate")
 
@@ -21,15 +22,12 @@ def runs_table(found: RunSet) -> Table:
     """Return one row a run."""
     rows = []
     values: dict[str, None] = {}
-    places = {
-        id(run): (scenario, key) for scenario in found.scenarios for key, runs in scenario.runs.items() for run in runs
-    }
-    for place, run in enumerate(found.runs):
+    for run in found.runs:
         row: dict[str, Any] = {"run": run.name, "seed": run.config.get("seed"), "rounds": len(run.trained)}
         row |= {"seconds": run.seconds, "folder": str(run.path)}
-        if id(run) in places:
-            scenario, key = places[id(run)]
-            row |= dict(zip(("attack", "defense"), found.labels[place], strict=True)) | {"scenario": scenario.title}
+        if id(run) in found.places:
+            scenario, key = found.places[id(run)]
+            row |= {"attack": key[0], "defense": key[1], "scenario": scenario.title}
             measured = [*scenario.measures, "damage", "cost_of_defense", *_DETECTION]
             row |= {f"m:{measure}": scenario.value(key, run, measure) for measure in measured}
             values |= dict.fromkeys(f"m:{measure}" for measure in measured)
@@ -126,7 +124,7 @@ def _map(scenario: Scenario, measure: str, name: str) -> Chart | None:
                     "seeds": point.count,
                 }
             )
-    if not rows:
+    if any(len({row[axis] for row in rows}) < 2 for axis in ("attack", "defense")):
         return None
     alt = altair()
     data = Data(name, rows)
@@ -192,15 +190,14 @@ def _curve_chart(scenario: Scenario, keys: list[tuple[str, str]], measure: str, 
     if under_attack and measure == "accuracy":
         for _, defense in shown:
             twins = [key for key in scenario.runs if key[1] == defense and scenario.attackless(key)]
-            rows += [row for twin in twins[:1] for row in _points(scenario, twin, measure, defense, "attack-free twin")]
+            rows += [row for twin in twins[:1] for row in _points(scenario, twin, measure, defense, _TWIN)]
     attacked = sorted({r for key in shown for run in scenario.runs[key] for r in run.attacked})
     shades = Data(f"{name}-shade", [{"from": first - 0.5, "to": last + 0.5} for first, last in spans(attacked)])
     data = Data(name, rows)
     title = readable_measure(measure)
     place = f"{_capital(title)} over rounds"
-    what = f"{place}, {shown[0][0]}" + (
-        ", attacked rounds shaded; dotted, the attack-free twins." if under_attack else "."
-    )
+    what = f"{place}, {shown[0][0]}" + (", attacked rounds shaded" if under_attack else "")
+    what += "; dotted, the attack-free twins." if any(row["twin"] == _TWIN for row in rows) else "."
     what += " Bands: 95 % intervals over seeds." if any(row["low"] is not None for row in rows) else ""
     last = "; ".join(
         f"{key[1]} {point.mean:.3f}" for key in shown if (point := scenario.last(key, measure)) is not None
@@ -235,7 +232,9 @@ def _curve_spec(
     scale = alt.Scale(domain=[low, high]) if (low, high) == (0.0, 1.0) else alt.Scale(zero=False)
     base = alt.Chart(data.named).encode(
         x=alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False)),
-        color=alt.Color("defense:N", title=None, scale=alt.Scale(domain=domain, range=colours)),
+        color=alt.Color(
+            "defense:N", title=None, legend=alt.Legend(symbolOpacity=1), scale=alt.Scale(domain=domain, range=colours)
+        ),
     )
     tooltip: Mapping[str, Any] = {
         "tooltip": ["defense:N", "twin:N", "round:Q", alt.Tooltip("value:Q", title=title), "low:Q", "high:Q"]
@@ -245,14 +244,15 @@ def _curve_spec(
         "twin:N",
         title=None,
         legend=None,
-        scale=alt.Scale(domain=["under attack", "attack-free twin"], range=[[1, 0], [2, 3]]),
+        scale=alt.Scale(domain=["under attack", _TWIN], range=[[1, 0], [2, 3]]),
     )
     marks = alt.OverlayMarkDef(size=18) if len(values) <= 40 * len(keys) else False
     layers = []
     if shades.rows:
         shade = alt.Chart(shades.named).mark_rect(color=SHADE, opacity=0.09, aria=False, clip=True)
         layers.append(shade.encode(x=alt.X("from:Q", title="round"), x2="to:Q"))
-    band = base.transform_filter("datum.low !== null").mark_area(opacity=0.13, aria=False, clip=True)
-    layers.append(band.encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", detail="twin:N"))
+    if any(row["low"] is not None for row in data.rows):
+        band = base.transform_filter("datum.low !== null").mark_area(opacity=0.13, aria=False, clip=True)
+        layers.append(band.encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", detail="twin:N"))
     layers.append(base.mark_line(aria=False, point=marks, clip=True).encode(y=y, strokeDash=dash, **tooltip))
     return alt.layer(*layers).properties(height=280)

@@ -77,7 +77,7 @@ def _details(found: RunSet) -> list[Section]:
             Text(f"Shown in detail are {len(shown)} of {len(found.runs)} runs; name fewer to see others.", "note")
         )
     for number, run in enumerate(shown):
-        attack, defense = found.labels[number]
-        title = f"{run.name}: {attack}, {defense}" if run.config else run.name
+        labels = found.places[id(run)][1] if run.config else ()
+        title = ": ".join([run.name, *([", ".join(labels)] if labels else [])])
         parts.append(Fold(title, run_parts(run, number, cells), opened=len(shown) <= _ALL_OPEN))
     return [Section("Clients and rounds", parts)]

@@ -273,29 +273,24 @@ class RunSet:
         return cls(tuple(runs))
 
     @functools.cached_property
-    def labels(self) -> dict[int, tuple[str, str]]:
-        """{place of a run: (label of its attack, label of its defense)}."""
-        attacks = [_attacks(run) for run in self.runs]
-        defenses = [run.config.get("defenses") or [] for run in self.runs]
-        of_attacks, of_defenses = distinct_labels(attacks, "no attack"), distinct_labels(defenses, "no defense")
-        return {
-            place: (of_attacks[repr(attack)], of_defenses[repr(defense)])
-            for place, (attack, defense) in enumerate(zip(attacks, defenses, strict=True))
-        }
-
-    @functools.cached_property
     def scenarios(self) -> list[Scenario]:
         """Simulated runs, those together that differ in nothing but attack, defense and seed."""
-        groups: dict[str, dict[tuple[str, str], list[Run]]] = {}
-        for place, run in enumerate(self.runs):
+        groups: dict[str, list[Run]] = {}
+        for run in self.runs:
             if run.config:
-                key = json.dumps(_common(run), sort_keys=True, default=str)
-                groups.setdefault(key, {}).setdefault(self.labels[place], []).append(run)
-        titles = _titles([next(iter(group.values()))[0] for group in groups.values()])
-        return [
-            Scenario(title, {key: tuple(runs) for key, runs in group.items()})
-            for title, group in zip(titles, groups.values(), strict=True)
-        ]
+                groups.setdefault(json.dumps(_common(run), sort_keys=True, default=str), []).append(run)
+        titles = _titles([group[0] for group in groups.values()])
+        return [Scenario(title, _labelled(group)) for title, group in zip(titles, groups.values(), strict=True)]
+
+    @functools.cached_property
+    def places(self) -> dict[int, tuple[Scenario, tuple[str, str]]]:
+        """{``id`` of a simulated run: its scenario, and its attack and defense there}."""
+        return {
+            id(run): (scenario, key)
+            for scenario in self.scenarios
+            for key, runs in scenario.runs.items()
+            for run in runs
+        }
 
 
 def run_folders(path: Path) -> Iterator[Path]:
@@ -316,6 +311,17 @@ def _order_in_sweep(path: Path) -> Any:
         with file.open(newline="") as stream:
             places = {row.get("folder", ""): place for place, row in enumerate(csv.DictReader(stream))}
     return lambda folder: (places.get(folder.name, len(places)), folder.name)
+
+
+def _labelled(runs: Sequence[Run]) -> dict[tuple[str, str], tuple[Run, ...]]:
+    """Return the runs of one scenario by the labels of attack and defense."""
+    attacks = [_attacks(run) for run in runs]
+    defenses = [run.config.get("defenses") or [] for run in runs]
+    of_attacks, of_defenses = distinct_labels(attacks, "no attack"), distinct_labels(defenses, "no defense")
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run, attack, defense in zip(runs, attacks, defenses, strict=True):
+        found.setdefault((of_attacks[repr(attack)], of_defenses[repr(defense)]), []).append(run)
+    return {key: tuple(group) for key, group in found.items()}
 
 
 def _attacks(run: Run) -> list[Mapping[str, Any]]:
@@ -340,7 +346,8 @@ def _titles(runs: Sequence[Run]) -> list[str]:
     for title, settings in zip(plain, flat, strict=True):
         namesakes = [other for other, of in zip(flat, plain, strict=True) if of == title]
         differing = [key for key in settings if any(other.get(key) != settings[key] for other in namesakes)]
-        told = [f"{key.replace('_', ' ')} {settings[key]}" for key in differing[:_MOST_TOLD]]
+        said = [key for key in differing if settings[key] not in (None, {}, [])]
+        told = [f"{key.rpartition('.')[2].replace('_', ' ')} {settings[key]}" for key in said[:_MOST_TOLD]]
         titles.append(", ".join([title, *told]))
     return titles
 
