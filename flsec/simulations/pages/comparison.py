@@ -1,6 +1,7 @@
 """What a page tells of several runs side by side: a table, curves with the attacked rounds, a map, cost and damage."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flsec.simulations.figure_style import PALETTE, SHADE, spans
@@ -13,7 +14,7 @@ __all__ = ["comparison_parts", "runs_table"]
 
 _MOST_POINTS = 200  # of a curve
 _MOST_CURVES = 14  # in a chart: the palette, twice
-_TWIN = "attack-free twin"
+_ATTACKED, _TWIN = "under attack", "attack-free twin"
 _MOST_OPEN = 8  # charts of a scenario that are open at first
 _DETECTION = ("recall", "precision", "false_positive_rate")
 
@@ -185,7 +186,7 @@ def _attackless(scenario: Scenario, attack: str) -> bool:
 
 def _curve_chart(scenario: Scenario, keys: list[tuple[str, str]], measure: str, name: str) -> Iterator[Part]:
     shown = keys[:_MOST_CURVES]
-    rows = [row for key in shown for row in _points(scenario, key, measure, key[1], "under attack")]
+    rows = [row for key in shown for row in _points(scenario, key, measure, key[1], _ATTACKED)]
     under_attack = not _attackless(scenario, keys[0][0])
     if under_attack and measure == "accuracy":
         for _, defense in shown:
@@ -204,8 +205,17 @@ def _curve_chart(scenario: Scenario, keys: list[tuple[str, str]], measure: str, 
     )
     columns = [Column("defense", "Defense"), Column("twin", "Curve"), Column("round", "Round", 0)]
     columns += [Column("value", _capital(title), 4), Column("low", "95 % from", 4), Column("high", "95 % to", 4)]
-    spec = _curve_spec(data, shades, shown, title, under_attack, [row["value"] for row in rows])
-    yield Chart(what, f"{what} At the end: {last}.", spec, [data, shades], columns)
+    values = [row["value"] for row in rows]
+    spec = _curve_spec(
+        tuple(dict.fromkeys(defense for _, defense in shown)),
+        title,
+        shaded=bool(attacked),
+        bands=any(row["low"] is not None for row in rows),
+        dots=len(values) <= 40 * len(shown),
+        share=_limits(values) == (0.0, 1.0),
+    )
+    named = {"curves": data, **({"shade": shades} if attacked else {})}
+    yield Chart(what, f"{what} At the end: {last}.", spec, named, columns)
     if keys[_MOST_CURVES:]:
         yield Text(f"The chart shows {_MOST_CURVES} of {len(keys)} defenses; the table of runs has all.", "note")
 
@@ -222,37 +232,36 @@ def _points(scenario: Scenario, key: tuple[str, str], measure: str, defense: str
     return rows
 
 
-def _curve_spec(
-    data: Data, shades: Data, keys: Sequence[tuple[str, str]], title: str, under_attack: bool, values: Sequence[float]
-) -> Any:
+@functools.cache
+def _curve_spec(defenses: tuple[str, ...], title: str, *, shaded: bool, bands: bool, dots: bool, share: bool) -> Any:
+    """Draw curves over rounds.
+
+    Args:
+        defenses: one colour each.
+        title: of the measure.
+        shaded: whether rounds are shaded.
+        bands: whether there are intervals.
+        dots: whether each point is marked.
+        share: whether the measure lies in [0, 1].
+    """
     alt = altair()
-    domain = list(dict.fromkeys(defense for _, defense in keys))
-    colours = [PALETTE[place % len(PALETTE)] for place in range(len(domain))]
-    low, high = _limits(values)
-    scale = alt.Scale(domain=[low, high]) if (low, high) == (0.0, 1.0) else alt.Scale(zero=False)
-    base = alt.Chart(data.named).encode(
+    scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=False)
+    colours = alt.Scale(domain=list(defenses), range=[PALETTE[i % len(PALETTE)] for i in range(len(defenses))])
+    base = alt.Chart(alt.NamedData("curves")).encode(
         x=alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False)),
-        color=alt.Color(
-            "defense:N", title=None, legend=alt.Legend(symbolOpacity=1), scale=alt.Scale(domain=domain, range=colours)
-        ),
+        color=alt.Color("defense:N", title=None, legend=alt.Legend(symbolOpacity=1), scale=colours),
     )
-    tooltip: Mapping[str, Any] = {
-        "tooltip": ["defense:N", "twin:N", "round:Q", alt.Tooltip("value:Q", title=title), "low:Q", "high:Q"]
-    }
-    y = alt.Y("value:Q", title=title, scale=scale)
-    dash = alt.StrokeDash(
-        "twin:N",
-        title=None,
-        legend=None,
-        scale=alt.Scale(domain=["under attack", _TWIN], range=[[1, 0], [2, 3]]),
-    )
-    marks = alt.OverlayMarkDef(size=18) if len(values) <= 40 * len(keys) else False
+    dashes = alt.Scale(domain=[_ATTACKED, _TWIN], range=[[1, 0], [2, 3]])
     layers = []
-    if shades.rows:
-        shade = alt.Chart(shades.named).mark_rect(color=SHADE, opacity=0.09, aria=False, clip=True)
+    if shaded:
+        shade = alt.Chart(alt.NamedData("shade")).mark_rect(color=SHADE, opacity=0.09, aria=False, clip=True)
         layers.append(shade.encode(x=alt.X("from:Q", title="round"), x2="to:Q"))
-    if any(row["low"] is not None for row in data.rows):
+    if bands:
         band = base.transform_filter("datum.low !== null").mark_area(opacity=0.13, aria=False, clip=True)
         layers.append(band.encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", detail="twin:N"))
-    layers.append(base.mark_line(aria=False, point=marks, clip=True).encode(y=y, strokeDash=dash, **tooltip))
-    return alt.layer(*layers).properties(height=280)
+    lines = base.mark_line(aria=False, point=alt.OverlayMarkDef(size=18) if dots else False, clip=True).encode(
+        y=alt.Y("value:Q", title=title, scale=scale),
+        strokeDash=alt.StrokeDash("twin:N", title=None, legend=None, scale=dashes),
+        tooltip=["defense:N", "twin:N", "round:Q", alt.Tooltip("value:Q", title=title), "low:Q", "high:Q"],
+    )
+    return alt.layer(*layers, lines).properties(height=280).to_dict()

@@ -77,7 +77,7 @@
   }
 
   function tableOf(chart) {
-    const rows = unpacked(chart.data[0]);
+    const rows = unpacked(Object.values(chart.data)[0]);
     const head = made("tr", {}, ...chart.columns.map(([, title]) => made("th", { scope: "col" }, title)));
     const body = rows.slice(0, MOST_ROWS).map((row) =>
       made("tr", {}, ...chart.columns.map(([key, , digits], i) => cellOf(i ? "td" : "th", row[key], digits))));
@@ -128,13 +128,13 @@
     const chart = content.charts[figure.dataset.chart];
     const plot = figure.querySelector(".plot");
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    const text = JSON.stringify(chart.spec);
+    const text = JSON.stringify(content.specs[chart.spec]);
     const spec = JSON.parse(dark ? text.replaceAll("#0072B2", "#4BA3DE") : text); // that blue is too dark on black
     delete spec.config;
-    spec.datasets = Object.fromEntries(chart.data.map((name) => [name, unpacked(name)]));
+    spec.datasets = Object.fromEntries(Object.entries(chart.data).map(([alias, name]) => [alias, unpacked(name)]));
     spec.width = "container";
     spec.autosize = { type: "fit-x", contains: "padding" };
-    const size = Math.max(...chart.data.map((name) => unpacked(name).length));
+    const size = Math.max(...Object.values(spec.datasets).map((rows) => rows.length));
     try {
       if (figure.view) figure.view.finalize();
       const result = await window.vegaEmbed(plot, spec, {

@@ -161,7 +161,7 @@ class Chart:
         description: the same for a screen reader, with the axes.
         spec: a chart of Altair, or a specification of Vega-Lite; ``{"name": data.name}`` is its data. One view, or
             layers, as wide as the page.
-        data: what it draws.
+        data: what it draws; or {what the specification calls it: data}, for charts that share a specification.
         columns: of the table below it, which shows the first of ``data``.
     """
 
@@ -169,14 +169,23 @@ class Chart:
     caption: str
     description: str
     spec: Any
-    data: Sequence[Data]
+    data: Sequence[Data] | Mapping[str, Data]
     columns: Sequence[Column] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """Return what the script draws it from."""
+    @property
+    def named(self) -> Mapping[str, Data]:
+        """The data by what the specification calls them."""
+        return self.data if isinstance(self.data, Mapping) else {data.name: data for data in self.data}
+
+    def as_json(self, specs: dict[str, int]) -> dict[str, Any]:
+        """Return what the script draws it from; its specification joins ``specs`` unless it is there already."""
         spec = self.spec if isinstance(self.spec, Mapping) else self.spec.to_dict(validate=False)
-        columns = [[column.key, column.title, column.digits] for column in self.columns]
-        return {"spec": spec, "data": [data.name for data in self.data], "columns": columns, "caption": self.caption}
+        return {
+            "spec": specs.setdefault(json.dumps(spec, allow_nan=False), len(specs)),
+            "data": {name: data.name for name, data in self.named.items()},
+            "columns": [[column.key, column.title, column.digits] for column in self.columns],
+            "caption": self.caption,
+        }
 
 
 @dataclass(frozen=True)
@@ -279,7 +288,9 @@ def write_page(path: Path, title: str, sections: Sequence[Section], lead: str = 
 def _rendered(title: str, sections: Sequence[Section], lead: str) -> str:
     scripts = [*_libraries(_charts(section.parts for section in sections)), (_FOLDER / "page.js").read_text()]
     charts = _charts(section.parts for section in sections)
-    pool = _pool(data for chart in charts for data in chart.data)
+    pool = _pool(data for chart in charts for data in chart.named.values())
+    specs: dict[str, int] = {}
+    drawn = [chart.as_json(specs) for chart in charts]
     numbers = {id(chart): number for number, chart in enumerate(charts)}
     return str(
         _environment()
@@ -290,7 +301,8 @@ def _rendered(title: str, sections: Sequence[Section], lead: str) -> str:
             sections=sections,
             content={
                 "data": {name: data.packed() for name, data in pool.items()},
-                "charts": [chart.as_json() for chart in charts],
+                "charts": drawn,
+                "specs": [json.loads(spec) for spec in specs],
             },
             number_of=lambda chart: numbers[id(chart)],
             style=(_FOLDER / "page.css").read_text(),

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from flsec.simulations.figure_style import PALETTE
 from flsec.simulations.pages.clients_by_rounds import OUTCOMES, Cells, cells_of, evenly, number_of, role_of
-from flsec.simulations.pages.page import Chart, Code, Column, Data, Fold, Part, Table, Text, altair
+from flsec.simulations.pages.page import Chart, Code, Column, Data, Fold, Part, Table, Text
+from flsec.simulations.pages.run_charts import grid_spec, penalties_spec, scores_spec, time_spec, weights_spec
 from flsec.simulations.readable_names import readable
 from flsec.simulations.studies.run_set import Run
 from flsec.simulations.yaml_lines import dump
@@ -21,7 +21,6 @@ _MOST_ROUNDS = 300  # of a chart over rounds
 _MOST_LINES = 30  # clients of which a line each is drawn
 _TALLEST = 620  # pixels of a grid
 _SCORES = {"DiverseFL": "C1 × C2", "FLTrust": "trust score", "Krum": "Krum score", "MultiKrum": "Krum score"}
-_AT_ROUND = ("round", "Round", 0)
 
 
 def run_parts(run: Run, number: int, most_cells: int) -> list[Part]:
@@ -52,27 +51,16 @@ def run_parts(run: Run, number: int, most_cells: int) -> list[Part]:
 def _grid(cells: Cells, data: Data, run: Run) -> list[Part]:
     if not cells.rows:
         return []
-    alt = altair()
     present = {row["outcome"] for row in cells.rows}
-    domain = [outcome for outcome in OUTCOMES if outcome in present]
-    colour = alt.Color(
-        "outcome:N", title=None, scale=alt.Scale(domain=domain, range=[OUTCOMES[outcome] for outcome in domain])
-    )
-    base = alt.Chart(data.named).encode(x=_rounds_axis(alt), y=_clients_axis(alt), tooltip=_tooltip(alt))
-    squares = base.mark_rect(stroke="#ffffff", strokeOpacity=0.25, aria=False).encode(color=colour)
-    crosses = base.mark_point(shape="cross", angle=45, color="#000000", filled=True, aria=False, size=_mark(cells))
-    crosses = crosses.encode(opacity=alt.condition("datum.attacks == 1", alt.value(0.85), alt.value(0)))
     known = any(role_of(record, 0) is not None for record in run.trained)
-    marked = " A cross marks who attacks." if known else " Who attacks is not known here."
-    caption = (
-        "Clients by rounds: what became of each reply, and by which defense; point at a cell for score, threshold "
-    )
+    told = "Clients by rounds: what became of each reply, and by which defense; point at a cell for score, threshold "
+    told += "and reason. " + ("A cross marks who attacks." if known else "Who attacks is not known here.")
     return [
         Chart(
-            caption=f"{caption}and reason.{marked} {cells.thinned}".strip(),
+            caption=f"{told} {cells.thinned}".strip(),
             description=f"Grid of clients by rounds. {_counted(cells)}",
-            spec=alt.layer(squares, crosses).properties(height=_height(cells)),
-            data=[data],
+            spec=grid_spec(tuple(outcome for outcome in OUTCOMES if outcome in present), _height(cells), _cross(cells)),
+            data={"rows": data},
             columns=_CELL_COLUMNS,
         )
     ]
@@ -96,34 +84,14 @@ def _counted(cells: Cells) -> str:
     return "; ".join(f"{outcome}: {count}" for outcome, count in counts.items() if count) + " replies."
 
 
-def _rounds_axis(alt: Any) -> Any:
-    return alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0))
-
-
-def _clients_axis(alt: Any) -> Any:
-    return alt.Y("client:N", title="client", sort=alt.EncodingSortField("rank", op="min"), axis=alt.Axis(labelLimit=70))
-
-
-def _tooltip(alt: Any) -> list[Any]:
-    told = [
-        ("client", "client"),
-        ("round", "round"),
-        ("outcome", "outcome"),
-        ("defense", "defense"),
-        ("score", "score"),
-    ]
-    told += [("low", "threshold, at least"), ("high", "threshold, at most"), ("weight", "weight"), ("why", "reason")]
-    return [alt.Tooltip(field, type="nominal", title=title) for field, title in told]
-
-
 def _height(cells: Cells) -> int:
     return min(_TALLEST, max(120, 16 * cells.clients[0]))
 
 
-def _mark(cells: Cells) -> float:
+def _cross(cells: Cells) -> int:
     """Return the area of a cross that fits into a cell on a narrow screen."""
     side = min(_height(cells) / max(1, cells.clients[0]), 900 / max(1, cells.rounds[0]))
-    return max(2.0, min(60.0, (0.6 * side) ** 2))
+    return round(max(2.0, min(60.0, (0.6 * side) ** 2)))
 
 
 # --- scores and weights -------------------------------------------------------------------------------------------
@@ -143,71 +111,32 @@ def _scores(run: Run, cells: Data, number: int, most_cells: int) -> list[Part]:
 
 
 def _score_chart(name: str, data: Data, rows: Sequence[Mapping[str, Any]]) -> Chart:
-    alt = altair()
+    scores = [row["score"] for row in rows]
     title = _SCORES.get(name, "score")
-    y = alt.Y("score:Q", title=title, scale=_scale(alt, [row["score"] for row in rows]))
-    base = alt.Chart(data.named).transform_filter("datum.score !== null")
-    role = alt.Color(
-        "role:N", title=None, scale=alt.Scale(domain=["honest", "attacks"], range=[PALETTE[0], PALETTE[1]])
-    )
-    shape = alt.Shape("role:N", title=None, scale=alt.Scale(domain=["honest", "attacks"], range=["circle", "cross"]))
-    points = (
-        base.transform_calculate(role="datum.attacks == 1 ? 'attacks' : 'honest'")
-        .mark_point(size=28, filled=True, opacity=0.75, aria=False)
-        .encode(
-            x=alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1)),
-            y=y,
-            color=role,
-            shape=shape,
-            tooltip=_tooltip(alt),
-        )
-    )
-    layers = [points]
-    for bound in ("low", "high"):
-        if any(row[bound] is not None for row in rows):
-            line = base.transform_filter(f"datum.{bound} !== null").mark_line(
-                interpolate="step", strokeDash=[5, 3], color=PALETTE[6], aria=False
-            )
-            layers.append(line.encode(x="round:Q", y=alt.Y(f"mean({bound}):Q")))
-    what = f"{readable(name)}: {title} of each client by round; dashed, the threshold."
+    bounds = tuple(bound for bound in ("low", "high") if any(row[bound] is not None for row in rows))
+    what = f"{readable(name)}: {title} of each client by round" + ("; dashed, the threshold." if bounds else ".")
     return Chart(
         caption=what,
-        description=f"{what} From {min(row['score'] for row in rows):.4g} to {max(row['score'] for row in rows):.4g}.",
-        spec=alt.layer(*layers).properties(height=260),
-        data=[data],
+        description=f"{what} From {min(scores):.4g} to {max(scores):.4g}.",
+        spec=scores_spec(title, bounds, _linear_up_to(scores)),
+        data={"rows": data},
     )
 
 
-def _scale(alt: Any, values: Sequence[float]) -> Any:
-    """Return a plain scale, or one that also shows small values beside very large ones."""
+def _linear_up_to(values: Sequence[float]) -> float | None:
+    """Return up to which size a scale is linear that also shows small values beside very large ones; None: all."""
     sizes = sorted(abs(value) for value in values)
     typical = median(sizes)
-    if typical > 0 and sizes[-1] > 100 * typical:
-        return alt.Scale(type="symlog", constant=typical)
-    return alt.Scale(zero=False, nice=True)
+    return float(f"{typical:.1g}") if typical > 0 and sizes[-1] > 100 * typical else None
 
 
 def _weights(data: Data, cells: Cells) -> list[Part]:
     weights = [row["weight"] for row in data.rows if row["weight"] is not None]
     if not weights:
         return []
-    alt = altair()
-    base = alt.Chart(data.named).transform_filter("datum.weight !== null")
-    chart = base.mark_rect(aria=False).encode(
-        x=_rounds_axis(alt),
-        y=_clients_axis(alt),
-        color=alt.Color("weight:Q", title="weight", scale=alt.Scale(scheme="viridis")),
-        tooltip=_tooltip(alt),
-    )
     what = "Weights of clients in the aggregate, by round."
-    return [
-        Chart(
-            caption=what,
-            description=f"{what} From {min(weights):.4g} to {max(weights):.4g}.",
-            spec=chart.properties(height=_height(cells)),
-            data=[data],
-        )
-    ]
+    told = f"{what} From {min(weights):.4g} to {max(weights):.4g}."
+    return [Chart(caption=what, description=told, spec=weights_spec(_height(cells)), data={"rows": data})]
 
 
 # --- cases and penalties ------------------------------------------------------------------------------------------
@@ -247,8 +176,9 @@ def _penalties(run: Run, name: str, number: int) -> list[Part]:
     for record in run.trained:
         hostile |= set(record.get("adversaries") or ())
         for verdict in record["defenses"]:
-            for client in map(int, verdict["notes"].get("penalties") or {}):
-                value = number_of(verdict["notes"]["penalties"], client)
+            penalties = verdict["notes"].get("penalties")
+            for client in map(int, penalties) if isinstance(penalties, Mapping) else ():
+                value = number_of(penalties, client)
                 if value is not None:
                     found.setdefault(client, {})[record["round"]] = value
     if not found:
@@ -259,20 +189,6 @@ def _penalties(run: Run, name: str, number: int) -> list[Part]:
         for client in largest
         for r, value in found[client].items()
     ]
-    alt = altair()
-    data = Data(f"penalties-{number}", rows)
-    scale = alt.Scale(domain=["honest", "attacks"], range=[PALETTE[0], PALETTE[1]])
-    chart = (
-        alt.Chart(data.named)
-        .mark_line(point=True, opacity=0.7, aria=False)
-        .encode(
-            x=alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("penalty:Q", title="penalty count"),
-            detail="client:N",
-            color=alt.Color("role:N", title=None, scale=scale),
-            tooltip=["client:N", "round:Q", "penalty:Q", "role:N"],
-        )
-    )
     cut = f" The {len(largest)} largest of {len(found)} clients." if len(largest) < len(found) else ""
     what = f"{name}: penalties of clients by round.{cut}"
     columns = [
@@ -281,11 +197,12 @@ def _penalties(run: Run, name: str, number: int) -> list[Part]:
         Column("penalty", "Penalty"),
         Column("role", "Role"),
     ]
-    return [Chart(what, what, chart.properties(height=220), [data], columns)]
+    return [Chart(what, what, penalties_spec(), {"rows": Data(f"penalties-{number}", rows)}, columns)]
 
 
 def _listed(clients: Any) -> str:
-    clients = list(clients or ())
+    if not isinstance(clients, list):
+        return ""
     return ", ".join(map(str, clients[:12])) + (f" and {len(clients) - 12} more" if len(clients) > 12 else "")
 
 
@@ -354,20 +271,6 @@ def _time(run: Run, number: int) -> list[Part]:
             totals[stage] = totals.get(stage, 0.0) + seconds
     if not rows:
         return []
-    alt = altair()
-    data = Data(f"time-{number}", rows)
-    chart = (
-        alt.Chart(data.named)
-        .mark_bar(aria=False)
-        .encode(
-            x=alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("sum(seconds):Q", title="seconds"),
-            color=alt.Color(
-                "stage:N", title=None, sort=list(totals), scale=alt.Scale(domain=list(totals), range=list(PALETTE))
-            ),
-            tooltip=["round:O", "stage:N", alt.Tooltip("seconds:Q", format=".3s")],
-        )
-    )
     total = sum(totals.values()) or 1.0
     told = "; ".join(f"{stage} {seconds:.2f} s" for stage, seconds in sorted(totals.items(), key=lambda t: -t[1]))
     summary = [
@@ -375,15 +278,8 @@ def _time(run: Run, number: int) -> list[Part]:
     ]
     columns = [Column("stage", "Stage"), Column("seconds", "Seconds", 3), Column("share", "Share, %", 1)]
     what = "Time by stage and round."
-    return [
-        Fold(
-            "Time by stage",
-            [
-                Chart(what, f"{what} In all: {told}.", chart.properties(height=200), [data]),
-                Table("Time of the whole run by stage", columns, summary, sort="-seconds"),
-            ],
-        )
-    ]
+    chart = Chart(what, f"{what} In all: {told}.", time_spec(tuple(totals)), {"rows": Data(f"time-{number}", rows)})
+    return [Fold("Time by stage", [chart, Table("Time of the whole run by stage", columns, summary, sort="-seconds")])]
 
 
 def _stages(record: Mapping[str, Any]) -> dict[str, float]:
