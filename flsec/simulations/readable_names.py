@@ -112,9 +112,12 @@ def readable_measure(name: str) -> str:
     """Return the name of a measure in words.
 
     Example:
-        >>> readable_measure("accuracy"), readable_measure("attack_success_rate")
-        ('test accuracy', 'attack success rate')
+        >>> readable_measure("accuracy"), readable_measure("source_to_target_3_9")
+        ('test accuracy', 'class 3 taken for 9')
     """
+    taken = re.fullmatch(r"source_to_target_(\d+)_(\d+)", name)
+    if taken is not None:
+        return f"class {taken[1]} taken for {taken[2]}"
     return _MEASURES.get(name, name.replace("_", " "))
 
 

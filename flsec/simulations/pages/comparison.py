@@ -1,5 +1,6 @@
 """What a page tells of several runs side by side: a table, curves with the attacked rounds, a map, cost and damage."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -224,7 +225,7 @@ def _points(scenario: Scenario, key: tuple[str, str], measure: str, defense: str
     curve = scenario.curve(key, measure)
     rows = []
     for round_ in evenly(list(curve), _MOST_POINTS):
-        point = curve[round_]
+        point = curve[round_] if twin == _ATTACKED else dataclasses.replace(curve[round_], low=None, high=None)
         ends = {
             end: None if value is None else round(value, 5) for end, value in (("low", point.low), ("high", point.high))
         }

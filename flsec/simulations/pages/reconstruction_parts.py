@@ -10,14 +10,9 @@ from flsec.simulations.pages.page import Chart, Code, Column, Data, Fold, Part, 
 from flsec.simulations.readable_names import readable
 from flsec.simulations.studies.reconstruct_results import read_rows, setting_of, summarise
 
-__all__ = ["is_reconstruction", "reconstruction_parts"]
+__all__ = ["reconstruction_parts"]
 
 _BASELINES = {"mean_image": "mean image", "random_image": "random images"}
-
-
-def is_reconstruction(path: Path) -> bool:
-    """Return whether a folder is that of ``flsec reconstruct``."""
-    return (path / "reconstruction.jsonl").is_file()
 
 
 def reconstruction_parts(path: Path, number: int, most_bytes: int) -> list[Part]:

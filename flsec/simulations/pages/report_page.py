@@ -7,9 +7,9 @@ from pathlib import Path
 from flsec.errors import ConfigError
 from flsec.simulations.pages.comparison import comparison_parts, runs_table
 from flsec.simulations.pages.page import Fold, Part, Section, Text, write_page
-from flsec.simulations.pages.reconstruction_parts import is_reconstruction, reconstruction_parts
+from flsec.simulations.pages.reconstruction_parts import reconstruction_parts
 from flsec.simulations.pages.run_parts import run_parts
-from flsec.simulations.studies.run_set import RunSet
+from flsec.simulations.studies.run_set import RunSet, run_folders, study_folders
 
 __all__ = ["write_report"]
 
@@ -20,18 +20,21 @@ _MOST_BYTES = 1_500_000
 _ALL_OPEN = 2  # so many runs are told without a click
 
 
-def write_report(paths: Sequence[Path], target: Path) -> None:
+def write_report(paths: Sequence[Path], target: Path) -> RunSet:
     """Write the report.
 
     Args:
         paths: folders of runs, of sweeps and of reconstructions, audit logs.
         target: the HTML file.
 
+    Returns:
+        The runs that it tells of.
+
     Raises:
         ConfigError: one of them is something else, or what draws pages is not installed.
     """
-    studies = [path for path in paths if is_reconstruction(path)]
-    found = RunSet.read([path for path in paths if path not in studies])
+    studies = [study for path in paths for study in study_folders(path)]
+    found = RunSet.read([path for path in paths if run_folders(path) or not study_folders(path)])
     if not studies and not found.runs:
         raise ConfigError("there is nothing to report yet: no run has a record. Wait for the first round.")
     sections = [*_overview(found), *_comparisons(found), *_details(found)]
@@ -39,6 +42,7 @@ def write_report(paths: Sequence[Path], target: Path) -> None:
         parts = reconstruction_parts(path, number, _MOST_BYTES // len(studies))
         sections.append(Section(f"Reconstruction: {path.name}", parts))
     write_page(target, _title(found, studies), sections, lead=f"flsec {metadata.version('flsec')}")
+    return found
 
 
 def _title(found: RunSet, studies: Sequence[Path]) -> str:

@@ -18,7 +18,7 @@ from flsec.simulations.yaml_lines import read
 from flsec.strategies._report_record import record_of
 from flsec.strategies.audit_log import read_audit
 
-__all__ = ["Point", "Run", "RunSet", "Scenario", "run_folders"]
+__all__ = ["Point", "Run", "RunSet", "Scenario", "is_reconstruction", "run_folders", "study_folders"]
 
 Record = dict[str, Any]
 # In what twins and seeds may differ, and what changes no number.
@@ -263,7 +263,7 @@ class RunSet:
         """
         runs = []
         for path in paths:
-            folders = list(run_folders(path))
+            folders = run_folders(path)
             if path.is_dir() and not folders:
                 raise ConfigError(
                     f"{str(path)!r} holds no run. Give a folder that `flsec run` or `flsec sweep` printed."
@@ -293,14 +293,29 @@ class RunSet:
         }
 
 
-def run_folders(path: Path) -> Iterator[Path]:
-    """Yield the folders of runs at a path: itself, or those below it."""
-    for depth in range(_DEPTH):
-        found = [file.parent for file in sorted(path.glob("*/" * depth + "config.yaml"))]
-        found = [folder for folder in found if not (folder / "reconstruction.jsonl").is_file()]
-        if found:
-            yield from sorted(found, key=_order_in_sweep(path))
-            return
+def is_reconstruction(path: Path) -> bool:
+    """Return whether a folder is that of ``flsec reconstruct``."""
+    return (path / "reconstruction.jsonl").is_file()
+
+
+def run_folders(path: Path) -> list[Path]:
+    """Return the folders of runs at a path: itself, or those below it."""
+    return [folder for folder in _folders(path) if not is_reconstruction(folder)]
+
+
+def study_folders(path: Path) -> list[Path]:
+    """Return the folders of ``flsec reconstruct`` at a path: itself, or those below it."""
+    return [folder for folder in _folders(path) if is_reconstruction(folder)]
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    if (path / "config.yaml").is_file():
+        yield path
+        return
+    for depth in range(1, _DEPTH):
+        found = {file.parent for file in path.glob("*/" * depth + "config.yaml")}
+        for parent in sorted({folder.parent for folder in found}):
+            yield from sorted((folder for folder in found if folder.parent == parent), key=_order_in_sweep(parent))
 
 
 def _order_in_sweep(path: Path) -> Any:
