@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flsec.errors import ConfigError, NoProgressError, SaveError
+from flsec.simulations.figure import figure
 from flsec.simulations.report import report
 from flsec.simulations.submit import submit
 
@@ -199,6 +200,7 @@ def describe(name: Annotated[str, typer.Argument(help="A name that `flsec list` 
 
 
 app.command()(report)
+app.command()(figure)
 
 
 @app.command()

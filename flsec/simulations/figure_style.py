@@ -15,7 +15,11 @@ DASHES = ("-", "--", ":", "-.")  # after the palette is used up
 FORMATS = ("pdf", "svg", "png")
 SHADE = "#D55E00"
 _FILE = Path(__file__).with_name("figures.mplstyle")
-_NO_DATE = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}  # the same figure is the same file
+_NO_DATE: dict[str, dict[str, None]] = {
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+    "png": {},
+}  # the same figure is the same file
 
 
 @contextlib.contextmanager
@@ -49,8 +53,9 @@ def save_figure(figure: Any, path: Path, dpi: int = 200) -> None:
     kind = path.suffix.lstrip(".").lower()
     if kind not in FORMATS:
         raise ConfigError(f"{str(path)!r}: a figure is written as {', '.join(FORMATS)}. Try {path.stem}.pdf")
+    small = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
     with replacing(path) as file:
-        figure.savefig(file, format=kind, dpi=dpi, metadata=_NO_DATE[kind])
+        figure.savefig(file, format=kind, dpi=dpi, metadata=_NO_DATE[kind], **small)
 
 
 def shade_rounds(axes: Any, rounds: list[int]) -> None:

@@ -77,7 +77,7 @@ def report(
     ],
     html: Annotated[
         Path | None,
-        typer.Option(help="Write a page to look at into this file, instead of lines; needs the extra 'report'."),
+        typer.Option(help="Write a page to look at into this file instead; needs the extra 'report'."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records of all rounds as JSON.")] = False,
 ) -> None:

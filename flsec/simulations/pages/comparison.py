@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flsec.simulations.figure_style import PALETTE, SHADE, spans
-from flsec.simulations.pages.clients_by_rounds import evenly
 from flsec.simulations.pages.page import Chart, Column, Data, Fold, Part, Table, Text, altair
 from flsec.simulations.readable_names import readable_measure
+from flsec.simulations.studies.clients_by_rounds import evenly
 from flsec.simulations.studies.run_set import RunSet, Scenario
 
 __all__ = ["comparison_parts", "runs_table"]
@@ -112,7 +112,7 @@ def _maps(scenario: Scenario, number: int) -> list[Part]:
 
 
 def _map(scenario: Scenario, measure: str, name: str) -> Chart | None:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (attack, defense), _ in scenario.runs.items():
         point = scenario.last((attack, defense), measure)
         if point is not None:

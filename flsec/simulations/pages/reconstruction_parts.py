@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from flsec.simulations.figure_style import PALETTE
-from flsec.simulations.pages.clients_by_rounds import evenly
 from flsec.simulations.pages.page import Chart, Code, Column, Data, Fold, Part, Picture, Table, Text, altair
 from flsec.simulations.readable_names import readable
+from flsec.simulations.studies.clients_by_rounds import evenly
 from flsec.simulations.studies.reconstruct_results import read_rows, setting_of, summarise
 
 __all__ = ["reconstruction_parts"]

@@ -4,8 +4,8 @@ import functools
 from typing import Any
 
 from flsec.simulations.figure_style import PALETTE
-from flsec.simulations.pages.clients_by_rounds import OUTCOMES
 from flsec.simulations.pages.page import altair
+from flsec.simulations.studies.clients_by_rounds import OUTCOMES
 
 __all__ = ["grid_spec", "penalties_spec", "scores_spec", "time_spec", "weights_spec"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from flsec.simulations.pages.clients_by_rounds import OUTCOMES, Cells, cells_of, evenly, number_of, role_of
 from flsec.simulations.pages.page import Chart, Code, Column, Data, Fold, Part, Table, Text
 from flsec.simulations.pages.run_charts import grid_spec, penalties_spec, scores_spec, time_spec, weights_spec
 from flsec.simulations.readable_names import readable
+from flsec.simulations.studies.clients_by_rounds import OUTCOMES, Cells, cells_of, evenly, number_of, role_of
 from flsec.simulations.studies.run_set import Run
 from flsec.simulations.yaml_lines import dump
 
