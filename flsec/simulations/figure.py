@@ -33,8 +33,5 @@ def figure(
     found = RunSet.read(paths)
     with figures() as plt:
         drawn = draw(plt, kind, found, measure)
-        try:
-            save_figure(drawn, target)
-        except OSError as error:
-            raise ConfigError(f"--output: cannot write {str(target)!r}: {error.strerror}. Name another file.") from None
+        save_figure(drawn, target)
     typer.echo(f"Figure: {target}")

@@ -15,11 +15,8 @@ DASHES = ("-", "--", ":", "-.")  # after the palette is used up
 FORMATS = ("pdf", "svg", "png")
 SHADE = "#D55E00"
 _FILE = Path(__file__).with_name("figures.mplstyle")
-_NO_DATE: dict[str, dict[str, None]] = {
-    "pdf": {"CreationDate": None},
-    "svg": {"Date": None},
-    "png": {},
-}  # the same figure is the same file
+# The same figure is the same file.
+_NO_DATE: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 
 
 @contextlib.contextmanager

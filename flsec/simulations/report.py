@@ -102,10 +102,7 @@ Problems = list[tuple[Path, str]]
 def _write_page(paths: Sequence[Path], target: Path) -> Problems:
     from flsec.simulations.pages.report_page import write_report
 
-    try:
-        found = write_report(paths, target)
-    except OSError as error:
-        raise ConfigError(f"--html: cannot write {str(target)!r}: {error.strerror}. Name another file.") from None
+    found = write_report(paths, target)
     typer.echo(f"Page: {target}")
     return [(run.path, problem) for run in found.runs for problem in run.problems]
 

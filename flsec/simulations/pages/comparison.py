@@ -13,7 +13,7 @@ from flsec.simulations.studies.run_set import RunSet, Scenario
 
 __all__ = ["comparison_parts", "runs_table"]
 
-_MOST_POINTS = 200  # of a curve
+_MOST_POINTS = 100  # of a curve
 _MOST_CURVES = 14  # in a chart: the palette, twice
 _ATTACKED, _TWIN = "under attack", "attack-free twin"
 _MOST_OPEN = 8  # charts of a scenario that are open at first

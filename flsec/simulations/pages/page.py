@@ -277,7 +277,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], lead: str = 
 
     Raises:
         ConfigError: what draws the page is not installed; the message says how to install it.
-        OSError: the file cannot be written.
+        SaveError: the file cannot be written.
         ValueError: two data of the page have one name.
     """
     text = _rendered(title, sections, lead)

@@ -8,14 +8,13 @@ from flsec.errors import ConfigError
 from flsec.simulations.pages.comparison import comparison_parts, runs_table
 from flsec.simulations.pages.page import Fold, Part, Section, Text, write_page
 from flsec.simulations.pages.reconstruction_parts import reconstruction_parts
-from flsec.simulations.pages.run_parts import run_parts
+from flsec.simulations.pages.run_parts import Room, run_parts
 from flsec.simulations.studies.run_set import RunSet, run_folders, study_folders
 
 __all__ = ["write_report"]
 
-# What the page may hold, so that it stays under 5 MB: cells of all runs' grids, runs told in detail, bytes of pictures.
-_MOST_CELLS = 50_000
-_MOST_RUNS = 250
+# With the room of each run, what keeps the page under 5 MB: runs told in detail, bytes of pictures.
+_MOST_RUNS = 200
 _MOST_BYTES = 1_500_000
 _ALL_OPEN = 2  # so many runs are told without a click
 
@@ -72,9 +71,9 @@ def _details(found: RunSet) -> list[Section]:
     shown = found.runs[:_MOST_RUNS]
     if not shown:
         return []
-    cells = _MOST_CELLS // len(shown)
+    room = Room.for_each_of(len(shown))
     if len(shown) == 1:
-        return [Section("Clients and rounds", run_parts(shown[0], 0, cells))]
+        return [Section("Clients and rounds", run_parts(shown[0], 0, room))]
     parts: list[Part] = []
     if len(shown) < len(found.runs):
         parts.append(
@@ -83,5 +82,5 @@ def _details(found: RunSet) -> list[Section]:
     for number, run in enumerate(shown):
         labels = found.places[id(run)][1] if run.config else ()
         title = ": ".join([run.name, *([", ".join(labels)] if labels else [])])
-        parts.append(Fold(title, run_parts(run, number, cells), opened=len(shown) <= _ALL_OPEN))
+        parts.append(Fold(title, run_parts(run, number, room), opened=len(shown) <= _ALL_OPEN))
     return [Section("Clients and rounds", parts)]

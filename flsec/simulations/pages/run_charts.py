@@ -15,11 +15,16 @@ _TOLD = {
     "round": "round",
     "outcome": "outcome",
     "defense": "defense",
-    "score": "score",
-    "low": "threshold, at least",
-    "high": "threshold, at most",
-    "weight": "weight",
+    "told_score": "score",
+    "threshold": "threshold",
+    "told_weight": "weight",
     "why": "reason",
+}
+_TEXTS = {  # what a tooltip says where there may be no number
+    "told_score": "datum.score === null ? '' : '' + datum.score",
+    "told_weight": "datum.weight === null ? '' : '' + datum.weight",
+    "threshold": "(datum.low === null ? '' : 'at least ' + datum.low + ' ')"
+    " + (datum.high === null ? '' : 'at most ' + datum.high)",
 }
 
 
@@ -62,7 +67,7 @@ def scores_spec(title: str, bounds: tuple[str, ...], constant: float | None) -> 
     """
     alt = altair()
     scale = alt.Scale(zero=False, nice=True) if constant is None else alt.Scale(type="symlog", constant=constant)
-    base = alt.Chart(alt.NamedData("rows")).transform_filter("datum.score !== null")
+    base = alt.Chart(alt.NamedData("rows")).transform_filter("datum.score !== null").transform_calculate(**_TEXTS)
     shapes = alt.Scale(domain=["honest", "attacks"], range=["circle", "cross"])
     points = (
         base.transform_calculate(role="datum.attacks == 1 ? 'attacks' : 'honest'")
@@ -122,10 +127,14 @@ def time_spec(stages: tuple[str, ...]) -> Spec:
 
 def _clients_by_rounds(alt: Any) -> Any:
     rank = alt.EncodingSortField("rank", op="min")
-    return alt.Chart(alt.NamedData("rows")).encode(
-        x=alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("client:N", title="client", sort=rank, axis=alt.Axis(labelLimit=70)),
-        tooltip=_tooltip(alt),
+    return (
+        alt.Chart(alt.NamedData("rows"))
+        .transform_calculate(**_TEXTS)
+        .encode(
+            x=alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("client:N", title="client", sort=rank, axis=alt.Axis(labelLimit=70)),
+            tooltip=_tooltip(alt),
+        )
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,34 +15,52 @@ from flsec.simulations.studies.clients_by_rounds import OUTCOMES, Cells, cells_o
 from flsec.simulations.studies.run_set import Run
 from flsec.simulations.yaml_lines import dump
 
-__all__ = ["run_parts"]
+__all__ = ["Room", "run_parts"]
 
-_MOST_ROWS = 500  # of a table
-_MOST_ROUNDS = 300  # of a chart over rounds
 _MOST_LINES = 30  # clients of which a line each is drawn
 _TALLEST = 620  # pixels of a grid
 _SCORES = {"DiverseFL": "C1 × C2", "FLTrust": "trust score", "Krum": "Krum score", "MultiKrum": "Krum score"}
 
 
-def run_parts(run: Run, number: int, most_cells: int) -> list[Part]:
+@dataclass(frozen=True)
+class Room:
+    """How much of a page a run may take.
+
+    Attributes:
+        cells: of its grid of clients and rounds.
+        rows: of a table.
+        rounds: of a chart over rounds.
+    """
+
+    cells: int
+    rows: int
+    rounds: int
+
+    @classmethod
+    def for_each_of(cls, runs: int) -> "Room":
+        """Return the room of each of so many runs, with which the page stays under 5 MB."""
+        return cls(max(100, 50_000 // runs), max(10, min(500, 5_000 // runs)), max(10, min(300, 4_000 // runs)))
+
+
+def run_parts(run: Run, number: int, room: Room) -> list[Part]:
     """Return what is told of a run.
 
     Args:
         run: simulated or deployed.
         number: its own on the page.
-        most_cells: of its grid of clients and rounds.
+        room: how much of the page it may take.
     """
     parts: list[Part] = [Text(problem, "warning") for problem in run.problems]
     if run.trained:
-        cells = cells_of(run, most_cells)
+        cells = cells_of(run, room.cells)
         data = Data(f"cells-{number}", cells.rows)
         parts += _grid(cells, data, run)
-        parts += _scores(run, data, number, most_cells)
+        parts += _scores(run, data, number, room)
         parts += _weights(data, cells)
-        parts += _cases(run, number)
-        parts += _troubles(run)
-        parts += _notes(run)
-        parts += _time(run, number)
+        parts += _cases(run, number, room)
+        parts += _troubles(run, room.rows)
+        parts += _notes(run, room.rows)
+        parts += _time(run, number, room.rounds)
     return [*parts, *_repeat(run)]
 
 
@@ -97,13 +116,13 @@ def _cross(cells: Cells) -> int:
 # --- scores and weights -------------------------------------------------------------------------------------------
 
 
-def _scores(run: Run, cells: Data, number: int, most_cells: int) -> list[Part]:
+def _scores(run: Run, cells: Data, number: int, room: Room) -> list[Part]:
     names = list(dict.fromkeys(v["name"] for record in run.trained for v in record["defenses"] if v["scores"]))
     parts: list[Part] = []
     for place, name in enumerate(names):
         data = cells
         if len(names) > 1:
-            data = Data(f"scores-{number}-{place}", cells_of(run, most_cells // len(names), name).rows)
+            data = Data(f"scores-{number}-{place}", cells_of(run, room.cells // len(names), name).rows)
         rows = [row for row in data.rows if row["score"] is not None]
         if rows:
             parts.append(_score_chart(name, data, rows))
@@ -142,7 +161,7 @@ def _weights(data: Data, cells: Cells) -> list[Part]:
 # --- cases and penalties ------------------------------------------------------------------------------------------
 
 
-def _cases(run: Run, number: int) -> list[Part]:
+def _cases(run: Run, number: int, room: Room) -> list[Part]:
     """Tell the cases that SIREN, or whatever notes cases and penalties, decided by."""
     told = [(record, v) for record in run.trained for v in record["defenses"] if "case" in v["notes"]]
     if not told:
@@ -156,7 +175,7 @@ def _cases(run: Run, number: int) -> list[Part]:
             "back": "yes" if verdict["notes"].get("rolled_back") else "",
             "before": str(verdict["notes"].get("previous_round", "")),
         }
-        for record, verdict in told[:_MOST_ROWS]
+        for record, verdict in evenly(told, room.rows)
     ]
     columns = [
         Column("round", "Round", 0),
@@ -167,10 +186,11 @@ def _cases(run: Run, number: int) -> list[Part]:
         Column("before", "The round before"),
     ]
     name = readable(told[0][1]["name"])
-    return [Table(f"{name}: the case of each round", columns, rows), *_penalties(run, name, number)]
+    cut = f" ({len(rows)} of {len(told)} rounds)" if len(rows) < len(told) else ""
+    return [Table(f"{name}: the case of each round{cut}", columns, rows), *_penalties(run, name, number, room.rounds)]
 
 
-def _penalties(run: Run, name: str, number: int) -> list[Part]:
+def _penalties(run: Run, name: str, number: int, most: int) -> list[Part]:
     found: dict[int, dict[int, float]] = {}
     hostile: set[int] = set()
     for record in run.trained:
@@ -187,7 +207,7 @@ def _penalties(run: Run, name: str, number: int) -> list[Part]:
     rows = [
         {"round": r, "client": str(client), "penalty": value, "role": "attacks" if client in hostile else "honest"}
         for client in largest
-        for r, value in found[client].items()
+        for r, value in evenly(list(found[client].items()), most)
     ]
     cut = f" The {len(largest)} largest of {len(found)} clients." if len(largest) < len(found) else ""
     what = f"{name}: penalties of clients by round.{cut}"
@@ -209,7 +229,7 @@ def _listed(clients: Any) -> str:
 # --- what went wrong, notes, time ---------------------------------------------------------------------------------
 
 
-def _troubles(run: Run) -> list[Part]:
+def _troubles(run: Run, most: int) -> list[Part]:
     rows: list[dict[str, Any]] = []
     for record in run.trained:
         if record["kept_previous_model"] is not None:
@@ -227,8 +247,8 @@ def _troubles(run: Run) -> list[Part]:
         Column("what", "What", choose=True),
         Column("reason", "Reason"),
     ]
-    cut = f" (the first {_MOST_ROWS} of {len(rows)})" if len(rows) > _MOST_ROWS else ""
-    return [Table(f"Quarantine, and rounds without a new model{cut}", columns, rows[:_MOST_ROWS])]
+    cut = f" (the first {most} of {len(rows)})" if len(rows) > most else ""
+    return [Table(f"Quarantine, and rounds without a new model{cut}", columns, rows[:most])]
 
 
 def _trouble(record: Mapping[str, Any], client: Any, what: str, reason: Any) -> dict[str, Any]:
@@ -240,11 +260,12 @@ def _trouble(record: Mapping[str, Any], client: Any, what: str, reason: Any) -> 
     }
 
 
-def _notes(run: Run) -> list[Part]:
+def _notes(run: Run, most: int) -> list[Part]:
     """Tell the numbers and sentences that defenses noted, a row a round."""
+    cut = f" ({most} of {len(run.trained)} rounds)" if len(run.trained) > most else ""
     rows = []
     keys: dict[str, None] = {}
-    for record in evenly(run.trained, _MOST_ROWS):
+    for record in evenly(run.trained, most):
         for verdict in record["defenses"]:
             plain = {k: v for k, v in verdict["notes"].items() if isinstance(v, int | float | str)}
             if plain:
@@ -257,13 +278,13 @@ def _notes(run: Run) -> list[Part]:
         return []
     columns = [Column("at", "Round", 0), Column("by", "Defense", choose=True)]
     columns += [Column(f"n:{key}", key.replace("_", " ")) for key in keys]
-    return [Fold("What the defenses noted", [Table("Notes of the defenses by round", columns, rows)])]
+    return [Fold("What the defenses noted", [Table(f"Notes of the defenses by round{cut}", columns, rows)])]
 
 
-def _time(run: Run, number: int) -> list[Part]:
+def _time(run: Run, number: int, most: int) -> list[Part]:
     totals: dict[str, float] = {}
     rows = []
-    for record in evenly(run.trained, _MOST_ROUNDS):
+    for record in evenly(run.trained, most):
         stages = _stages(record)
         rows += [{"round": record["round"], "stage": stage, "seconds": round(s, 5)} for stage, s in stages.items()]
     for record in run.trained:
@@ -277,7 +298,8 @@ def _time(run: Run, number: int) -> list[Part]:
         {"stage": stage, "seconds": seconds, "share": 100 * seconds / total} for stage, seconds in totals.items()
     ]
     columns = [Column("stage", "Stage"), Column("seconds", "Seconds", 3), Column("share", "Share, %", 1)]
-    what = "Time by stage and round."
+    cut = f" Shown are {most} of {len(run.trained)} rounds." if len(run.trained) > most else ""
+    what = f"Time by stage and round.{cut}"
     chart = Chart(what, f"{what} In all: {told}.", time_spec(tuple(totals)), {"rows": Data(f"time-{number}", rows)})
     return [Fold("Time by stage", [chart, Table("Time of the whole run by stage", columns, summary, sort="-seconds")])]
 

@@ -102,4 +102,5 @@ def _draw_change(axes: Any, entries: Sequence[dict[str, Any]], measure: str) -> 
     if len(set(strengths)) > 1 and strengths[0] > 0:
         axes.set_xscale("log")
         axes.minorticks_off()
+    if strengths:
         axes.set_xticks(strengths, [f"{strength:g}" for strength in strengths])

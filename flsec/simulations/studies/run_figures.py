@@ -62,11 +62,10 @@ def _look(place: int) -> dict[str, Any]:
 
 
 def _curve(plt: Any, scenario: Scenario, measure: str) -> Any:
-    """Draw a panel for each attack: means over seeds with their 95 % intervals, attacked rounds shaded, twins dotted."""
+    """Draw a panel for each attack: means, 95 % intervals, attacked rounds shaded, attack-free twins dotted."""
     attacks = [attack for attack in scenario.attacks if not _attackless(scenario, attack)] or scenario.attacks
-    attacks = [
-        attack for attack in attacks if any(scenario.curve(key, measure) for key in scenario.runs if key[0] == attack)
-    ]
+    measured = {key[0] for key in scenario.runs if scenario.curve(key, measure)}
+    attacks = [attack for attack in attacks if attack in measured]
     columns = min(3, len(attacks))
     rows = -(-len(attacks) // columns)
     figure, panels = plt.subplots(
@@ -78,12 +77,19 @@ def _curve(plt: Any, scenario: Scenario, measure: str) -> Any:
         axes.set_title(attack)
     for axes in panels.flat[len(attacks) :]:
         axes.set_visible(False)
+    if _is_share(scenario, measure):
+        panels[0, 0].set_ylim(-0.02, 1.02)  # of all panels
     for axes in panels[:, 0]:
         axes.set_ylabel(readable_measure(measure))
     for axes in panels[-1]:
         axes.set_xlabel("round")
     _legend(figure, panels)
     return figure
+
+
+def _is_share(scenario: Scenario, measure: str) -> bool:
+    curves = (run.curve(measure).values() for runs in scenario.runs.values() for run in runs)
+    return all(0 <= value <= 1 for curve in curves for value in curve)
 
 
 def _attackless(scenario: Scenario, attack: str) -> bool:
@@ -243,11 +249,15 @@ def _dots(axes: Any, scenario: Scenario, points: dict[Key, Point], looks: dict[s
 
 def _detection(axes: Any, scenario: Scenario, points: dict[Key, Point], looks: dict[str, Any]) -> None:
     """Draw how many attackers' replies are dropped against how many honest ones."""
+    near: dict[tuple[float, float], dict[str, tuple[float, float]]] = {}
     for (attack, defense), recall in points.items():
         alarms = scenario.last((attack, defense), "false_positive_rate")
         x = 0.0 if alarms is None else alarms.mean
         half = 0.0 if alarms is None else alarms.half or 0.0
         axes.errorbar(x, recall.mean, xerr=half, yerr=recall.half or 0.0, capsize=2, label=attack, **looks[attack])
-        axes.annotate(defense, (x, recall.mean), textcoords="offset points", xytext=(4, 4), fontsize=6)
+        near.setdefault((round(x, 1), round(recall.mean, 1)), {})[defense] = (x, recall.mean)
+    for names in near.values():  # those that would cover each other share a label
+        place = next(iter(names.values()))
+        axes.annotate("\n".join(names), place, textcoords="offset points", xytext=(5, 4), fontsize=6, va="top")
     axes.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.08), title="detection")
     axes.set(xlabel="share of honest replies dropped", ylabel="share of attackers' replies dropped")
