@@ -98,7 +98,7 @@
   function unpacked(name) {
     if (!(name in ready)) {
       const columns = Object.entries(content.data[name]).map(([key, column]) =>
-        [key, Array.isArray(column) ? column : column.at.map((place) => (place === null ? null : column.texts[place]))]);
+        [key, Array.isArray(column) ? column : column.at.map((place) => column.values[place])]);
       ready[name] = (columns.length ? columns[0][1] : []).map((_, row) =>
         Object.fromEntries(columns.map(([key, column]) => [key, column[row]])));
     }

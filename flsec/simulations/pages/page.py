@@ -45,7 +45,7 @@ __all__ = ["Chart", "Code", "Column", "Data", "Fold", "Part", "Picture", "Sectio
 Row = Mapping[str, Any]
 _FOLDER = Path(__file__).parent
 _INSTALL = 'pip install "flsec[report]"'
-_FEW_DISTINCT = 0.5  # a column of texts is packed where at most this share of them is distinct
+_FEW_DISTINCT = 0.3  # a column is packed where at most this share of its values is distinct
 
 
 class Part(Protocol):
@@ -139,17 +139,17 @@ class Data:
         return altair().NamedData(self.name)
 
     def packed(self) -> dict[str, Any]:
-        """Return the rows by columns; texts that repeat stand in it once."""
+        """Return the rows by columns; values that repeat stand in it once."""
         return {str(key): _packed([row[key] for row in self.rows]) for key in (self.rows[0] if self.rows else ())}
 
 
 def _packed(values: list[Any]) -> Any:
     values = [str(value) if isinstance(value, float) and not math.isfinite(value) else value for value in values]
-    texts = list(dict.fromkeys(value for value in values if isinstance(value, str)))
-    if not texts or len(texts) > _FEW_DISTINCT * len(values) or not all(isinstance(v, str | None) for v in values):
+    places: dict[tuple[type, Any], int] = {}  # by type as well: 1, 1.0 and True are equal
+    at = [places.setdefault((type(value), value), len(places)) for value in values]
+    if len(places) > _FEW_DISTINCT * len(values):
         return values
-    places = {text: place for place, text in enumerate(texts)}
-    return {"texts": texts, "at": [None if value is None else places[value] for value in values]}
+    return {"values": [value for _, value in places], "at": at}
 
 
 @dataclass(frozen=True)

@@ -30,16 +30,24 @@ class Room:
         cells: of its grid of clients and rounds.
         rows: of a table.
         rounds: of a chart over rounds.
+        letters: of a reason in the grid.
     """
 
     cells: int
     rows: int
     rounds: int
+    letters: int
 
     @classmethod
     def for_each_of(cls, runs: int) -> "Room":
         """Return the room of each of so many runs, with which the page stays under 5 MB."""
-        return cls(max(100, 50_000 // runs), max(10, min(500, 5_000 // runs)), max(10, min(300, 4_000 // runs)))
+        share = max(1, runs)
+        return cls(
+            cells=max(100, 50_000 // share),
+            rows=max(10, min(500, 2_000 // share)),
+            rounds=max(10, min(300, 4_000 // share)),
+            letters=max(60, min(200, 2_000 // share)),
+        )
 
 
 def run_parts(run: Run, number: int, room: Room) -> list[Part]:
@@ -53,7 +61,7 @@ def run_parts(run: Run, number: int, room: Room) -> list[Part]:
     parts: list[Part] = [Text(problem, "warning") for problem in run.problems]
     if run.trained:
         cells = cells_of(run, room.cells)
-        data = Data(f"cells-{number}", cells.rows)
+        data = Data(f"cells-{number}", [{**row, "why": _cut(row["why"], room.letters)} for row in cells.rows])
         parts += _grid(cells, data, run)
         parts += _scores(run, data, number, room)
         parts += _weights(data, cells)
@@ -62,6 +70,10 @@ def run_parts(run: Run, number: int, room: Room) -> list[Part]:
         parts += _notes(run, room.rows)
         parts += _time(run, number, room.rounds)
     return [*parts, *_repeat(run)]
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 3] + "..."
 
 
 # --- clients by rounds --------------------------------------------------------------------------------------------
@@ -270,7 +282,7 @@ def _notes(run: Run, most: int) -> list[Part]:
             plain = {k: v for k, v in verdict["notes"].items() if isinstance(v, int | float | str)}
             if plain:
                 keys |= dict.fromkeys(plain)
-                shown = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in plain.items()}
+                shown = {k: _cut(v, 200) if isinstance(v, str) else _short(v) for k, v in plain.items()}
                 rows.append(
                     {"at": record["round"], "by": readable(verdict["name"]), **{f"n:{k}": v for k, v in shown.items()}}
                 )
@@ -279,6 +291,10 @@ def _notes(run: Run, most: int) -> list[Part]:
     columns = [Column("at", "Round", 0), Column("by", "Defense", choose=True)]
     columns += [Column(f"n:{key}", key.replace("_", " ")) for key in keys]
     return [Fold("What the defenses noted", [Table(f"Notes of the defenses by round{cut}", columns, rows)])]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _time(run: Run, number: int, most: int) -> list[Part]:

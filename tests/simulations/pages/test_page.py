@@ -186,7 +186,7 @@ def skeleton(tmp_path, text):
     return Outside(html).tags, json.loads(content)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 @example(text=HOSTILE[0])
 @example(text=HOSTILE[1])
@@ -197,7 +197,8 @@ def test_whatever_a_text_is_the_page_has_the_same_tags_and_the_data_hold_the_tex
     tags, content = skeleton(folder, text)
     if text.strip() not in ("", "b"):  # those leave out a choice
         assert tags == skeleton(folder, "plain")[0]
-    assert text in json.dumps(content, ensure_ascii=False) or text in content["data"]["points"]["name"]["texts"]
+    names = content["data"]["points"]["name"]
+    assert text in (names if isinstance(names, list) else names["values"])
 
 
 def test_numbers_that_json_lacks_are_texts_and_not_invalid_json(tmp_path):
