@@ -43,7 +43,7 @@ class Room:
         """Return the room of each of so many runs, with which the page stays under 5 MB."""
         share = max(1, runs)
         return cls(
-            cells=max(100, 50_000 // share),
+            cells=max(100, 30_000 // share),
             rows=max(10, min(500, 2_000 // share)),
             rounds=max(10, min(300, 4_000 // share)),
             letters=max(60, min(200, 2_000 // share)),
