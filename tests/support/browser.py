@@ -13,9 +13,16 @@ QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 QUIET += ("--disable-component-update", "--disable-sync", "--disable-default-apps", "--no-default-browser-check")
 
 
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser with a fresh profile, one for a file's tests; they are skipped where there is no Chromium."""
+    with browser(tmp_path_factory.mktemp("browser")) as driver:
+        yield driver
+
+
 @contextlib.contextmanager
-def browser(folder: Path, width: int = 1280, height: int = 900, *, dark: bool = False) -> Iterator[Any]:
-    """Yield a driver with a fresh profile in ``folder``; skip the test where there is no Chromium."""
+def browser(folder: Path) -> Iterator[Any]:
+    """Yield a driver whose profile is in ``folder``."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
@@ -25,16 +32,22 @@ def browser(folder: Path, width: int = 1280, height: int = 900, *, dark: bool = 
     for flag in ("--headless=new", *QUIET, f"--user-data-dir={folder / 'profile'}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
     try:
-        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        look(opened, dark=dark)
-        opened.get("about:blank")  # the browser's own first page asks for much
-        opened.get_log("performance")
-        yield opened
+        yield started
     finally:
-        opened.quit()
+        started.quit()
+
+
+def show(opened: Any, page: Path, width: int = 1280, height: int = 900, *, dark: bool = False) -> None:
+    """Open a page from disk, on a screen of this size, for a reader who likes it dark, or light."""
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    opened.get("about:blank")
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    look(opened, dark=dark)
+    for log in ("performance", "browser"):
+        opened.get_log(log)  # of what was shown before
+    opened.get(page.as_uri())
 
 
 def look(opened: Any, *, dark: bool) -> None:

@@ -12,10 +12,11 @@ from flsec.simulations.pages.report_page import write_report
 from flsec.strategies import AuditLog, Verdict
 from flsec.strategies.report import RoundReport
 from tests.simulations.pages.test_page import HOSTILE
-from tests.support.browser import browser, complaints, draw_all, requested
+from tests.support.browser import complaints, draw_all, opened, requested, show
 from tests.support.run_folders import config, report, write_grid, write_run
 
 alt = pytest.importorskip("altair")
+__all__ = ["opened"]  # a fixture
 
 ALL_AT_ONCE = "".join(HOSTILE[:4])
 SIREN = {"case": HOSTILE[0], "alarms": [1, 2], "penalties": {"1": 2.0, "2": 1.0}, "banned": [1], "rolled_back": True}
@@ -53,23 +54,22 @@ def hostile(tmp_path):
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_the_report_opens_from_disk_in_peace_whatever_clients_sent(hostile, tmp_path, width, dark):
+def test_the_report_opens_from_disk_in_peace_whatever_clients_sent(opened, hostile, tmp_path, width, dark):
     page = tmp_path / "report.html"
     write_report(hostile, page)
-    with browser(tmp_path, width, dark=dark) as opened:
-        opened.get(page.as_uri())
-        draw_all(opened)
-        assert complaints(opened) == []
-        assert requested(opened) == [page.as_uri()]
-        assert opened.execute_script("return window.hacked") is None
-        assert opened.execute_script("return document.querySelectorAll('img, svg[onload], main script').length") == 0
-        assert opened.execute_script("return document.documentElement.scrollWidth") <= width
-        assert HOSTILE[0] in opened.execute_script("return document.body.innerText")
-        assert opened.execute_script("return document.querySelectorAll('.plot.failed').length") == 0
-        assert opened.execute_script("return document.querySelectorAll('figure.chart').length") >= 12
+    show(opened, page, width, dark=dark)
+    draw_all(opened)
+    assert complaints(opened) == []
+    assert requested(opened) == [page.as_uri()]
+    assert opened.execute_script("return window.hacked") is None
+    assert opened.execute_script("return document.querySelectorAll('img, svg[onload], main script').length") == 0
+    assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+    assert HOSTILE[0] in opened.execute_script("return document.body.innerText")
+    assert opened.execute_script("return document.querySelectorAll('.plot.failed').length") == 0
+    assert opened.execute_script("return document.querySelectorAll('figure.chart').length") >= 12
 
 
-def test_pointing_at_a_cell_tells_score_threshold_defense_and_reason_and_no_markup(hostile, tmp_path):
+def test_pointing_at_a_cell_tells_score_threshold_defense_and_reason_and_no_markup(opened, hostile, tmp_path):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
@@ -77,35 +77,32 @@ def test_pointing_at_a_cell_tells_score_threshold_defense_and_reason_and_no_mark
     page = tmp_path / "report.html"
     write_report(hostile[:1], page)
     rows = data_of(page, "cells-0")
-    with browser(tmp_path) as opened:
-        opened.get(page.as_uri())
-        draw_all(opened)
-        chart = next(f for f in opened.find_elements(By.CSS_SELECTOR, "figure.chart") if "Clients by rounds" in f.text)
-        opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
-        squares = chart.find_elements(By.CSS_SELECTOR, ".mark-rect path")
-        assert len(squares) == len(rows) == 4 * 8
-        told = {}
-        for client in ("0", "7"):
-            place = next(i for i, row in enumerate(rows) if row["client"] == client and row["round"] == 3)
-            ActionChains(opened).move_to_element(squares[place]).perform()
-            box = WebDriverWait(opened, 10).until(
-                lambda d: d.find_element(By.CSS_SELECTOR, "#vg-tooltip-element.visible")
-            )
-            WebDriverWait(opened, 10).until(lambda d, box=box, client=client: f"client\t{client}" in lines(box))
-            told[client] = lines(box)
-        assert "outcome\tattacker, dropped" in told["0"]
-        assert "defense\tMulti-Krum" in told["0"]
-        assert "score\t7.5" in told["0"]
-        assert "threshold\tat most 1.5" in told["0"]
-        assert "outcome\tquarantined" in told["7"]
-        assert "<script>" in " ".join(told["7"])
-        assert opened.execute_script("return window.hacked") is None
-        assert (
-            opened.execute_script(
-                "return document.querySelectorAll('#vg-tooltip-element script, #vg-tooltip-element img').length"
-            )
-            == 0
+    show(opened, page)
+    draw_all(opened)
+    chart = next(f for f in opened.find_elements(By.CSS_SELECTOR, "figure.chart") if "Clients by rounds" in f.text)
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
+    squares = chart.find_elements(By.CSS_SELECTOR, ".mark-rect path")
+    assert len(squares) == len(rows) == 4 * 8
+    told = {}
+    for client in ("0", "7"):
+        place = next(i for i, row in enumerate(rows) if row["client"] == client and row["round"] == 3)
+        ActionChains(opened).move_to_element(squares[place]).perform()
+        box = WebDriverWait(opened, 10).until(lambda d: d.find_element(By.CSS_SELECTOR, "#vg-tooltip-element.visible"))
+        WebDriverWait(opened, 10).until(lambda d, box=box, client=client: f"client\t{client}" in lines(box))
+        told[client] = lines(box)
+    assert "outcome\tattacker, dropped" in told["0"]
+    assert "defense\tMulti-Krum" in told["0"]
+    assert "score\t7.5" in told["0"]
+    assert "threshold\tat most 1.5" in told["0"]
+    assert "outcome\tquarantined" in told["7"]
+    assert "<script>" in " ".join(told["7"])
+    assert opened.execute_script("return window.hacked") is None
+    assert (
+        opened.execute_script(
+            "return document.querySelectorAll('#vg-tooltip-element script, #vg-tooltip-element img').length"
         )
+        == 0
+    )
 
 
 def lines(box):
