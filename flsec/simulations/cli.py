@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flsec.errors import ConfigError, NoProgressError, SaveError
+from flsec.simulations.leaderboard import leaderboard
 from flsec.simulations.submit import submit
 
 __all__ = ["app", "main"]
@@ -73,6 +74,7 @@ def run(
 
 
 app.command()(submit)
+app.command()(leaderboard)
 
 
 @app.command()

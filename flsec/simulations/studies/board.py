@@ -12,14 +12,24 @@ from flsec.errors import ConfigError
 from flsec.parameters import Count, OpenFraction, parameters_of
 from flsec.registry import yaml_name
 from flsec.simulations.config import apply_override, make_config
-from flsec.simulations.problems import Findings, Origin, Problem, nearest, say_where
+from flsec.simulations.problems import Findings, Origin, Problem, blame_parameter, nearest, say_where
 from flsec.simulations.schema import Config, DefenseEntry
 from flsec.simulations.signatures import validate
 from flsec.simulations.studies.claims import settings_hash_of
 from flsec.simulations.yaml_lines import dump, read
 from flsec.strategies import DEFENSES
 
-__all__ = ["NO_ATTACK", "UNDEFENDED", "Board", "Cell", "Place", "load_board", "packaged_boards", "resolve_board"]
+__all__ = [
+    "NO_ATTACK",
+    "UNDEFENDED",
+    "Board",
+    "Cell",
+    "Place",
+    "load_board",
+    "packaged_boards",
+    "resolve_board",
+    "row_label",
+]
 
 UNDEFENDED = "undefended"
 NO_ATTACK = "none"
@@ -33,7 +43,7 @@ class _Section(BaseModel):
 
 
 class BoardFile(_Section):
-    """What the file of a board may say.
+    """What the file of a board may say; what it does not say, it takes from the board that ``base`` names.
 
     Attributes:
         title: in a few words.
@@ -90,7 +100,7 @@ class Place:
     seed: int
 
     @property
-    def pair(self) -> tuple[str, float, str, str]:
+    def any_seed(self) -> tuple[str, float, str, str]:
         """The same with any seed."""
         return self.partition, self.attackers, self.defense, self.attack
 
@@ -145,15 +155,21 @@ class Board:
         """Return the board with one row more, a defense of somebody else's.
 
         Args:
-            written: ``package.module:Name``, or the name of a registered defense that the board leaves out.
+            written: ``package.module:Name``; settings that have no default come from ``settings``, or from
+                ``--set defenses.NAME``.
 
         Raises:
-            ConfigError: there is no such defense.
+            ConfigError: there is no such defense, or a setting is missing.
         """
         member = DEFENSES.get(written)
-        label = yaml_name(member)
+        label = row_label(written)
         entry = {"name": written, **_settings_for(member, self.file, label)}
+        _check_complete(label, member, entry)
         return Board(self.name, self.file, {**self.rows, label: [entry]})
+
+    def with_rows(self, rows: Mapping[str, Entries]) -> "Board":
+        """Return the board with these rows alone."""
+        return Board(self.name, self.file, rows)
 
     def cells(self, seeds: Sequence[int] | None = None) -> Iterator[Cell]:
         """Yield all runs of the board.
@@ -166,10 +182,10 @@ class Board:
         """
         for partition, dealt in self.file.partitions.items():
             for share in self.file.attackers:
-                for row, entries in self.rows.items():
+                for row in self.rows:
                     for attack in (NO_ATTACK, *self.file.attacks):
                         for seed in seeds or self.file.seeds:
-                            yield self._cell(Place(partition, share, row, attack, seed), dealt, entries)
+                            yield self._cell(Place(partition, share, row, attack, seed), dealt)
 
     def numbers(self, share: float) -> dict[str, int]:
         """Return n and f of a round in which this share of the clients attacks."""
@@ -182,12 +198,15 @@ class Board:
         numbers = self.numbers(share)
         return [{key: _number(value, numbers) for key, value in entry.items()} for entry in self.rows[label]]
 
-    def _cell(self, place: Place, dealt: Mapping[str, Any], entries: Entries) -> Cell:
+    def _cell(self, place: Place, dealt: Mapping[str, Any]) -> Cell:
         data = dict(self.file.experiment)
         data["data"] = {**data.get("data", {}), "partition": dict(dealt)}
         data["simulation"] = {**data.get("simulation", {}), "engine": "inprocess"}
         data |= {"name": "cell", "seed": place.seed, "defenses": self.row(place.defense, place.attackers)}
-        if place.attack != NO_ATTACK:
+        if place.attack == NO_ATTACK:
+            # An oracle, which knows who attacks, is the plain mean where nobody does.
+            data["defenses"] = [entry for entry in data["defenses"] if not _knows_who(entry)]
+        else:
             data |= {"attacks": self.file.attacks[place.attack], "adversaries": {"fraction": place.attackers}}
         rounds = data["simulation"].get("num_rounds", 20)
         data["output"] = {"checkpoint_every": rounds, "keep_checkpoints": 1, "plots": False}
@@ -198,6 +217,10 @@ class Board:
                 raise
             return Cell(place, None, "", str(error))
         return Cell(place, config, settings_hash_of(config))
+
+
+def _knows_who(entry: Mapping[str, Any]) -> bool:
+    return "adversaries" in parameters_of(DEFENSES.get(entry["name"]))
 
 
 _TERM = re.compile(r"(?P<first>[nf])(?: (?P<sign>[+-]) (?P<second>[nf]|\d+))?")
@@ -219,6 +242,16 @@ def _settings_for(member: Any, file: BoardFile, label: str) -> dict[str, Any]:
         **{name: value for name, value in file.settings.items() if name in known},
         **file.defenses.get(label, {}),
     }
+
+
+def row_label(written: str) -> str:
+    """Return the label of a row by the name of its defense.
+
+    Example:
+        >>> row_label("flsec.strategies:MultiKrum")
+        'multi_krum'
+    """
+    return yaml_name(DEFENSES.get(written)) if ":" in written else written
 
 
 def packaged_boards() -> dict[str, Path]:
@@ -257,6 +290,7 @@ def load_board(written: str | Path, overrides: Sequence[str] = ()) -> Board:
     path = resolve_board(written)
     data, lines = read(path)
     origin = Origin(str(path), lines)
+    data = _on_base(data, origin)
     for text in overrides:
         apply_override(data, text, origin)
     with say_where(origin):
@@ -266,6 +300,17 @@ def load_board(written: str | Path, overrides: Sequence[str] = ()) -> Board:
         rows = _rows(file)
     name = path.name.removesuffix(".yaml").removesuffix(".board")
     return Board(name, file, rows)
+
+
+def _on_base(data: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
+    """Return a file's data with the keys that it leaves to another board's."""
+    if "base" not in data:
+        return dict(data)
+    with say_where(origin):
+        blame_parameter(("base",), (), resolve_board, str(data["base"]))
+    base, lines = read(resolve_board(str(data["base"])))
+    rest = {key: value for key, value in data.items() if key != "base"}
+    return {**_on_base(base, Origin(str(data["base"]), lines)), **rest}
 
 
 def _check_labels(file: BoardFile) -> None:
@@ -278,7 +323,7 @@ def _check_labels(file: BoardFile) -> None:
     for key in ("attackers", "seeds"):
         if len(set(getattr(file, key))) < len(getattr(file, key)):
             raise Problem((key,), f"has a value twice; got {dump(list(getattr(file, key)), flow=True).strip()}.")
-    for key in ("defenses", "left_out", "tuning"):
+    for key in ("left_out", "tuning"):
         for name in getattr(file, key):
             if name not in DEFENSES.names():
                 raise Problem((key,), f"no defense {name!r}.{nearest(name, DEFENSES.names())}")

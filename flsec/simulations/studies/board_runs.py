@@ -16,10 +16,10 @@ from flsec.simulations import engine
 from flsec.simulations.config import make_config
 from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.schema import Config
-from flsec.simulations.studies.board import Board, Cell, Place
+from flsec.simulations.studies.board import Cell, Place
 from flsec.simulations.studies.missing_runs import one_thread
 
-__all__ = ["LAST_ROUNDS", "Line", "estimate", "lines_of", "missing_cells", "run_cells"]
+__all__ = ["LAST_ROUNDS", "Line", "estimated", "lines_at", "lines_of", "missing_cells", "run_cells"]
 
 LAST_ROUNDS = 3  # whose mean is a run's final accuracy
 Line = dict[str, Any]
@@ -51,18 +51,21 @@ def missing_cells(cells: Iterable[Cell], known: Mapping[tuple[Place, str], Line]
     return [cell for cell in cells if (cell.place, cell.settings) not in known]
 
 
-def estimate(
-    cells: Sequence[Cell], known: Mapping[tuple[Place, str], Line], *, jobs: int = 1
-) -> dict[tuple[str, float, str, str], float]:
-    """Return {place without its seed: seconds of one run on one thread}.
+def lines_at(cells: Iterable[Cell], known: Mapping[tuple[Place, str], Line]) -> list[Line]:
+    """Return the lines of cells, as far as they are there."""
+    return [known[cell.place, cell.settings] for cell in cells if (cell.place, cell.settings) in known]
 
-    What an earlier run with another seed took, or one round of the run times their number.
+
+def estimated(cells: Sequence[Cell], known: Mapping[tuple[Place, str], Line], *, jobs: int = 1) -> dict[Place, float]:
+    """Return the seconds that each cell will take on one thread.
+
+    As many as an earlier run with another seed took, else as one round takes times the number of rounds.
     """
-    seconds = {place.pair: line["seconds"] for (place, _), line in known.items() if line["seconds"] is not None}
-    unknown = {cell.place.pair: cell for cell in cells if cell.config is not None and cell.place.pair not in seconds}
-    for cell, line in _outcomes(list(unknown.values()), jobs, _probe):
-        seconds[cell.place.pair] = line["seconds"]
-    return seconds
+    seconds = {place.any_seed: line["seconds"] for (place, _), line in known.items() if line["seconds"] is not None}
+    new = {cell.place.any_seed: cell for cell in cells if cell.config and cell.place.any_seed not in seconds}
+    for cell, line in _outcomes(list(new.values()), jobs, _probe):
+        seconds[cell.place.any_seed] = line["seconds"]
+    return {cell.place: seconds.get(cell.place.any_seed, 0.0) for cell in cells}
 
 
 def run_cells(

@@ -75,7 +75,7 @@ def finish_run(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch work on one thread: runs that go on at once share the cores, and give the same numbers on any machine."""
+    """Let torch work on one thread: runs that go on at once share the cores, and any machine gives the same numbers."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
