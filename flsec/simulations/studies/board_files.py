@@ -19,6 +19,7 @@ from flsec.simulations.studies.board_scores import Part, Row, Score, parts, rows
 __all__ = [
     "as_data",
     "caption_of",
+    "markdown",
     "read_csv",
     "record_board",
     "settings_of",
@@ -83,6 +84,7 @@ def _line(row: Mapping[str, str]) -> Line:
     line |= {key: float(row[key]) if row[key] else None for key in _NUMBERS}
     line |= {key: row[key] or None for key in _TEXTS}
     line |= {key: [int(value) for value in row[key].split()] for key in _CURVES}
+    line["defenses"] = row["defenses"]
     line["measures"] = json.loads(row["measures"]) if row["measures"] else {}
     return line
 
@@ -144,7 +146,7 @@ def caption_of(board: Board, part: Part) -> str:
     )
 
 
-def _markdown(board: Board, lines: Sequence[Line]) -> str:
+def markdown(board: Board, lines: Sequence[Line]) -> str:
     """Return what the documentation shows of a board."""
     text = []
     for part in parts(board):
@@ -193,6 +195,6 @@ def record_board(board: Board, lines: Sequence[Line], folder: Path) -> list[Path
     paths = [folder / f"{board.name}{suffix}" for suffix in (".csv", ".md", ".html")]
     write_csv(board, lines, paths[0])
     with replacing(paths[1]) as file:
-        file.write(_markdown(board, lines).encode())
+        file.write(markdown(board, lines).encode())
     write_board_page(board, lines, paths[2])
     return paths
