@@ -1,4 +1,4 @@
-"""What is kept of the leaderboards was measured with the settings that the boards state, and its tables say the same."""
+"""What is kept of the leaderboards was measured with the settings that they state, and the tables say the same."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,9 @@ def test_a_curve_ends_in_the_accuracy_and_places_are_the_boards(path):
         if line["accuracy"] is not None:
             assert len(line["curve"]) == rounds + 1
             assert sum(line["curve"][-3:]) / 3000 == pytest.approx(line["accuracy"], abs=6e-4)
-    assert len({(*map(line.get, ("partition", "attackers", "defense", "attack", "seed")),) for line in lines}) == len(lines)
+    assert len({(*map(line.get, ("partition", "attackers", "defense", "attack", "seed")),) for line in lines}) == len(
+        lines
+    )
 
 
 @each_file
@@ -56,7 +58,7 @@ def test_nobody_beats_the_oracle_by_more_than_the_seeds_tell(path):
     board, lines = read(path)
     for part in parts(board):
         rows = {row.defense: row for row in rows_of(board, part, lines)}
-        oracle = rows["oracle_sgd"].worst
+        oracle = rows["oracle_sgd"].worst if "oracle_sgd" in rows else None
         for row in rows.values():
             if oracle is not None and row.worst is not None:
                 assert row.worst.low <= oracle.high + 0.01, row.defense

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from flsec.client_apps import ATTACKS
 from flsec.errors import ConfigError
 from flsec.parameters import Count, OpenFraction, parameters_of
 from flsec.registry import yaml_name
@@ -58,7 +59,9 @@ class BoardFile(_Section):
             ``"f + 1"`` are numbers of the run. All other parameters have their defaults.
         defenses: {defense: {parameter: value}} beyond that.
         stacks: {label: entries of ``defenses``, outermost first}: rows in which one defense wraps another.
+        rows: labels of the only rows; empty: all.
         left_out: {defense: why it has no row}.
+        attacks_left_out: {attack: why it has no column}, on a board that is to have all.
         tuning: {defense: {parameter: values}}: what the second board chooses from, by ``validation_seed``.
         validation_seed: of the runs that choose; it is no seed of the board.
     """
@@ -74,6 +77,8 @@ class BoardFile(_Section):
     settings: dict[str, Any] = Field(default={}, examples=[{"num_byzantine": "f"}])
     defenses: dict[str, dict[str, Any]] = Field(default={}, examples=[{"slsgd": {"alpha": 1.0}}])
     stacks: dict[str, Entries] = Field(default={}, examples=[{"clipped": [{"name": "median_norm_clipping"}]}])
+    rows: Names = ()
+    attacks_left_out: dict[str, str] = Field(default={}, examples=[{"false_alarm": "works on SIREN alone"}])
     left_out: dict[str, str] = Field(default={}, examples=[{"eavesdrop": "defends against nothing"}])
     tuning: dict[str, dict[str, list[Any]]] = Field(default={}, examples=[{"norm_clipping": {"max_norm": [1.0, 2.0]}}])
     validation_seed: Count = 1000
@@ -323,10 +328,10 @@ def _check_labels(file: BoardFile) -> None:
     for key in ("attackers", "seeds"):
         if len(set(getattr(file, key))) < len(getattr(file, key)):
             raise Problem((key,), f"has a value twice; got {dump(list(getattr(file, key)), flow=True).strip()}.")
-    for key in ("left_out", "tuning"):
+    for key, registry in (("left_out", DEFENSES), ("tuning", DEFENSES), ("attacks_left_out", ATTACKS)):
         for name in getattr(file, key):
-            if name not in DEFENSES.names():
-                raise Problem((key,), f"no defense {name!r}.{nearest(name, DEFENSES.names())}")
+            if name not in registry.names():
+                raise Problem((key,), f"no {registry.kind} {name!r}.{nearest(name, registry.names())}")
     if file.validation_seed in file.seeds:
         raise Problem(("validation_seed",), "chooses settings, so it must be none of the board's seeds.")
 
@@ -345,7 +350,10 @@ def _rows(file: BoardFile) -> dict[str, Entries]:
         if label in rows:
             raise Problem(("stacks",), f"{label!r} is the name of a defense already. Rename it.")
         rows[label] = [_filled(entry, file, label) for entry in entries]
-    return rows
+    for label in file.rows:
+        if label not in rows:
+            raise Problem(("rows",), f"no row {label!r}.{nearest(label, rows)}")
+    return {label: rows[label] for label in file.rows or rows}
 
 
 def _check_complete(name: str, member: Any, entry: Mapping[str, Any]) -> None:

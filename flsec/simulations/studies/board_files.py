@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flsec._files import replacing
 from flsec.errors import ConfigError
-from flsec.simulations.studies.board import Board, Place
+from flsec.simulations.studies.board import NO_ATTACK, Board, Place
 from flsec.simulations.studies.board_runs import LAST_ROUNDS, Line
 from flsec.simulations.studies.board_scores import Part, Row, Score, parts, rows_of
 
@@ -154,8 +154,28 @@ def markdown(board: Board, lines: Sequence[Line]) -> str:
         text += [f"### {title_of(board, part)}", "", f"{caption_of(board, part)}.", ""]
         text += [f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}"]
         text += [f"| {' | '.join(_cells(row))} |" for row in rows]
-        text += ["", *_settings_table(board, part), ""]
+        text += ["", *(_matrix(board, rows) if len(rows) <= _MOST_COLUMNS else []), *_settings_table(board, part), ""]
     return "\n".join(text)
+
+
+_MOST_COLUMNS = 8  # of defenses side by side
+
+
+def _matrix(board: Board, rows: Sequence[Row]) -> list[str]:
+    """Return the table of every attack against a few defenses: accuracy, and a backdoor's success behind it."""
+    labels = [label for label in board.rows if any(row.defense == label for row in rows)]
+    found = {row.defense: row for row in rows}
+    text = ["Accuracy; behind it the success, where the attack has a goal beyond harm:", ""]
+    text += [f"| attack | {' | '.join(labels)} |", f"|{' --- |' * (len(labels) + 1)}"]
+    text.append(f"| {NO_ATTACK} | {' | '.join(_text(found[label].clean) for label in labels)} |")
+    for attack in board.file.attacks:
+        cells = [_both(found[label].attacks.get(attack), found[label].success.get(attack)) for label in labels]
+        text.append(f"| {attack} | {' | '.join(cells)} |")
+    return [*text, ""]
+
+
+def _both(accuracy: Score | None, success: Score | None) -> str:
+    return _text(accuracy) + ("" if success is None else f"; {success}")
 
 
 def settings_of(board: Board, part: Part) -> dict[str, str]:

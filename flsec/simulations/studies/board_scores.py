@@ -65,6 +65,7 @@ class Row:
         peak_mib: of the process, beyond that of the undefended runs; depends on the machine.
         needs: what the defense asks for beside updates.
         attacks: {attack: accuracy}.
+        success: {attack: success}, of attacks with a goal beyond harm.
         missing: runs that are not there yet.
         refused: why a defense cannot be run in this part of the board.
         failed: what stopped runs, attack by attack.
@@ -84,6 +85,7 @@ class Row:
     peak_mib: float | None
     needs: tuple[str, ...]
     attacks: Mapping[str, Score] = field(default_factory=dict)
+    success: Mapping[str, Score] = field(default_factory=dict)
     missing: int = 0
     refused: str | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -153,13 +155,14 @@ def _row(board: Board, label: str, cells: Mapping[str, Mapping[int, Line]], plai
         strongest=strongest,
         damage=_difference(clean, accuracy[strongest]) if clean and strongest else None,
         cost=_difference(twins, clean) if clean and len(twins) == len(seeds) and label != UNDEFENDED else None,
-        backdoor=_backdoor(board, whole),
+        backdoor=_backdoor(board, _success(whole)),
         recall=_mean(hostile, "recall"),
         false_positive_rate=_mean(hostile, "false_positive_rate"),
         server_seconds=median(line["server_seconds"] for line in whole[NO_ATTACK]) if clean else None,
         peak_mib=_peak(whole.get(NO_ATTACK, []), plain),
         needs=needs_of(board.rows[label]),
         attacks=attacks,
+        success=_success(whole),
         missing=len(columns) * len(seeds) - len(every),
         refused=next((line["refused"] for line in every if line["refused"]), None),
         failed={line["attack"]: line["failed"] for line in every if line["failed"]},
@@ -182,12 +185,16 @@ def _peak(lines: Sequence[Line], plain: Mapping[int, Line]) -> float | None:
     return max(0.0, min(beyond)) if beyond else None
 
 
-def _backdoor(board: Board, whole: Mapping[str, Sequence[Line]]) -> Score | None:
-    if not board.file.backdoors or any(attack not in whole for attack in board.file.backdoors):
+def _success(whole: Mapping[str, Sequence[Line]]) -> dict[str, Score]:
+    found = {attack: [line["success"] for line in lines] for attack, lines in whole.items()}
+    return {attack: Score.of(values) for attack, values in found.items() if None not in values}
+
+
+def _backdoor(board: Board, success: Mapping[str, Score]) -> Score | None:
+    """Return that of the most successful backdoor; None unless all have been tried."""
+    if not board.file.backdoors or any(attack not in success for attack in board.file.backdoors):
         return None
-    found = [[line["success"] for line in whole[attack]] for attack in board.file.backdoors]
-    known = [Score.of(values) for values in found if None not in values]
-    return max(known, key=lambda score: score.mean, default=None)
+    return max((success[attack] for attack in board.file.backdoors), key=lambda score: score.mean)
 
 
 _NEEDS = {
