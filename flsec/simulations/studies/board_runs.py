@@ -1,10 +1,9 @@
 """Running what a board still lacks: a cell is one line of a file, so that the same command again goes on."""
 
 import json
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -18,6 +17,7 @@ from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.schema import Config
 from flsec.simulations.studies.board import Cell, Place
 from flsec.simulations.studies.missing_runs import one_thread
+from flsec.simulations.studies.workers import worker_pool
 
 __all__ = ["LAST_ROUNDS", "Line", "estimated", "lines_at", "lines_of", "missing_cells", "run_cells"]
 
@@ -121,22 +121,17 @@ def _outcomes(
         for cell in cells:
             yield cell, _refused(cell) if cell.config is None else function(cell.config.to_dict())
         return
-    context = multiprocessing.get_context("spawn")  # torch and Ray do not survive a fork
     queue, waiting = list(reversed(cells)), dict[Future[Line], Cell]()
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        try:
-            while queue or waiting:
-                while queue and len(waiting) < 2 * jobs:
-                    cell = queue.pop()
-                    if cell.config is None:
-                        yield cell, _refused(cell)
-                    else:
-                        waiting[pool.submit(function, cell.config.to_dict())] = cell
-                for done in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(done), done.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with worker_pool(jobs) as pool:
+        while queue or waiting:
+            while queue and len(waiting) < 2 * jobs:
+                cell = queue.pop()
+                if cell.config is None:
+                    yield cell, _refused(cell)
+                else:
+                    waiting[pool.submit(function, cell.config.to_dict())] = cell
+            for done in wait(waiting, return_when=FIRST_COMPLETED).done:
+                yield waiting.pop(done), done.result()
 
 
 def _refused(cell: Cell) -> Line:

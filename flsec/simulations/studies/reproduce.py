@@ -1,8 +1,7 @@
 """Running what claims still lack, each curve and seed a run of its own on one thread, and saying what comes out."""
 
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from flsec.simulations.studies.claim_results import (
 from flsec.simulations.studies.claims import Claim, Size, has_form, load_claim, resolve_claims
 from flsec.simulations.studies.missing_runs import earlier_run, finish_run, is_finished, one_thread
 from flsec.simulations.studies.statements import Measured, Outcome, interval, view_of
+from flsec.simulations.studies.workers import worker_pool
 
 __all__ = ["Report", "Reproduction", "list_claims", "missing_runs", "run_all"]
 
@@ -72,16 +72,11 @@ def run_all(
                 on_round = _first_checked(needed(key[0]), on_run(number, key, config))
                 finish_run(config, on_round=on_round, verbose=verbose)
         return
-    context = multiprocessing.get_context("spawn")  # torch and Ray do not survive a fork
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with worker_pool(jobs) as pool:
         waiting = {pool.submit(_run, config.to_dict(), needed(key[0])): key for key, config in runs.items()}
-        try:
-            for number, done in enumerate(as_completed(waiting)):
-                done.result()
-                on_run(number, waiting[done], runs[waiting[done]])
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for number, done in enumerate(as_completed(waiting)):
+            done.result()
+            on_run(number, waiting[done], runs[waiting[done]])
 
 
 def _run(settings: dict[str, Any], needed: Sequence[str]) -> Path:
