@@ -12,6 +12,7 @@ from rich.table import Table
 
 from flsec.errors import ConfigError, NoProgressError, SaveError
 from flsec.simulations.figure import figure
+from flsec.simulations.leaderboard import leaderboard
 from flsec.simulations.report import report
 from flsec.simulations.submit import submit
 
@@ -75,6 +76,7 @@ def run(
 
 
 app.command()(submit)
+app.command()(leaderboard)
 
 
 @app.command()
