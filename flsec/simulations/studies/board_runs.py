@@ -10,9 +10,10 @@ from typing import Any
 
 from flsec._files import append_line
 from flsec._lock import FolderLock
-from flsec.errors import ConfigError
+from flsec.errors import ConfigError, NoProgressError
 from flsec.simulations import engine
 from flsec.simulations.config import make_config
+from flsec.simulations.records import summarise
 from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.schema import Config
 from flsec.simulations.studies.board import Cell, Place
@@ -169,19 +170,23 @@ def _run(settings: dict[str, Any]) -> Line:
     with one_thread(), tempfile.TemporaryDirectory(prefix="flsec-board-") as folder:
         config = make_config({**settings, "output": {**settings["output"], "folder": folder}})
         try:
-            run = engine.run(config)
+            engine.run(config)
         except engine.Interrupted:
             raise KeyboardInterrupt from None
+        except NoProgressError:  # the attack left a model that no client can use: it stays what it was
+            pass
         except ConfigError as error:
             return {**_NOTHING, "refused": str(error)}
         except Exception as error:
             return {**_NOTHING, "failed": f"{type(error).__name__}: {error}"}
-        return {**_NOTHING, **_measured(config, run), "peak_mib": _peak()}
+        rounds = RunFolder.open(Path(folder) / config.name).rounds()
+        return {**_NOTHING, **_measured(config, rounds), "peak_mib": _peak()}
 
 
-def _measured(config: Config, run: RunFolder) -> Line:
-    """Return what is kept of a run."""
-    rounds, summary = run.rounds(), json.loads((run.path / "summary.json").read_text())
+def _measured(config: Config, rounds: Sequence[dict[str, Any]]) -> Line:
+    """Return what is kept of a run; the rounds that a broken one lacks have its last model."""
+    summary = summarise(config, list(rounds))
+    rounds = [*rounds, *[rounds[-1]] * (config.simulation.num_rounds + 1 - len(rounds))]
     trained = rounds[1:]
     curve = [record["accuracy"] for record in rounds]
     success = [value for record in trained for value in list(record.get("attack", {}).values())[:1]]

@@ -218,6 +218,18 @@ def test_a_run_that_fails_is_its_own_line_and_stops_no_other(board, tmp_path, mo
     assert row.failed["badnets"] == "RuntimeError: no memory"
 
 
+def test_a_run_that_an_attack_ended_counts_with_the_model_that_was_left(path, tmp_path):
+    board = load_board(path, ["experiment.simulation.num_rounds=15"]).chosen(defenses=["undefended"])
+    board.file.attacks["sign_flipping_4"][0]["scale"] = 1e38
+    (cell,) = (cell for cell in board.cells([1]) if cell.place.attack == "sign_flipping_4")
+    run_cells([cell], tmp_path / "cells.jsonl")
+    (line,) = lines_at([cell], lines_of(tmp_path / "cells.jsonl"))
+    assert line["failed"] is None
+    assert len(line["curve"]) == 16
+    assert len(set(line["curve"][-10:])) == 1
+    assert line["accuracy"] < 0.5
+
+
 def test_the_estimate_takes_what_is_known_and_tries_the_rest(board, cells_file, path):
     known = lines_of(cells_file)
     cells = [cell for cell in load_board(path).chosen(defenses=["median", "rfa"]).cells() if cell.place.seed == 2]
