@@ -2,15 +2,20 @@
 
 import contextlib
 import gc
+import io
 import logging
+import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["handlers_kept", "interruptible", "little_to_collect", "logged"]
+__all__ = ["handlers_kept", "interruptible", "little_to_collect", "logged", "starting_ray"]
+
+_STEPS = "flsec.steps"  # what is logged there takes long enough to be shown on the terminal
 
 
 @contextlib.contextmanager
@@ -56,23 +61,76 @@ def handlers_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def starting_ray(then: str = "") -> Iterator[None]:
+    """Say that Ray starts, which takes some seconds in which nothing else is to be seen, and how long it took.
+
+    Args:
+        then: a sentence on what comes next, if that takes its time, too.
+    """
+    steps, begun = logging.getLogger(_STEPS), time.perf_counter()
+    steps.info("Starting Ray ...")
+    yield
+    steps.info("%s", f"Ray has started ({time.perf_counter() - begun:.1f} s). {then}".rstrip())
+
+
+@contextlib.contextmanager
 def logged(path: Path, verbose: bool) -> Iterator[None]:
     """Send Flower's, Ray's and our messages to a file; our warnings, or all with ``verbose``, to the terminal too."""
     to_file = _LogFile(path)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    to_terminal.setLevel(logging.INFO if verbose else logging.WARNING)
+    to_terminal.addFilter(lambda entry: verbose or entry.levelno >= logging.WARNING)
+    steps = logging.StreamHandler(sys.stderr)
+    steps.addFilter(lambda entry: entry.name == _STEPS and not verbose)
     with contextlib.ExitStack() as stack:
-        for name in ("flwr", "ray", "flsec"):
+        for name in ("flwr", "ray", "flsec", "py.warnings"):
             handlers: list[logging.Handler] = [to_file]
             if verbose or name == "flsec":
-                handlers.append(to_terminal)
+                handlers += [to_terminal, steps]
             stack.enter_context(_handlers(logging.getLogger(name), handlers))
+        stack.enter_context(_prints_logged())
         try:
             yield
         finally:
             to_file.close()
+
+
+@contextlib.contextmanager
+def _prints_logged() -> Iterator[None]:
+    """Log what Ray and Flower print, too: Ray prints messages of its nodes, whatever ``log_to_driver`` says."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _OthersLogged(sys.stdout), _OthersLogged(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+class _OthersLogged(io.TextIOBase):
+    """A stream that passes on what is written to it, but for what Ray's and Flower's own code writes."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+        self._log = logging.getLogger("ray.printed")  # below "ray", whose level Ray sets
+        self._log.setLevel(logging.INFO)
+
+    def write(self, text: str) -> int:
+        """Write, or log."""
+        writer = str(sys._getframe(1).f_globals.get("__name__"))  # ``print`` has no frame of its own
+        if writer.partition(".")[0] not in ("ray", "flwr"):
+            return int(self._stream.write(text) or 0)
+        if said := _COLOURS.sub("", text).strip():
+            self._log.warning("%s", said)
+        return len(text)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("write", "_stream", "_log", "__class__", "__dict__"):
+            return super().__getattribute__(name)
+        return getattr(self._stream, name)
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _LogFile(logging.FileHandler):
