@@ -343,6 +343,8 @@ class Output(_Section):
         keep_checkpoints: how many of the newest to keep; null: all.
         evaluate_every: rounds between measurements of the global model.
         plots: whether to draw.
+        compare: whether ``flsec run`` also runs the experiment without its attack and without its defense, and shows
+            all of them in one table and one picture. Sweeps, studies and deployments run the experiment alone.
     """
 
     folder: OutputFolder = Field(default="runs", min_length=1)
@@ -350,6 +352,7 @@ class Output(_Section):
     keep_checkpoints: PositiveCount | None = 3
     evaluate_every: PositiveCount = 1
     plots: bool = True
+    compare: bool = False
 
 
 def _training(values: Any) -> Any:

@@ -49,7 +49,7 @@ def show_table(table: Table) -> None:
         table.box, table.pad_edge, table.padding = None, False, (0, 2, 0, 0)
         for column in table.columns:
             column.no_wrap = True
-        console.print(table, width=_NO_LIMIT, crop=False)
+        Console(emoji=False, width=_NO_LIMIT).print(table)
     else:
         console.print(table)
     if caption:
@@ -60,13 +60,17 @@ _NO_LIMIT = 100_000  # characters of a line that nobody looks at on a terminal
 
 
 def show_grid(
-    title: str, corner: str, rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, str], str]
+    title: str,
+    axes: tuple[str, str],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Mapping[tuple[str, str], str],
 ) -> None:
     """Print a table of two axes; one that is wider than the terminal is turned, or comes in parts that fit.
 
     Args:
         title: above it; the parts say which columns they have.
-        corner: what the rows are.
+        axes: what the rows are, and what the columns.
         rows: labels.
         columns: labels.
         cells: {(row, column): text}; a row without any is left out.
@@ -75,12 +79,12 @@ def show_grid(
     width = _NO_LIMIT if is_plain(console) else console.width
     turned = {(column, row): text for (row, column), text in cells.items()}
     ways = [(rows, columns, cells), (columns, rows, turned)]
-    parts = [_parts(corner if way == 0 else "", *ways[way], width) for way in (0, 1)]
+    parts = [_parts(axes[way], *ways[way], width) for way in (0, 1)]
     best = 0 if len(parts[0]) <= len(parts[1]) else 1
     down, _, texts = ways[best]
     for number, across in enumerate(parts[best]):
         table = Table(title=title + (f" ({number + 1}/{len(parts[best])})" if len(parts[best]) > 1 else ""))
-        table.add_column(corner if best == 0 else "", no_wrap=True)
+        table.add_column(axes[best], no_wrap=True)
         for column in across:
             table.add_column(column, justify="right", no_wrap=True)
         for row in down:
@@ -91,7 +95,7 @@ def show_grid(
 def _parts(
     corner: str, rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, str], str], width: int
 ) -> list[list[str]]:
-    """Deal the columns out to as few tables as fit into the width; one that is too wide alone has a table of its own."""
+    """Deal the columns out to as few tables as fit into the width; a column that is too wide has a table to itself."""
     first = max(map(len, [corner, *rows]), default=0) + _FRAME + 1
     parts: list[list[str]] = []
     left = 0
@@ -108,6 +112,10 @@ def _parts(
 _FRAME = 3  # characters that a cell takes beside its text
 
 
+_WIDE = 110  # characters of a terminal that has a place for a bar and the time left
+_LONGEST_NAME = 30  # of a run, in characters
+
+
 class RunProgress:
     """One line a run: round, accuracy, attack success, time left; for a pipe a line when a run has ended.
 
@@ -117,19 +125,19 @@ class RunProgress:
     """
 
     def __init__(self, num_rounds: int, name: str = ""):
+        wide = errors.width >= _WIDE
         self._bar = Progress(
             TextColumn("{task.description}"),
             TextColumn("round"),
             MofNCompleteColumn(),
-            BarColumn(),
+            *([BarColumn()] if wide else []),
             TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            *([TextColumn("left"), TimeRemainingColumn()] if wide else []),
             console=errors,
             disable=is_plain(errors),
         )
-        self._task = self._bar.add_task(name, total=num_rounds, figures="starting")
+        self._task = self._bar.add_task(_short(name), total=num_rounds, figures="starting")
         self._name, self._num_rounds = name, num_rounds
 
     def __enter__(self) -> "RunProgress":
@@ -142,7 +150,7 @@ class RunProgress:
     def start(self, name: str, num_rounds: int) -> None:
         """Begin another run."""
         self._name, self._num_rounds = name, num_rounds
-        self._bar.reset(self._task, total=num_rounds, description=name, figures="starting")
+        self._bar.reset(self._task, total=num_rounds, description=_short(name), figures="starting")
 
     def resumed(self, done: int) -> None:
         """Say where a run goes on."""
@@ -161,3 +169,7 @@ class RunProgress:
         self._bar.update(self._task, completed=record["round"])
         if self._bar.disable and record["round"] == self._num_rounds:
             say(f"{self._name} round {record['round']}/{self._num_rounds}  {figures}".strip(), errors)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import io
 import logging
 import re
 import signal
@@ -100,14 +99,14 @@ def logged(path: Path, verbose: bool) -> Iterator[None]:
 def _prints_logged() -> Iterator[None]:
     """Log what Ray and Flower print, too: Ray prints messages of its nodes, whatever ``log_to_driver`` says."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _OthersLogged(sys.stdout), _OthersLogged(sys.stderr)
+    sys.stdout, sys.stderr = _OthersLogged(sys.stdout), _OthersLogged(sys.stderr)  # type: ignore[assignment]
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
 
 
-class _OthersLogged(io.TextIOBase):
+class _OthersLogged:
     """A stream that passes on what is written to it, but for what Ray's and Flower's own code writes."""
 
     def __init__(self, stream: Any):
@@ -124,9 +123,7 @@ class _OthersLogged(io.TextIOBase):
             self._log.warning("%s", said)
         return len(text)
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("write", "_stream", "_log", "__class__", "__dict__"):
-            return super().__getattribute__(name)
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
