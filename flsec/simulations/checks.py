@@ -39,6 +39,8 @@ def check_settings(config: Config, resources: Resources | None = None) -> None:
     for check in (_check_size, _check_address, _check_sampling, _check_camps, _check_attackers):
         with findings:
             check(config)
+    with findings:
+        real.exporters()
     stand_ins = StandIns(real)
     with findings:
         _check_adversaries_per_round(config, stand_ins)

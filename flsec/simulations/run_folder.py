@@ -117,16 +117,20 @@ class RunFolder:
         return self.path.absolute() / "client_states"
 
     @functools.cached_property
-    def checkpoints(self) -> Checkpoints:
-        """The states after the newest rounds."""
+    def token(self) -> str:
+        """What this run has and no other: 16 hexadecimal digits."""
         try:
-            run = json.loads((self.path / "environment.json").read_bytes())["run"]
+            return str(json.loads((self.path / "environment.json").read_bytes())["run"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{str(self.path / 'environment.json')!r} does not say which run this is ({type(error).__name__}: "
                 f"{error}), so that its checkpoints cannot be told from another's. Put the file back, or start anew."
             ) from None
-        return Checkpoints(self.path / "checkpoints", "checkpoint", str(run))
+
+    @functools.cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The states after the newest rounds."""
+        return Checkpoints(self.path / "checkpoints", "checkpoint", self.token)
 
     def remove_unless_begun(self) -> None:
         """Remove a folder that was created, and those made around it, if no client has trained yet."""

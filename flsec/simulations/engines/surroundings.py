@@ -99,7 +99,7 @@ def logged(path: Path, verbose: bool) -> Iterator[None]:
 def _prints_logged() -> Iterator[None]:
     """Log what Ray and Flower print, too: Ray prints messages of its nodes, whatever ``log_to_driver`` says."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _OthersLogged(sys.stdout), _OthersLogged(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _OthersLogged(sys.stdout), _OthersLogged(sys.stderr)
     try:
         yield
     finally:

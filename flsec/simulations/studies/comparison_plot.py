@@ -41,8 +41,8 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path,
                 axes.plot(*zip(*points, strict=True), color=colour, linestyle="--", linewidth=1, label=what)
     attacked = [record["round"] for record in list(runs.values())[-1] if record.get("adversaries")]
     for number, first in enumerate(attacked):
-        label = {"label": "attacked rounds"} if number == 0 else {}
-        axes.axvspan(first - 0.5, first + 0.5, color="grey", alpha=0.12, linewidth=0, **label)
+        said = "attacked rounds" if number == 0 else None
+        axes.axvspan(first - 0.5, first + 0.5, color="grey", alpha=0.12, linewidth=0, label=said)
     axes.set(xlabel="round", ylabel="share of test samples", ylim=(-0.02, 1.02))
     axes.set_title(title, fontsize=10, wrap=True)
     axes.grid(alpha=0.3)

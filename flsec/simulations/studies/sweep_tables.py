@@ -28,7 +28,7 @@ class Grid:
     cells: Mapping[tuple[str, str], str]
 
 
-def grids(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> Iterator[Grid]:
+def grids(sweep: Sweep, rows: Sequence[dict[str, Any]]) -> Iterator[Grid]:
     """Yield the tables of a sweep: of one axis all measures in one, of two axes one for each measure."""
     axes = shown_axes(sweep)
     shown = list(measures(rows))
