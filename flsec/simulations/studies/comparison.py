@@ -1,5 +1,6 @@
 """An experiment beside its twins, without the attack and without the defense: what one costs and the other saves."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from flsec._paths import leads_out
 from flsec.errors import ConfigError
 from flsec.metrics.paired import cost_of_defense, damage
 from flsec.simulations import engine
+from flsec.simulations.checks import has_needed_defense
 from flsec.simulations.config import load_config, make_config
 from flsec.simulations.numbers import dropped_in
 from flsec.simulations.run_folder import RunFolder
@@ -154,7 +156,12 @@ def _names(entries: Iterable[Any]) -> str:
 def _without(config: Config, *sections: str) -> Config:
     """Return the same experiment without its defenses, or without attacks and attackers."""
     settings = {**config.to_dict(), **{section: [] for section in sections}}
-    if "attacks" in sections:
+    if "attacks" not in sections:  # one that has no effect without the defense is not there either, if others are
+        undefended = config.model_copy(update={"defenses": ()})
+        left = [has_needed_defense(undefended, entry) for entry in config.attacks]
+        if any(left):
+            settings["attacks"] = list(itertools.compress(settings["attacks"], left))
+    else:
         settings["adversaries"] = None
         settings["simulation"] = {**settings["simulation"], "adversaries_per_round": None}
     settings["output"] = {**settings["output"], "compare": False}
