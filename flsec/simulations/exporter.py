@@ -22,14 +22,14 @@ class ExportedRun:
         folder: the run's folder.
         settings: of the experiment, as in ``config.yaml``.
         token: 16 hexadecimal digits that this run has and no other, also when it is resumed.
-        done: the last round of an earlier process that a resumed run goes on from; -1 for a run that begins.
+        logged: the last round that an earlier process has logged; -1 for none.
     """
 
     name: str
     folder: Path
     settings: Mapping[str, Any]
     token: str
-    done: int
+    logged: int = -1
 
 
 class Exporter(abc.ABC):
@@ -65,9 +65,9 @@ class Exporter(abc.ABC):
     def open(self, run: ExportedRun) -> int:
         """Begin, or go on with a run; return the last round that needs not be logged again, -1 for none.
 
-        By default what an earlier process has logged is trusted up to where the run goes on.
+        By default that is what an earlier process has logged.
         """
-        return run.done
+        return run.logged
 
     @abc.abstractmethod
     def log(self, round: int, numbers: Mapping[str, float]) -> None:

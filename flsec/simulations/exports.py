@@ -1,9 +1,13 @@
 """The exporters of one run: what they are told, and what happens when one fails."""
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from flsec._files import replacing
 from flsec.errors import ConfigError
 from flsec.simulations.exporter import ExportedRun, Exporter
 from flsec.simulations.numbers import numbers_of
@@ -18,12 +22,15 @@ Record = Mapping[str, Any]
 class Exports:
     """Tells exporters of a run's rounds, each of every round once.
 
+    Rounds that are run again after a resume have the same numbers to the bit, so that they need not be told again.
+
     Args:
         exporters: {name: exporter}.
     """
 
     def __init__(self, exporters: Mapping[str, Exporter]):
         self._exporters = dict(exporters)
+        self._last: dict[str, int] = {}  # round that each has; kept in a file, for a process that goes on
         self._waiting: dict[str, list[Record]] = {name: [] for name in exporters}
         self._failing: set[str] = set()
         self._open: set[str] = set()
@@ -38,24 +45,27 @@ class Exports:
         Raises:
             ConfigError: an exporter cannot begin.
         """
+        self._file = run.folder / "exports.json"
+        before = _read(self._file)
         known = list(records)
         for name, exporter in self._exporters.items():
             try:
-                last = exporter.open(run)
+                self._last[name] = exporter.open(replace(run, logged=before.get(name, -1)))
             except Exception as error:
                 raise ConfigError(
                     f"output.log_to: {name} cannot begin: {type(error).__name__}: {error}. Mend that, or leave {name} "
                     "out."
                 ) from error
             self._open.add(name)
-            self._waiting[name] = [record for record in known if record["round"] > last]
+            self._waiting[name] = [record for record in known if record["round"] > self._last[name]]
             self._flush(name)
 
     def log(self, record: Record) -> None:
         """Tell all of a round."""
         for name in self._open:
-            self._waiting[name].append(record)
-            self._flush(name)
+            if record["round"] > self._last[name]:
+                self._waiting[name].append(record)
+                self._flush(name)
 
     def close(self, summary: Record | None) -> None:
         """End.
@@ -77,13 +87,23 @@ class Exports:
         try:
             while waiting:
                 self._exporters[name].log(waiting[0]["round"], numbers_of(waiting[0]))
-                del waiting[0]
+                self._last[name] = waiting.pop(0)["round"]
+                with replacing(self._file, durable=False) as file:
+                    file.write(json.dumps(self._last).encode())
             self._failing.discard(name)
         except Exception as error:  # a dashboard is no reason to lose a run
             if name not in self._failing:
                 reason = f"{type(error).__name__}: {error}"
                 logger.warning("%s did not take round %d, and is tried again: %s", name, waiting[0]["round"], reason)
             self._failing.add(name)
+
+
+def _read(file: Path) -> dict[str, int]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {name: round_ for name, round_ in found.items() if isinstance(round_, int)}
 
 
 def _rounds(records: Sequence[Record]) -> str:

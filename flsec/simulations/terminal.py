@@ -20,9 +20,9 @@ def is_plain(to: Console) -> bool:
     return not to.is_terminal or to.is_dumb_terminal
 
 
-def say(text: str, to: Console = console, style: str | None = None) -> None:
-    """Print text as it is: neither wrapped nor coloured by what stands in it."""
-    to.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+def say(text: str, to: Console | None = None, style: str | None = None) -> None:
+    """Print text as it is, by default to the standard output: neither wrapped nor coloured by what stands in it."""
+    (to or console).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

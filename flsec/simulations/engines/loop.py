@@ -120,9 +120,9 @@ class ServerLoop:
             weights = state["weights"]
             strategy.load_state_dict(state["strategy"])
             self._completed = (done, state)
-            self._open_exports(done)
+            self._open_exports()
         else:
-            self._open_exports(-1)
+            self._open_exports()
             first = {"weights": weights, "strategy": strategy.state_dict()}
             self._record(self._evaluated({"round": 0}, model, weights))
             self._completed = (0, first)
@@ -230,8 +230,8 @@ class ServerLoop:
                 record["attack"][name if name not in record["attack"] else f"{name}_{len(record['attack'])}"] = value
         return record
 
-    def _open_exports(self, done: int) -> None:
-        run = ExportedRun(self.config.name, self.folder.path, self.config.to_dict(), self.folder.token, done)
+    def _open_exports(self) -> None:
+        run = ExportedRun(self.config.name, self.folder.path, self.config.to_dict(), self.folder.token)
         self._exports.open(run, self.folder.rounds())
 
     def _record(self, record: dict[str, Any]) -> None:

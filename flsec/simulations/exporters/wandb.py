@@ -41,7 +41,7 @@ class WandB(Exporter):
             config=dict(run.settings),
             dir=str(run.folder),
         )
-        return int(self._run.starting_step) - 1 if self._run.resumed else run.done
+        return int(self._run.starting_step) - 1 if self._run.resumed else run.logged
 
     def log(self, round: int, numbers: Mapping[str, float]) -> None:
         """Send a round."""
