@@ -8,7 +8,7 @@ import json
 import sys
 import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -67,7 +67,7 @@ class Listing(Exporter):
 class Failing(Exporter):
     """Takes nothing in rounds 1 and 2."""
 
-    taken: list[int] = []
+    taken: ClassVar[list[int]] = []
 
     def log(self, round: int, numbers: Mapping[str, float]) -> None:
         if round in (1, 2) and 3 not in asked_for:
@@ -122,10 +122,12 @@ def test_tensorboard_has_each_round_once_under_the_same_names(tmp_path):
 class MLflowStandIn:
     """As much of an MLflow server as is asked for, in memory."""
 
-    runs: dict[str, dict[str, Any]] = {}
+    runs: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def get_experiment_by_name(self, name):
-        return types.SimpleNamespace(experiment_id=name) if name in {r["experiment"] for r in self.runs.values()} else None
+        return (
+            types.SimpleNamespace(experiment_id=name) if name in {r["experiment"] for r in self.runs.values()} else None
+        )
 
     def create_experiment(self, name):
         return name
@@ -199,7 +201,7 @@ class WandBStandIn:
     def __init__(self) -> None:
         self.runs: dict[str, list[tuple[int, dict[str, float]]]] = {}
 
-    def init(self, *, project, name, id, resume, config, dir):  # noqa: A002 - W&B's name
+    def init(self, *, project, name, id, resume, config, dir):
         assert resume == "allow"
         resumed = id in self.runs
         points = self.runs.setdefault(id, [])

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import logging
+import re
+import subprocess
 import sys
 
 import pytest
@@ -64,3 +66,38 @@ def test_the_terminal_says_once_that_ray_starts_and_how_long_it_took(tmp_path, c
     assert len(lines) == 2
     assert lines[0].endswith("Starting Ray ...")
     assert "Ray has started (0.0 s). Then more." in lines[1]
+
+
+KILLED = """
+import os
+from flsec.client_apps import Attack
+
+class Killer(Attack):
+    def poison_update(self, global_, local, context):
+        os._exit(1)
+"""
+EXPERIMENT = """
+data: {name: digits, subset: 200}
+model: {name: softmax}
+training: {learning_rate: 0.1}
+defenses: [{name: median}]
+attacks: [{name: "killed:Killer"}]
+adversaries: {count: 1}
+simulation: {engine: ENGINE, num_clients: 4, num_rounds: 1, init_args: {log_to_driver: true, num_cpus: 2}}
+"""
+
+
+@pytest.mark.parametrize("engine", ["flower", "pooled"])
+def test_no_line_of_ray_or_flower_comes_to_the_terminal_even_if_a_worker_dies(tmp_path, engine):
+    (tmp_path / "killed.py").write_text(KILLED)
+    (tmp_path / "run.yaml").write_text(EXPERIMENT.replace("ENGINE", engine))
+    command = [sys.executable, "-c", "from flsec.simulations.cli import main; main()", "run", "run.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "runs/run/run.log").read_text()
+    assert "raylet" in log  # that the worker died
+    started, lines = re.compile(r"Ray has started \(\d+\.\d s\)"), done.stderr.splitlines()
+    assert lines[0] == "Starting Ray ..."
+    assert started.match(lines[1])
+    assert all(line.startswith(("WARNING: ", "round 1/1")) for line in lines[2:]), done.stderr
+    assert not {"raylet", "ClientAppActor", "pid="} & set(re.findall(r"raylet|ClientAppActor|pid=", done.stdout))

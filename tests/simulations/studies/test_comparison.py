@@ -98,7 +98,7 @@ def test_what_has_nothing_to_be_compared_with_is_refused_before_it_runs(here):
         Comparison.of(make_config(without("attacks", "adversaries", "defenses")))
     assert len(str(error.value).splitlines()) == 1
     alarm = {**BOTH, "defenses": [{"name": "siren"}], "attacks": [{"name": "false_alarm"}]}
-    with pytest.raises(ConfigError, match="without its defenses the experiment cannot run.*--no-compare"):
+    with pytest.raises(ConfigError, match=r"without its defenses the experiment cannot run.*--no-compare"):
         Comparison.of(make_config(alarm))
     assert not (here / "runs").exists()
 
