@@ -83,7 +83,7 @@ def logged(path: Path, verbose: bool) -> Iterator[None]:
     steps = logging.StreamHandler(sys.stderr)
     steps.addFilter(lambda entry: entry.name == _STEPS and not verbose)
     with contextlib.ExitStack() as stack:
-        for name in ("flwr", "ray", "flsec", "py.warnings"):
+        for name in ("flwr", "ray", "flsec"):
             handlers: list[logging.Handler] = [to_file]
             if verbose or name == "flsec":
                 handlers += [to_terminal, steps]
@@ -116,8 +116,7 @@ class _OthersLogged:
 
     def write(self, text: str) -> int:
         """Write, or log."""
-        writer = str(sys._getframe(1).f_globals.get("__name__"))  # ``print`` has no frame of its own
-        if writer.partition(".")[0] not in ("ray", "flwr"):
+        if _package_that_writes() not in ("ray", "flwr"):
             return int(self._stream.write(text) or 0)
         if said := _COLOURS.sub("", text).strip():
             self._log.warning("%s", said)
@@ -125,6 +124,14 @@ class _OthersLogged:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _package_that_writes() -> str:
+    """Return the package whose code has printed or warned; ``print`` has no frame of its own."""
+    frame = sys._getframe(2)
+    while frame.f_globals.get("__name__") == "warnings" and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

@@ -40,6 +40,22 @@ def test_what_ray_and_flower_print_is_logged_and_all_else_is_printed(tmp_path, s
     assert "\x1b" not in log
 
 
+WARNS = """
+import pathlib, warnings
+from flsec.simulations.engines.surroundings import logged
+with logged(pathlib.Path("run.log"), verbose=False):
+    for module in ("ray.worker", "rayon"):
+        exec(f"import warnings; warnings.warn('of {module}')", {"__name__": module})
+"""
+
+
+def test_what_ray_warns_of_is_logged_too(tmp_path):
+    done = subprocess.run([sys.executable, "-c", WARNS], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "of ray.worker" in (tmp_path / "run.log").read_text()
+    assert "of rayon" in done.stderr
+    assert "of ray.worker" not in done.stderr
+
+
 def test_ray_s_own_level_does_not_hide_what_it_prints(tmp_path):
     with logged(tmp_path / "run.log", verbose=False):
         logging.getLogger("ray").setLevel(logging.ERROR)  # as ray.init does
