@@ -44,9 +44,6 @@ def run(
 ) -> None:
     """Run an experiment and print what it came to."""
     from flsec.simulations import engine
-    from flsec.simulations.check import also_said
-    from flsec.simulations.config import load_config, resolve_experiment
-    from flsec.simulations.extension import extended
     from flsec.simulations.run_folder import RunFolder
     from flsec.simulations.studies.comparison import Comparison
     from flsec.simulations.studies.missing_runs import is_finished
@@ -54,19 +51,9 @@ def run(
     if (experiment is None) == (resume is None):
         raise ConfigError("flsec run takes an experiment, such as quickstart, or --resume with a run's folder.")
     if resume is not None:
-        if overrides:
-            raise ConfigError("--set cannot change a run that is resumed; start a new one instead.")
-        RunFolder.open(resume)
-        config = load_config(resume / "config.yaml")
-        config = config if rounds is None else extended(config, rounds)
+        config = _resumed_config(resume, overrides, rounds)
     else:
-        for option, value in (("--from-round", from_round), ("--rounds", rounds)):
-            if value is not None:
-                raise ConfigError(f"{option} goes with --resume FOLDER.")
-        try:
-            config = load_config(resolve_experiment(str(experiment)), overrides or [])
-        except ConfigError as error:
-            raise also_said(error, str(experiment), overrides or []) from None
+        config = _new_config(str(experiment), overrides or [], {"--from-round": from_round, "--rounds": rounds})
     comparison = Comparison.of(config) if (config.output.compare if compare is None else compare) else None
     again = "" if comparison is None or config.output.compare else " --compare"
     try:
@@ -90,18 +77,50 @@ def run(
     if comparison is None:
         _print_result(folder, as_json)
         return
+    _print_comparison(comparison, folder, _run_twins(comparison, folder, again, verbose), as_json)
+
+
+def _new_config(experiment: str, overrides: list[str], of_resumed: dict[str, int | None]) -> Any:
+    from flsec.simulations.check import also_said
+    from flsec.simulations.config import load_config, resolve_experiment
+
+    for option, value in of_resumed.items():
+        if value is not None:
+            raise ConfigError(f"{option} goes with --resume FOLDER.")
     try:
-        with RunProgress(config.simulation.num_rounds) as progress:
+        return load_config(resolve_experiment(experiment), overrides)
+    except ConfigError as error:
+        raise also_said(error, experiment, overrides) from None
+
+
+def _resumed_config(folder: Path, overrides: list[str] | None, rounds: int | None) -> Any:
+    from flsec.simulations.config import load_config
+    from flsec.simulations.extension import extended
+    from flsec.simulations.run_folder import RunFolder
+
+    if overrides:
+        raise ConfigError("--set cannot change a run that is resumed; start a new one instead.")
+    RunFolder.open(folder)
+    config = load_config(folder / "config.yaml")
+    return config if rounds is None else extended(config, rounds)
+
+
+def _run_twins(comparison: Any, folder: Any, again: str, verbose: bool) -> list[dict[str, Any]]:
+    from flsec.simulations import engine
+
+    num_rounds = comparison.config.simulation.num_rounds
+    try:
+        with RunProgress(num_rounds) as progress:
 
             def on_twin(number: int, twin: Any) -> Any:
-                progress.start(f"{twin.label} ({number + 1}/{len(comparison.twins)})", config.simulation.num_rounds)
+                progress.start(f"{twin.label} ({number + 1}/{len(comparison.twins)})", num_rounds)
                 return progress
 
-            compared = comparison.finish(folder, on_twin=on_twin, verbose=verbose)
+            rows: list[dict[str, Any]] = comparison.finish(folder, on_twin=on_twin, verbose=verbose)
     except engine.Interrupted:
         say(f"Stopped. Go on with: flsec run --resume {folder.path}{again}", errors, "yellow")
         raise typer.Exit(130) from None
-    _print_comparison(comparison, folder, compared, as_json)
+    return rows
 
 
 app.command()(submit)
