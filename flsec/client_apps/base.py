@@ -214,6 +214,7 @@ class Attack(AttackHooks, ClientDecorator):
 
     knowledge: Knowledge = "own"  # whose updates the attacker sees
     knows_defense: ClassVar[bool] = False  # whether it is told the defense's parameters, or may try the defense out
+    needs_defense: ClassVar[str | None] = None  # the YAML name of the only defense on which it has any effect
     _verb: ClassVar[str] = "attacks"
 
     def __init__(

@@ -37,6 +37,8 @@ class FalseAlarm(Attack):
     of the released program do so.
     """
 
+    needs_defense = "siren"
+
     def poison_metrics(self, metrics: Mapping[str, Any], context: AttackContext) -> dict[str, Any]:
         """Return the client's metrics with the alarm raised."""
         return {**metrics, ALARM: 1}

@@ -14,13 +14,13 @@ from flsec.models import MODELS
 from flsec.registry import yaml_name
 from flsec.simulations.problems import Findings, Problem, Unread, blame_parameter, say_where
 from flsec.simulations.resources import Resources, StandIns, resources_of, wrap
-from flsec.simulations.schema import Config
+from flsec.simulations.schema import AttackEntry, Config
 from flsec.simulations.yaml_lines import KeyPath
-from flsec.strategies import Adversary, BanList, RobustStrategy, ServerOptimizer
+from flsec.strategies import DEFENSES, Adversary, BanList, RobustStrategy, ServerOptimizer
 from flsec.strategies.base import FlowerStrategy
 from flsec.tasks import NOT_COUNTED, Task, misfit
 
-__all__ = ["Ready", "check_data", "check_on_data", "check_settings"]
+__all__ = ["Ready", "check_data", "check_on_data", "check_settings", "has_needed_defense"]
 
 
 def check_settings(config: Config, resources: Resources | None = None) -> None:
@@ -39,10 +39,14 @@ def check_settings(config: Config, resources: Resources | None = None) -> None:
     for check in (_check_size, _check_address, _check_sampling, _check_camps, _check_attackers):
         with findings:
             check(config)
+    with findings:
+        real.exporters()
     stand_ins = StandIns(real)
     with findings:
         _check_adversaries_per_round(config, stand_ins)
     for index, _ in enumerate(config.attacks):
+        with findings:
+            _check_needed_defense(config, index)
         with findings:
             _check_attack(config, index, stand_ins)
     _, wrappers = _built(config, stand_ins, findings, range(len(config.defenses)))
@@ -113,6 +117,23 @@ def _check_attackers(config: Config) -> None:
         raise Problem(("attacks",), "need adversaries to carry them out. For example: adversaries: {fraction: 0.2}")
     if config.adversaries is not None and not config.attacks:
         raise Problem(("adversaries",), "need attacks to carry out. For example: attacks: [{name: sign_flipping}]")
+
+
+def has_needed_defense(config: Config, attack: AttackEntry) -> bool:
+    """Whether the defense is there without which an attack has no effect, where there is such a one."""
+    needed = getattr(attack.member, "needs_defense", None)
+    return needed is None or any(issubclass(entry.member, DEFENSES.get(needed)) for entry in config.defenses)
+
+
+def _check_needed_defense(config: Config, index: int) -> None:
+    attack = config.attacks[index]
+    if not has_needed_defense(config, attack):
+        needed = attack.member.needs_defense
+        raise Problem(
+            ("attacks", index, "name"),
+            f"{attack.name} has no effect without the defense {needed}, which is not there. For example: defenses: "
+            f"[{{name: {needed}}}]",
+        )
 
 
 def _check_attack(config: Config, index: int, resources: StandIns) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from flsec.simulations.figure import figure
 from flsec.simulations.leaderboard import leaderboard
 from flsec.simulations.report import report
 from flsec.simulations.submit import submit
+from flsec.simulations.terminal import RunProgress, console, errors, is_plain, print_json, say, show_grid, show_table
 
 __all__ = ["app", "main"]
 
@@ -24,12 +24,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(emoji=False)  # "a:b" in a message is no picture
-errors = Console(stderr=True, emoji=False)
-
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=3. Repeatable.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Also show what Flower and Ray log.")]
 
 
@@ -37,42 +35,95 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Also show what Flower 
 def run(
     experiment: Annotated[str | None, typer.Argument(help="A YAML file, or the name of a packaged experiment.")] = None,
     overrides: Overrides = None,
+    compare: Annotated[
+        bool | None,
+        typer.Option("--compare/--no-compare", help="Also run it without the attack and without the defense."),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder instead.")] = None,
     from_round: Annotated[int | None, typer.Option(help="With --resume: continue after this round.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="With --resume: extend the run to so many rounds.")] = None,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Run an experiment and print what it came to."""
     from flsec.simulations import engine
-    from flsec.simulations.check import also_said
-    from flsec.simulations.config import load_config, resolve_experiment
     from flsec.simulations.run_folder import RunFolder
+    from flsec.simulations.studies.comparison import Comparison
+    from flsec.simulations.studies.missing_runs import is_finished
 
     if (experiment is None) == (resume is None):
         raise ConfigError("flsec run takes an experiment, such as quickstart, or --resume with a run's folder.")
     if resume is not None:
-        if overrides:
-            raise ConfigError("--set cannot change a run that is resumed; start a new one instead.")
-        RunFolder.open(resume)
-        config = load_config(resume / "config.yaml")
+        config = _resumed_config(resume, overrides, rounds)
     else:
-        if from_round is not None:
-            raise ConfigError("--from-round goes with --resume FOLDER.")
-        try:
-            config = load_config(resolve_experiment(str(experiment)), overrides or [])
-        except ConfigError as error:
-            raise also_said(error, str(experiment), overrides or []) from None
+        config = _new_config(str(experiment), overrides or [], {"--from-round": from_round, "--rounds": rounds})
+    comparison = Comparison.of(config) if (config.output.compare if compare is None else compare) else None
+    again = "" if comparison is None or config.output.compare else " --compare"
     try:
-        with _Progress(config.simulation.num_rounds) as progress:
-            if resume is not None:
-                folder = engine.resume(
-                    resume, from_round=from_round, on_start=progress.resumed, on_round=progress, verbose=verbose
-                )
-            else:
+        with RunProgress(config.simulation.num_rounds) as progress:
+            if resume is None:
                 folder = engine.run(config, on_round=progress, verbose=verbose)
+            elif comparison is not None and is_finished(resume) and from_round is None and rounds is None:
+                folder = RunFolder.open(resume)
+            else:
+                folder = engine.resume(
+                    resume,
+                    from_round=from_round,
+                    rounds=rounds,
+                    on_start=progress.resumed,
+                    on_round=progress,
+                    verbose=verbose,
+                )
     except engine.Interrupted as stopped:
-        errors.print(f"Stopped. Go on with: flsec run --resume {stopped}", style="yellow")
+        say(f"Stopped. Go on with: flsec run --resume {stopped}{again}", errors, "yellow")
         raise typer.Exit(130) from None
-    _print_result(folder)
+    if comparison is None:
+        _print_result(folder, as_json)
+        return
+    _print_comparison(comparison, folder, _run_twins(comparison, folder, again, verbose), as_json)
+
+
+def _new_config(experiment: str, overrides: list[str], of_resumed: dict[str, int | None]) -> Any:
+    from flsec.simulations.check import also_said
+    from flsec.simulations.config import load_config, resolve_experiment
+
+    for option, value in of_resumed.items():
+        if value is not None:
+            raise ConfigError(f"{option} goes with --resume FOLDER.")
+    try:
+        return load_config(resolve_experiment(experiment), overrides)
+    except ConfigError as error:
+        raise also_said(error, experiment, overrides) from None
+
+
+def _resumed_config(folder: Path, overrides: list[str] | None, rounds: int | None) -> Any:
+    from flsec.simulations.config import load_config
+    from flsec.simulations.extension import extended
+    from flsec.simulations.run_folder import RunFolder
+
+    if overrides:
+        raise ConfigError("--set cannot change a run that is resumed; start a new one instead.")
+    RunFolder.open(folder)
+    config = load_config(folder / "config.yaml")
+    return config if rounds is None else extended(config, rounds)
+
+
+def _run_twins(comparison: Any, folder: Any, again: str, verbose: bool) -> list[dict[str, Any]]:
+    from flsec.simulations import engine
+
+    num_rounds = comparison.config.simulation.num_rounds
+    try:
+        with RunProgress(num_rounds) as progress:
+
+            def on_twin(number: int, twin: Any) -> Any:
+                progress.start(f"{twin.label} ({number + 1}/{len(comparison.twins)})", num_rounds)
+                return progress
+
+            rows: list[dict[str, Any]] = comparison.finish(folder, on_twin=on_twin, verbose=verbose)
+    except engine.Interrupted:
+        say(f"Stopped. Go on with: flsec run --resume {folder.path}{again}", errors, "yellow")
+        raise typer.Exit(130) from None
+    return rows
 
 
 app.command()(submit)
@@ -83,6 +134,7 @@ app.command()(leaderboard)
 def sweep(
     grid: Annotated[str, typer.Argument(help="A YAML file with an experiment and what to vary, or a packaged one.")],
     overrides: Overrides = None,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Run an experiment over a grid of settings; the same command again goes on where it stopped."""
@@ -93,7 +145,7 @@ def sweep(
     cells = load_sweep(resolve_experiment(grid, ".sweep"), overrides or [])
     total = len(cells.cells)
     try:
-        with _Progress(1) as progress:
+        with RunProgress(1) as progress:
 
             def on_cell(number: int, cell: Any) -> Any:
                 progress.start(f"{cell.name} ({number + 1}/{total})", cell.config.simulation.num_rounds)
@@ -101,32 +153,37 @@ def sweep(
 
             rows = run_sweep(cells, on_cell=on_cell, verbose=verbose)
     except engine.Interrupted:
-        errors.print("Stopped. The same command goes on.", style="yellow")
+        say("Stopped. The same command goes on.", errors, "yellow")
         raise typer.Exit(130) from None
-    _print_sweep(cells, rows)
+    _print_sweep(cells, rows, as_json)
 
 
 @app.command()
 def reconstruct(
     study: Annotated[str, typer.Argument(help="A YAML file, or a packaged one: reconstruction/quick.")],
     overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how much of clients' data a server can rebuild; the same command again goes on where it stopped."""
     from flsec.simulations.config import resolve_experiment
     from flsec.simulations.studies.reconstruct import leakage_table, load_reconstruction, run_reconstruction
+    from flsec.simulations.studies.reconstruct_results import read_rows, summarise
 
     settings = load_reconstruction(resolve_experiment(study, ".reconstruct"), overrides or [])
     columns = (TextColumn("reconstruction"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
     try:
-        with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=errors) as bar:
+        left = (TextColumn("left"), TimeRemainingColumn())
+        with Progress(*columns, *left, console=errors, disable=is_plain(errors)) as bar:
             task = bar.add_task("")
             folder = run_reconstruction(settings, lambda done, total: bar.update(task, completed=done, total=total))
     except KeyboardInterrupt:
-        errors.print("Stopped. The same command goes on.", style="yellow")
+        say("Stopped. The same command goes on.", errors, "yellow")
         raise typer.Exit(130) from None
-    console.print(leakage_table(folder))
-    console.print(f"Folder: {folder}", soft_wrap=True)
-    console.print(f"Plot:   {folder / 'leakage.png'}", soft_wrap=True)
+    if as_json:
+        print_json({"name": folder.name, "settings": summarise(read_rows(folder)), "folder": str(folder)})
+        return
+    show_table(leakage_table(folder))
+    _print_places({"Folder": folder, "Plot": folder / "leakage.png"})
 
 
 @app.command()
@@ -141,21 +198,23 @@ def reproduce(
     results: Annotated[Path, typer.Option(help="The folder of what was recorded.")] = Path("results"),
     engine_name: Annotated[str, typer.Option("--engine", help="inprocess, pooled or flower.")] = "inprocess",
     ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster to join; with --engine.")] = None,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Run what a paper's claim lacks, and print the paper's numbers beside ours; the same command goes on."""
     from flsec.simulations import engine
-    from flsec.simulations.studies.reproduce import Reproduction, list_claims, missing_runs, run_all
+    from flsec.simulations.studies.reproduce import Reproduction, claims_table, known_claims, missing_runs, run_all
 
     if list_only:
-        console.print(list_claims(claim, results))
+        known = known_claims(claim, results)
+        print_json(known) if as_json else show_table(claims_table(known))
         return
     if quick and record:
         raise ConfigError("--quick checks that claims run; to record the small form, leave it out.")
     work = Reproduction.of(claim, full=full, quick=quick, output=output, engine=engine_name, ray_address=ray_address)
-    unexpected = []
+    unexpected, told = [], []
     try:
-        with _Progress(1) as progress:
+        with RunProgress(1) as progress:
             for name in work.claims:
                 waiting = missing_runs(work.runs[name])
 
@@ -166,16 +225,19 @@ def reproduce(
 
                 run_all(waiting, needed=work.claims[name].needed, jobs=jobs, on_run=on_run, verbose=verbose)
                 report = work.report(name)
-                console.print(report.table)
-                console.print(report.sentence, soft_wrap=True)
                 unexpected += [] if report.expected else [name]
-                if record:
-                    console.print(f"Recorded: {work.record(name, results)}", soft_wrap=True)
+                written = {"Recorded": work.record(name, results)} if record else {"Figure": work.draw(name)}
+                if as_json:
+                    told.append({**report.as_json(), **{what.lower(): str(path) for what, path in written.items()}})
                 else:
-                    console.print(f"Figure: {work.draw(name)}", soft_wrap=True)
+                    show_table(report.table)
+                    say(report.sentence)
+                    _print_places(written)
     except (engine.Interrupted, KeyboardInterrupt):
-        errors.print("Stopped. The same command goes on.", style="yellow")
+        say("Stopped. The same command goes on.", errors, "yellow")
         raise typer.Exit(130) from None
+    if as_json:
+        print_json(told)
     if unexpected:
         errors.print(f"Another verdict than the file expects: {', '.join(unexpected)}", style="red")
         raise typer.Exit(1)
@@ -234,52 +296,11 @@ def doctor(
     raise typer.Exit(1 if verdict(facts) else 0)
 
 
-class _Progress:
-    """One line a run: round, accuracy, attack success, time left."""
-
-    def __init__(self, num_rounds: int):
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            TextColumn("round"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=errors,
-        )
-        self._task = self._bar.add_task("", total=num_rounds, figures="starting")
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._bar.stop()
-
-    def start(self, name: str, num_rounds: int) -> None:
-        """Begin another run."""
-        self._bar.reset(self._task, total=num_rounds, description=name, figures="starting")
-
-    def resumed(self, done: int) -> None:
-        """Say where a run goes on."""
-        errors.print(f"Resumed after round {done}." if done else "Begun again: no round had been saved.")
-        self._bar.update(self._task, completed=done)
-
-    def __call__(self, record: dict[str, Any]) -> None:
-        figures = ""
-        if record.get("accuracy") is not None:
-            figures = f"accuracy {record['accuracy']:.3f}"
-            for name, value in record["attack"].items():
-                if value is not None:
-                    figures += f"  {name.replace('_', ' ')} {value:.3f}"
-            self._bar.update(self._task, figures=figures)
-        self._bar.update(self._task, completed=record["round"])
-
-
-def _print_result(folder: Any) -> None:
+def _print_result(folder: Any, as_json: bool) -> None:
     summary = json.loads((folder.path / "summary.json").read_text())
+    if as_json:
+        print_json({**summary, "folder": str(folder.path)})
+        return
     table = Table(title=f"{summary['name']}: {summary['rounds']} rounds in {summary['seconds']:.1f} s")
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -298,33 +319,55 @@ def _print_result(folder: Any) -> None:
         table.add_row("replies quarantined", str(summary["quarantined"]))
     if summary["rounds_that_kept_the_previous_model"]:
         table.add_row("rounds without a new model", str(summary["rounds_that_kept_the_previous_model"]))
-    console.print(table)
-    console.print(f"Folder: {folder.path}", soft_wrap=True)
-    plot = folder.path / "accuracy.png"
-    if plot.is_file():
-        console.print(f"Plot:   {plot}", soft_wrap=True)
+    show_table(table)
+    _print_places({"Folder": folder.path, "Plot": folder.path / "accuracy.png"})
 
 
-def _print_sweep(sweep: Any, rows: list[dict[str, Any]]) -> None:
-    from flsec.simulations.studies.sweep import averaged, measures, shown_axes
+def _print_comparison(comparison: Any, folder: Any, rows: list[dict[str, Any]], as_json: bool) -> None:
+    from flsec.simulations.studies.comparison import PICTURE
 
-    axes = shown_axes(sweep)
-    columns = list(measures(rows)) if len(axes) == 1 else list(sweep.axes[axes[1]])
-    for measure in [""] if len(axes) == 1 else measures(rows):
-        table = Table(title=f"{sweep.name}{measure and ': '}{measure.replace('_', ' ')}")
-        table.add_column(axes[0], no_wrap=True)
-        for column in columns:
-            table.add_column(column.replace("_", " "), justify="right")
-        for label in sweep.axes[axes[0]]:
-            if len(axes) == 1:
-                values = [averaged(rows, axes, column).get((label,)) for column in columns]
-            else:
-                values = [averaged(rows, axes, measure).get((label, column)) for column in columns]
-            if any(value is not None for value in values):
-                table.add_row(label, *("" if value is None else f"{value:.4f}" for value in values))
-        console.print(table)
-    console.print(f"Folder: {sweep.folder}", soft_wrap=True)
-    console.print(f"Table:  {sweep.folder / 'results.csv'}", soft_wrap=True)
+    title, said = comparison.title(folder.rounds()), comparison.verdict(rows)
+    if as_json:
+        print_json({"title": title, "verdict": said, "runs": rows, "folder": str(folder.path)})
+        return
+    table = Table(title=title)
+    table.add_column("run", no_wrap=True)
+    attack = list(dict.fromkeys(name for row in rows for name in row["attack"]))
+    for column in (
+        "test accuracy",
+        *(name.replace("_", " ") for name in attack),
+        "attackers dropped",
+        "honest dropped",
+    ):
+        table.add_column(column, justify="right")
+    for row in rows:
+        measured = [row["accuracy"], *(row["attack"].get(name) for name in attack)]
+        dropped = [(row[f"dropped_{who}"], row[who]) for who in ("attackers", "honest")]
+        table.add_row(
+            row["run"],
+            *("-" if value is None else f"{value:.4f}" for value in measured),
+            *("-" if number is None or not of else f"{number} of {of}" for number, of in dropped),
+        )
+    show_table(table)
+    say(said)
+    _print_places({"Folder": folder.path, "Plot": folder.path / PICTURE})
+
+
+def _print_sweep(sweep: Any, rows: list[dict[str, Any]], as_json: bool) -> None:
+    from flsec.simulations.studies.sweep_tables import grids
+
+    if as_json:
+        print_json({"name": sweep.name, "runs": rows, "folder": str(sweep.folder)})
+        return
+    for grid in grids(sweep, rows):
+        show_grid(grid.title, grid.axes, grid.rows, grid.columns, grid.cells)
+    _print_places({"Folder": sweep.folder, "Table": sweep.folder / "results.csv"})
+
+
+def _print_places(places: dict[str, Path]) -> None:
+    for what, path in places.items():
+        if path.exists():
+            say(f"{what + ':':<7} {path}")
 
 
 def main() -> None:

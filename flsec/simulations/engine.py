@@ -13,6 +13,7 @@ from flsec.simulations.engines.loop import ServerLoop
 from flsec.simulations.engines.machine import check_on_machine
 from flsec.simulations.engines.own import run_in_process, run_pooled
 from flsec.simulations.engines.surroundings import interruptible, little_to_collect, logged
+from flsec.simulations.extension import extended
 from flsec.simulations.plots import plot_rounds
 from flsec.simulations.problems import Findings, say_where
 from flsec.simulations.resources import resources_of
@@ -74,6 +75,7 @@ def resume(
     path: Path,
     *,
     from_round: int | None = None,
+    rounds: int | None = None,
     on_start: Callable[[int], None] = lambda done: None,
     on_round: OnRound = lambda record: None,
     verbose: bool = False,
@@ -86,20 +88,25 @@ def resume(
         path: the run's folder.
         from_round: continue after this round; None: after the last one whose checkpoint is whole, or from the
             beginning if nothing has been saved yet.
+        rounds: extend the run to so many rounds; None: those that it was to have.
         on_start: called with the round after which the run goes on.
         on_round: called with every round's record.
         verbose: also show Flower's and Ray's messages on the terminal.
 
     Raises:
         ConfigError: no run folder, no such checkpoint or none that is whole, another process is at work in the
-            folder, and as in ``run``.
+            folder, the run cannot be extended, and as in ``run``.
         Interrupted, SaveError: as in ``run``.
     """
     folder = RunFolder.open(path)
     with folder.lock.held(), logged(folder.log, verbose):
         config = load_config(path / "config.yaml")
+        if rounds is not None:
+            config = extended(config, rounds)
         ready = _checked(config)
         done, state = folder.load_checkpoint(from_round)  # complain before anything starts
+        if rounds is not None:
+            folder.extend(config.to_dict())
         on_start(done)
         return _run(ServerLoop(ready, folder, on_round, -1 if state is None else done))
 

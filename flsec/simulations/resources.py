@@ -20,6 +20,7 @@ from flsec.models.build import build_model
 from flsec.parameters import parameters_of
 from flsec.simulations.any_strategy import build_server_strategy
 from flsec.simulations.data_resources import DataResources, Examples
+from flsec.simulations.exporter import Exporter
 from flsec.simulations.problems import Problem, Unread, blame_parameter
 from flsec.simulations.schema import AttackEntry, Config, DefenseEntry, StrategyEntry
 from flsec.simulations.start_model import load_start
@@ -217,6 +218,18 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
         for index, defense in reversed(list(enumerate(self.config.defenses))):
             strategy = wrap(strategy, index, defense, self)
         return strategy
+
+    # --- output ---------------------------------------------------------------------------------------------------
+
+    def exporters(self) -> dict[str, Exporter]:
+        """Return where the numbers of a run also go, by name; every run has its own."""
+        made: dict[str, Exporter] = {}
+        for index, entry in enumerate(self.config.output.log_to):
+            where = ("output", "log_to", index)
+            if entry.name in made:
+                raise Problem(where, f"{entry.name} stands there twice. Leave one of them out.")
+            made[entry.name] = blame_parameter(where, entry.writable, entry.member, **entry.params)
+        return made
 
     # --- numbers ----------------------------------------------------------------------------------------------
 

@@ -8,18 +8,24 @@ import os
 import platform
 import secrets
 import shutil
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flsec._checkpoints import Checkpoints
 from flsec._files import Damaged, append_line, remove_leftovers, replacing, sync
 from flsec._lock import FolderLock
 from flsec.client_apps.client_state import check_states
 from flsec.errors import ConfigError, SaveError
+from flsec.simulations._frames import import_pandas
+from flsec.simulations.numbers import MEASURED, numbers_of
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.start_model import start_record
 from flsec.simulations.yaml_lines import dump
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["RunFolder"]
 
@@ -111,16 +117,20 @@ class RunFolder:
         return self.path.absolute() / "client_states"
 
     @functools.cached_property
-    def checkpoints(self) -> Checkpoints:
-        """The states after the newest rounds."""
+    def token(self) -> str:
+        """What this run has and no other: 16 hexadecimal digits."""
         try:
-            run = json.loads((self.path / "environment.json").read_bytes())["run"]
+            return str(json.loads((self.path / "environment.json").read_bytes())["run"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{str(self.path / 'environment.json')!r} does not say which run this is ({type(error).__name__}: "
                 f"{error}), so that its checkpoints cannot be told from another's. Put the file back, or start anew."
             ) from None
-        return Checkpoints(self.path / "checkpoints", "checkpoint", str(run))
+
+    @functools.cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The states after the newest rounds."""
+        return Checkpoints(self.path / "checkpoints", "checkpoint", self.token)
 
     def remove_unless_begun(self) -> None:
         """Remove a folder that was created, and those made around it, if no client has trained yet."""
@@ -145,6 +155,11 @@ class RunFolder:
         """
         return self._read_rounds()[0]
 
+    def _write_rounds(self, records: Iterable[dict[str, Any]]) -> None:
+        with replacing(self._records) as file:
+            for record in records:
+                file.write(json.dumps(record).encode() + b"\n")
+
     @property
     def _records(self) -> Path:
         return self.path / "rounds.jsonl"
@@ -162,6 +177,37 @@ class RunFolder:
                 "Put a copy of the file back; without that line the run can only be begun anew."
             )
         return [record for record in records if record is not None], torn
+
+    def extend(self, config: dict[str, Any]) -> None:
+        """Make an unfinished run with more rounds of one that may be finished.
+
+        Args:
+            config: the new settings, which differ in the number of rounds alone.
+        """
+        for name in ("summary.json", "model.safetensors"):
+            (self.path / name).unlink(missing_ok=True)
+        self._write("config.yaml", dump(config))
+        every = config["output"]["evaluate_every"]
+        records = self.rounds()
+        if records and records[-1]["round"] % every:  # measured because it was the last, as it no longer is
+            records[-1] = {key: value for key, value in records[-1].items() if key not in MEASURED}
+            self._write_rounds(records)
+
+    def frame(self) -> "pandas.DataFrame":
+        """Return the rounds as a pandas DataFrame: a row a round from round 0 on, the index; columns as ``numbers_of``.
+
+        What a round did not measure is NaN.
+
+        Raises:
+            ConfigError: pandas is not installed; a line of ``rounds.jsonl`` is damaged.
+
+        Example:
+            >>> RunFolder.open(Path("runs/quickstart")).frame()["accuracy"].plot()  # doctest: +SKIP
+        """
+        pandas = import_pandas("RunFolder.frame()")
+        records = self.rounds()
+        index = pandas.Index([record["round"] for record in records], name="round")
+        return pandas.DataFrame([numbers_of(record) for record in records], index=index)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
@@ -222,10 +268,7 @@ class RunFolder:
         records, torn = self._read_rounds()
         if torn:
             logger.warning("the last line of %s was cut off; its round is run again", self._records.name)
-        with replacing(self._records) as file:
-            for record in records:
-                if record["round"] <= round:
-                    file.write(json.dumps(record).encode() + b"\n")
+        self._write_rounds([record for record in records if record["round"] <= round])
 
     def checkpoint_rounds(self) -> list[int]:
         """Return the rounds that have a checkpoint, ascending."""

@@ -27,6 +27,7 @@ from flsec.models import MODELS
 from flsec.parameters import Count, NonNegative, OpenFraction, Positive, PositiveCount, parameters_of
 from flsec.registry import Registry
 from flsec.simulations.any_strategy import SAMPLING, check_strategy
+from flsec.simulations.exporter import EXPORTERS
 from flsec.simulations.problems import Findings, Origin, Problem, Unread, as_yaml_data, blame_parameter
 from flsec.simulations.run_names import check_folder_name, check_output_folder
 from flsec.simulations.server_strategies import STRATEGIES
@@ -50,6 +51,7 @@ __all__ = [
     "Config",
     "DataEntry",
     "DefenseEntry",
+    "ExporterEntry",
     "FolderName",
     "ModelEntry",
     "Output",
@@ -331,6 +333,21 @@ def _output_folder(folder: str) -> str:
     return blame_parameter((), (), check_output_folder, folder)
 
 
+class ExporterEntry(Component):
+    """Where numbers also go."""
+
+    registry = EXPORTERS
+    name: str = Field(examples=["tensorboard"])
+
+
+def _each_with_a_name(values: Any) -> Any:
+    """Return a list of sections, of which one may be written without a list, and one without parameters by its name."""
+    entries = [values] if isinstance(values, str | Mapping) else values
+    if not isinstance(entries, list | tuple):
+        return entries
+    return [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
 OutputFolder = Annotated[str, AfterValidator(_output_folder)]
 
 
@@ -343,6 +360,11 @@ class Output(_Section):
         keep_checkpoints: how many of the newest to keep; null: all.
         evaluate_every: rounds between measurements of the global model.
         plots: whether to draw.
+        compare: whether ``flsec run`` also runs the experiment without its attack and without its defense, and shows
+            all of them in one table and one picture. Sweeps, studies and deployments run the experiment alone.
+        log_to: where the numbers of each round also go: ``tensorboard``, ``mlflow``, ``wandb``, a subclass of
+            ``flsec.simulations.exporter.Exporter`` as ``"my_package:MyExporter"``, or a list of these; one with
+            parameters is a section with its ``name``.
     """
 
     folder: OutputFolder = Field(default="runs", min_length=1)
@@ -350,6 +372,10 @@ class Output(_Section):
     keep_checkpoints: PositiveCount | None = 3
     evaluate_every: PositiveCount = 1
     plots: bool = True
+    compare: bool = False
+    log_to: Annotated[tuple[ExporterEntry, ...], BeforeValidator(_each_with_a_name)] = Field(
+        default=(), strict=False, examples=["tensorboard"]
+    )
 
 
 def _training(values: Any) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from flsec.client_apps import ATTACKS, Attack
 from flsec.data import ArrayDataset, DataSource
 from flsec.errors import ConfigError
 from flsec.simulations.checks import check_data
@@ -69,11 +70,19 @@ def _module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mine", module)
 
 
-def check(data: str, model: str, **sections: Any) -> None:
+def check(data: str, model: str, root_samples: int = 10, **sections: Any) -> None:
     model = model if model == "softmax" else f"mine:{model}"
     base = {"training": {"learning_rate": 0.1}, "simulation": {"num_clients": 6}}
     check_data(
-        make_config({"name": "n", "data": {"name": f"mine:{data}"}, "model": {"name": model}, **base, **sections})
+        make_config(
+            {
+                "name": "n",
+                "data": {"name": f"mine:{data}", "root_samples": root_samples},
+                "model": {"name": model},
+                **base,
+                **sections,
+            }
+        )
     )
 
 
@@ -116,3 +125,26 @@ def test_a_model_is_tried_on_the_kind_of_numbers_that_the_data_have() -> None:
     check("tokens", "Strict")
     with pytest.raises(ConfigError, match=r"model.name: mine:Strict fails on mine's samples"):
         check("numbered", "Strict")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, attack in ATTACKS.items() if attack.needs_defense is not None], ids=str
+)
+def test_an_attack_that_only_one_defense_feels_is_refused_without_it(name: str) -> None:
+    needed = ATTACKS.get(name).needs_defense
+    attack = {"attacks": [{"name": name}], "adversaries": {"count": 1}}
+    with pytest.raises(ConfigError, match=rf"attacks\[0\].name: {name} has no effect without the defense {needed}"):
+        check("images", "softmax", **attack)
+    with pytest.raises(ConfigError, match=f"without the defense {needed}"):
+        check("images", "softmax", **attack, defenses=[{"name": "median"}])
+    check("images", "softmax", **attack, defenses=[{"name": "median"}, {"name": needed}])
+
+
+def test_metrics_are_all_that_these_attacks_change() -> None:
+    """An attack that changes what a client learns or uploads is felt by every server."""
+    for _, attack in ATTACKS.items():
+        changes = [getattr(attack, hook) is not getattr(Attack, hook) for hook in ("fit", "poison_update", "poison")]
+        if attack.needs_defense is not None:
+            assert not any(changes)
+        elif attack.poison_metrics is not Attack.poison_metrics:
+            assert any(changes), f"{attack.__name__} changes metrics alone: which defense reads them?"

@@ -10,6 +10,7 @@ from flsec.simulations.clients import client_app
 from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.engines.loop import ServerLoop
 from flsec.simulations.engines.ray_cluster import check_workers_fit, connect
+from flsec.simulations.engines.surroundings import starting_ray
 
 __all__ = ["run_on_flower"]
 
@@ -25,8 +26,9 @@ def run_on_flower(loop: ServerLoop) -> None:
 
     simulation = loop.config.simulation
     num_cpus, num_gpus = simulation.client_resources.num_cpus, simulation.num_gpus
-    connect(simulation.init_args, simulation.ray_address)  # Flower uses the Ray that is there, and shuts it down
-    check_workers_fit(num_cpus, num_gpus)
+    with starting_ray("Workers load flsec in round 1."):  # Flower uses the Ray that is there, and shuts it down
+        connect(simulation.init_args, simulation.ray_address)
+        check_workers_fit(num_cpus, num_gpus)
     server_app = ServerApp()
     finished = threading.Event()
 

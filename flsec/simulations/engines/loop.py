@@ -27,6 +27,8 @@ from flsec.simulations.clients import CHECKPOINTS, RUN, SETTINGS
 from flsec.simulations.engines.grid import PartitionGrid
 from flsec.simulations.engines.interrupted import Interrupted
 from flsec.simulations.engines.sampling import Sampling
+from flsec.simulations.exporter import ExportedRun
+from flsec.simulations.exports import Exports
 from flsec.simulations.records import defense_record, summarise
 from flsec.simulations.run_folder import RunFolder
 from flsec.strategies._truth import are_real
@@ -68,6 +70,7 @@ class ServerLoop:
         self.on_round = on_round
         self.resume_from = resume_from
         self.asks = asks
+        self._exports = Exports(self.resources.exporters())
         self.stop = threading.Event()
         self.error: BaseException | None = None
         self._on_supernodes = False
@@ -89,6 +92,7 @@ class ServerLoop:
         try:
             self._run(grid)
         except BaseException as error:
+            self._exports.close(None)
             if self._completed is not None:
                 with contextlib.suppress(SaveError):  # the disk may have room for nothing, or for this
                     self._checkpoint(*self._completed)
@@ -116,7 +120,9 @@ class ServerLoop:
             weights = state["weights"]
             strategy.load_state_dict(state["strategy"])
             self._completed = (done, state)
+            self._open_exports()
         else:
+            self._open_exports()
             first = {"weights": weights, "strategy": strategy.state_dict()}
             self._record(self._evaluated({"round": 0}, model, weights))
             self._completed = (0, first)
@@ -224,8 +230,13 @@ class ServerLoop:
                 record["attack"][name if name not in record["attack"] else f"{name}_{len(record['attack'])}"] = value
         return record
 
+    def _open_exports(self) -> None:
+        run = ExportedRun(self.config.name, self.folder.path, self.config.to_dict(), self.folder.token)
+        self._exports.open(run, self.folder.rounds())
+
     def _record(self, record: dict[str, Any]) -> None:
         self.folder.append_round(record)
+        self._exports.log(record)
         self.on_round(record)
 
     def _checkpoint(self, round_: int, state: Any) -> None:
@@ -242,7 +253,9 @@ class ServerLoop:
             for attack in self.resources.attacks
         ]
         summary = summarise(self.config, self.folder.rounds())
-        self.folder.write_summary({**summary, **self._impact(summary["attack"]), "attackers": known})
+        summary = {**summary, **self._impact(summary["attack"]), "attackers": known}
+        self.folder.write_summary(summary)
+        self._exports.close(summary)
 
     def _check_progress(self) -> None:
         """Refuse to call a run finished in which no client ever sent an update that could be used."""

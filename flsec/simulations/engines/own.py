@@ -8,6 +8,7 @@ from flsec.simulations.clients import client_app, client_app_here
 from flsec.simulations.engines.grid import InProcessGrid
 from flsec.simulations.engines.loop import ServerLoop
 from flsec.simulations.engines.pooled import PooledGrid
+from flsec.simulations.engines.surroundings import starting_ray
 
 __all__ = ["run_in_process", "run_pooled"]
 
@@ -23,16 +24,17 @@ def run_in_process(loop: ServerLoop) -> None:
 def run_pooled(loop: ServerLoop) -> None:
     """Use the same apps on a pool of Ray actors."""
     simulation = loop.config.simulation
-    grid = PooledGrid(
-        client_app(loop.config, loop.folder.client_states),
-        simulation.num_clients,
-        num_cpus=simulation.client_resources.num_cpus,
-        num_gpus=simulation.num_gpus,
-        max_workers=simulation.cohort_size,
-        init_args=simulation.init_args,
-        address=simulation.ray_address,
-        client_timeout=simulation.client_timeout,
-    )
+    with starting_ray():
+        grid = PooledGrid(
+            client_app(loop.config, loop.folder.client_states),
+            simulation.num_clients,
+            num_cpus=simulation.client_resources.num_cpus,
+            num_gpus=simulation.num_gpus,
+            max_workers=simulation.cohort_size,
+            init_args=simulation.init_args,
+            address=simulation.ray_address,
+            client_timeout=simulation.client_timeout,
+        )
     try:
         with contextlib.suppress(Exception):  # kept in loop.error
             loop(grid, Context(1, 1, {}, RecordDict(), {}))

@@ -40,7 +40,7 @@ def earlier_run(config: Config) -> RunFolder | None:
         shutil.rmtree(path)  # stopped while it was made
         return None
     folder = RunFolder.open(path)
-    if load_config(path / "config.yaml").to_dict() != config.to_dict():
+    if _what_counts(load_config(path / "config.yaml")) != _what_counts(config):
         raise ConfigError(
             f"{str(path)!r} holds a run with other settings. Remove it, or give the study another name or folder."
         )
@@ -49,6 +49,13 @@ def earlier_run(config: Config) -> RunFolder | None:
             shutil.rmtree(path)
         return None
     return folder
+
+
+def _what_counts(config: Config) -> dict[str, Any]:
+    """Return the settings without the place of the folder, which may have been moved, or be named in another way."""
+    settings = config.to_dict()
+    del settings["output"]["folder"]
+    return settings
 
 
 def finish_run(

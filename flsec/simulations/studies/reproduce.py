@@ -12,6 +12,7 @@ from flsec.errors import ConfigError
 from flsec.simulations.config import Config, make_config
 from flsec.simulations.studies.claim_plots import plot_claim
 from flsec.simulations.studies.claim_results import (
+    Result,
     check_measures,
     judge,
     measured_in,
@@ -21,10 +22,10 @@ from flsec.simulations.studies.claim_results import (
 )
 from flsec.simulations.studies.claims import Claim, Size, has_form, load_claim, resolve_claims
 from flsec.simulations.studies.missing_runs import earlier_run, finish_run, is_finished, one_thread
-from flsec.simulations.studies.statements import Measured, Outcome, interval, view_of
+from flsec.simulations.studies.statements import Curve, Measured, Outcome, interval, view_of
 from flsec.simulations.studies.workers import worker_pool
 
-__all__ = ["Report", "Reproduction", "list_claims", "missing_runs", "run_all"]
+__all__ = ["Report", "Reproduction", "claims_table", "known_claims", "missing_runs", "run_all"]
 
 OnRound = Callable[[dict[str, Any]], None]
 Runs = Mapping[tuple[str, int], Config]  # of each curve and seed
@@ -106,11 +107,33 @@ class Report:
         table: the paper's numbers beside ours.
         sentence: the verdict with its reason.
         expected: whether it is what the file expects; True where it expects nothing.
+        claim: what is stated.
+        result: the verdict.
+        measured: our curves.
     """
 
     table: Table
     sentence: str
     expected: bool
+    claim: Claim
+    result: Result
+    measured: Measured
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain data: of each curve and measure the mean over seeds, and each seed's value."""
+        return {
+            "claim": self.claim.name,
+            "size": self.claim.size,
+            "verdict": self.result.verdict,
+            "reason": self.result.reason,
+            "expected": self.expected,
+            "statements": [{"text": outcome.text, "holds": outcome.holds} for outcome in self.result.outcomes],
+            "paper": self.claim.file.paper,
+            "ours": {
+                curve: {measure: _value(self.claim, measure, values) for measure, values in measured.items()}
+                for curve, measured in self.measured.items()
+            },
+        }
 
 
 @dataclass(frozen=True)
@@ -171,7 +194,8 @@ class Reproduction:
         reason = f": {result.reason}" if result.reason else ""
         held = "".join(f"  {'holds' if o.holds else 'fails'}: {o.text}{_found(o)}\n" for o in result.outcomes)
         sentence = f"{held}{name} ({claim.size}, {claim.file.place}): {result.verdict}{reason}"
-        return Report(_table(claim, measured), sentence, claim.expected in (None, result.verdict))
+        expected = claim.expected in (None, result.verdict)
+        return Report(_table(claim, measured), sentence, expected, claim, result, measured)
 
     def draw(self, name: str) -> Path:
         """Draw a claim's figure beside its runs and return its path."""
@@ -191,6 +215,11 @@ class Reproduction:
 
 
 _ENGINES = ("inprocess", "pooled", "flower")
+
+
+def _value(claim: Claim, measure: str, curve: Curve) -> dict[str, Any]:
+    values = view_of(curve, "last" if measure == "l1_distance" else claim.file.of)
+    return {"mean": float(values.mean()), "seeds": [float(value) for value in values]}
 
 
 def _found(outcome: Outcome) -> str:
@@ -222,7 +251,7 @@ def _cells(claim: Claim, measured: Measured, curve: str, measure: str) -> tuple[
     return said, f"{values.mean():.3f}" + ("" if spread is None else f" ± {(spread[1] - spread[0]) / 2:.3f}")
 
 
-def list_claims(name: str | None, results: Path) -> Table:
+def known_claims(name: str | None, results: Path) -> list[dict[str, str]]:
     """Return every claim with what was recorded of it.
 
     Args:
@@ -232,11 +261,20 @@ def list_claims(name: str | None, results: Path) -> Table:
     Raises:
         ConfigError: no such claim.
     """
-    table = Table(title="Claims")
-    for column in ("claim", "place", "what", "verdict", "reason"):
-        table.add_column(column, no_wrap=column == "claim")
+    claims = []
     for found in resolve_claims(name):
         claim = load_claim(found)
         known = read_result(found, results) or vars(judge(claim, {}))
-        table.add_row(found, claim.file.place, claim.file.title, known["verdict"], known["reason"])
+        what = {"claim": found, "place": claim.file.place, "what": claim.file.title}
+        claims.append({**what, "verdict": known["verdict"], "reason": known["reason"]})
+    return claims
+
+
+def claims_table(claims: Sequence[Mapping[str, str]]) -> Table:
+    """Return the table of what ``known_claims`` returns."""
+    table = Table(title="Claims")
+    for column in ("claim", "place", "what", "verdict", "reason"):
+        table.add_column(column, no_wrap=column == "claim")
+    for claim in claims:
+        table.add_row(*claim.values())
     return table

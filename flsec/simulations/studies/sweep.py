@@ -7,13 +7,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors.numpy import load_file
 
 from flsec._files import replacing
 from flsec.errors import ConfigError
 from flsec.metrics.paired import cost_of_defense, damage, l1_distance
+from flsec.simulations._frames import import_pandas
 from flsec.simulations.config import Check, apply_override, load_config, make_config, resolve_experiment
 from flsec.simulations.plots import plot_curves, plot_heatmap
 from flsec.simulations.problems import (
@@ -28,11 +30,14 @@ from flsec.simulations.problems import (
 )
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.schema import Config
-from flsec.simulations.studies.missing_runs import earlier_run, finish_run
+from flsec.simulations.studies.missing_runs import earlier_run, finish_run, is_finished
 from flsec.simulations.studies.statements import interval
 from flsec.simulations.yaml_lines import read
 
-__all__ = ["Cell", "Sweep", "load_sweep", "run_sweep"]
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Cell", "Spread", "Sweep", "load_sweep", "measures", "run_sweep", "shown_axes", "spreads"]
 
 Row = dict[str, Any]
 
@@ -76,6 +81,22 @@ class Sweep:
         """Where the runs and the table go."""
         return Path(self.cells[0].config.output.folder)
 
+    def frame(self) -> "pandas.DataFrame":
+        """Return the finished runs as a pandas DataFrame: a row a run, as in ``results.csv``.
+
+        The axes come first, as text; a measure that a run does not have is NaN. No row where nothing is finished.
+
+        Raises:
+            ConfigError: pandas is not installed.
+
+        Example:
+            >>> sweep.frame().groupby("defense")["accuracy"].mean()  # doctest: +SKIP
+        """
+        pandas = import_pandas("Sweep.frame()")
+        finished = [cell for cell in self.cells if is_finished(self.folder / cell.name)]
+        rows = _rows(self, finished)
+        return pandas.DataFrame(rows, columns=list(dict.fromkeys([*self.axes, *itertools.chain.from_iterable(rows)])))
+
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = (), further: Sequence[Check] = ()) -> Sweep:
     """Read a sweep and check every one of its runs.
@@ -87,7 +108,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), further: Sequenc
 
     Args:
         path: of a YAML file.
-        overrides: ``key.sub=value`` each, for the experiment; an axis goes before it.
+        overrides: ``key.sub=value`` each, for the experiment; an axis goes before it, and ``name=`` is the sweep's.
         further: checks of each run beyond the settings themselves, such as of the data.
 
     Raises:
@@ -103,6 +124,10 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), further: Sequenc
     """
     data, lines = read(Path(path))
     origin = Origin(str(path), lines)
+    names = [text for text in overrides if text.partition("=")[0].strip() == "name"]
+    overrides = [text for text in overrides if text not in names]
+    for text in names:
+        apply_override(data, text, origin)
     with say_where(origin):
         _check_file(data)
         axes = {str(axis): _settings(str(axis), values) for axis, values in data["vary"].items()}
@@ -119,9 +144,9 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), further: Sequenc
                 wrong.setdefault(message, []).append(_run_name(labels))
     if wrong:
         raise SettingsError([f"{path}: {_of_runs(runs, total)}: {text}" for text, runs in wrong.items()], None)
-    names = [cell.name for cell in cells]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    folders = [cell.name for cell in cells]
+    if len(set(folders)) < len(folders):
+        twice = next(folder for folder in folders if folders.count(folder) > 1)
         raise ConfigError(f"{path}: two runs would be called {twice!r}. Give the axes' labels different names.")
     named = {axis: tuple(settings) for axis, settings in axes.items()}
     return Sweep(name, named, tuple(cells), data.get("marks") or {})
@@ -330,13 +355,39 @@ def measures(rows: Sequence[Row]) -> Iterator[str]:
             yield column
 
 
-def averaged(rows: Sequence[Row], axes: Sequence[str], measure: str) -> dict[tuple[str, ...], float]:
-    """Return {labels on these axes: mean of a measure over all others}; rows without the measure do not count."""
+class Spread(NamedTuple):
+    """A measure over several runs.
+
+    Attributes:
+        mean: of the runs.
+        deviation: standard deviation of the runs, with n - 1; None for one run.
+        runs: n.
+    """
+
+    mean: float
+    deviation: float | None
+    runs: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f}" if self.deviation is None else f"{self.mean:.3f} ± {self.deviation:.3f}"
+
+
+def spreads(rows: Sequence[Row], axes: Sequence[str], measure: str) -> dict[tuple[str, ...], Spread]:
+    """Return {labels on these axes: a measure over all others}; rows without the measure do not count.
+
+    Example:
+        >>> rows = [{"seed": "1", "accuracy": 0.5}, {"seed": "2", "accuracy": 0.7}]
+        >>> str(spreads(rows, [], "accuracy")[()])
+        '0.600 ± 0.141'
+    """
     found: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
         if row.get(measure) is not None:
             found.setdefault(tuple(row[axis] for axis in axes), []).append(float(row[measure]))
-    return {labels: sum(values) / len(values) for labels, values in found.items()}
+    return {
+        labels: Spread(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+        for labels, values in found.items()
+    }
 
 
 def shown_axes(sweep: Sweep) -> list[str]:
@@ -348,11 +399,11 @@ def shown_axes(sweep: Sweep) -> list[str]:
 def _plot(sweep: Sweep, rows: Sequence[Row]) -> None:
     axes = shown_axes(sweep)
     if len(axes) == 1:
-        series = {m: {labels[0]: v for labels, v in averaged(rows, axes, m).items()} for m in measures(rows)}
+        series = {m: {labels[0]: v.mean for labels, v in spreads(rows, axes, m).items()} for m in measures(rows)}
         plot_curves(series, sweep.folder / f"{_as_file_name(axes[0])}.png", sweep.name, axes[0], sweep.marks)
         return
     for measure in measures(rows):
-        values = averaged(rows, axes, measure)
+        values = {labels: spread.mean for labels, spread in spreads(rows, axes, measure).items()}
         table = [[values.get((row, column)) for column in sweep.axes[axes[1]]] for row in sweep.axes[axes[0]]]
         halves = _halves(rows, axes, measure)
         spread = [[halves.get((row, column)) for column in sweep.axes[axes[1]]] for row in sweep.axes[axes[0]]]
@@ -367,8 +418,8 @@ def _halves(rows: Sequence[Row], axes: Sequence[str], measure: str) -> dict[tupl
     for row in rows:
         if row.get(measure) is not None:
             found.setdefault(tuple(row[axis] for axis in axes), []).append(float(row[measure]))
-    spreads = {labels: interval(values) for labels, values in found.items()}
-    return {labels: (spread[1] - spread[0]) / 2 for labels, spread in spreads.items() if spread is not None}
+    ends = {labels: interval(values) for labels, values in found.items()}
+    return {labels: (end[1] - end[0]) / 2 for labels, end in ends.items() if end is not None}
 
 
 def _other_axes(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:

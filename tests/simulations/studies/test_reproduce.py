@@ -303,6 +303,16 @@ def test_the_command_prints_the_paper_beside_ours_and_the_verdict(done, tmp_path
     listed = call("--list", "--results", tmp_path)
     assert "comes out" in listed.output
     assert "open" in call("--list", "--results", tmp_path / "empty").output
+    (claim,) = json.loads(call(NAME, "--output", output, "--json").stdout)
+    assert (claim["claim"], claim["verdict"], claim["expected"]) == (NAME, "comes out", True)
+    kept = json.loads((tmp_path / f"{NAME}.json").read_text())
+    for curve, ours in kept["ours"].items():
+        for measure in ours:
+            values = claim["ours"][curve][measure]
+            assert len(values["seeds"]) == len(kept["seeds"])
+            assert values["mean"] == pytest.approx(sum(values["seeds"]) / len(values["seeds"]))
+    (known,) = json.loads(call(NAME, "--list", "--json", "--results", tmp_path).stdout)
+    assert (known["claim"], known["verdict"]) == (NAME, "comes out")
 
 
 @pytest.mark.usefixtures("packaged")

@@ -1,6 +1,7 @@
 """Sweeps: the grid, its checks, resumption, the table and what it takes from twins."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,31 @@ def test_curves_are_drawn_for_numbers_and_for_names(tmp_path: Path) -> None:
         path = tmp_path / f"{labels[0]}.png"
         plot_curves({"accuracy": dict.fromkeys(labels, 0.5)}, path, "title", "axis", {"here": 0.05})
         assert path.stat().st_size > 5000
+
+
+def test_the_name_of_a_sweep_can_be_set(grid: Any) -> None:
+    sweep = load_sweep(grid(), ["name=other", "training.learning_rate=0.3"])
+    assert sweep.name == "other"
+    assert sweep.folder == Path("runs/other")
+    assert [cell.name for cell in sweep.cells[:2]] == ["none-none", "none-flip"]
+    assert {cell.config.training.learning_rate for cell in sweep.cells} == {0.3}
+    with pytest.raises(ConfigError, match=r"--set name=../up: name: must be the name of one folder"):
+        load_sweep(grid(), ["name=../up"])
+
+
+def test_the_command_shows_the_spread_over_seeds_and_gives_json(grid: Any) -> None:
+    file = str(grid(("  attack:", "  seed: [5, 6]\n  attack:"), ("num_rounds: 2", "num_rounds: 1")))
+    shown = CliRunner().invoke(app, ["sweep", file]).stdout
+    told = json.loads(CliRunner().invoke(app, ["sweep", file, "--json"]).stdout)
+    assert "grid: accuracy, mean ± standard deviation (n = 2, over seed)" in shown
+    values = [row["accuracy"] for row in told["runs"] if (row["defense"], row["attack"]) == ("median", "flip")]
+    assert len(values) == 2
+    assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" in shown
+    assert told["folder"] == "runs/grid"
+
+
+def test_a_finished_sweep_whose_folder_was_named_in_another_way_is_not_run_again(grid: Any, tmp_path: Path) -> None:
+    rows = run_sweep(load_sweep(grid(), ["output.folder=runs"]))
+    absolute = load_sweep(grid(), [f"output.folder={tmp_path / 'runs'}"])
+    again = run_sweep(absolute, on_cell=lambda number, cell: lambda record: pytest.fail("it ran again"))
+    assert [row["accuracy"] for row in again] == [row["accuracy"] for row in rows]
