@@ -1,4 +1,4 @@
-"""Build the site: python -m docs.build [FOLDER]     (make docs)
+"""Build the site: python -m docs.build [FOLDER], or make docs.
 
 The pages of this checkout are copied into a folder of their own, with every file that they link to, so that links
 work as they stand; pages made from the code join them (``docs/pages.py``), and Sphinx builds all, where every warning

@@ -75,7 +75,7 @@ def with_types_in_words(app: Any, what: str, name: str, item: Any, options: Any,
 
 
 def without_markup(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
-    """Escape what would be markup: in docstrings only ``code`` is, and ``|x|``, ``*args`` and ``x_`` stand for themselves."""
+    """Escape what would be markup: in docstrings only ``code`` is; ``|x|``, ``*args`` and ``x_`` are plain text."""
     example = False
     for number, line in enumerate(lines):
         example = bool(line.strip()) and (example or line.lstrip().startswith(">>>"))

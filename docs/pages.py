@@ -113,7 +113,7 @@ def _page(member: Member) -> list[str]:
     beside = [path for path in member.beside if path != member.path]
     return [
         f"# {member.item.__name__}",
-        f"[All of its kind](index.md)",
+        "[All of its kind](index.md)",
         _facts(member),
         _autodoc(member.path),
         "## Its parts" if beside else "",
@@ -128,7 +128,9 @@ def _page(member: Member) -> list[str]:
 def _facts(member: Member) -> str:
     written = dump(snippet(member.kind, member.name)).strip()
     lines = [f"A {ONE[member.kind]}" if ONE[member.kind] != "attack" else "An attack"]
-    lines[0] += f", in an experiment's file `{member.name}`. `flsec describe {member.name}` says the same in a terminal."
+    lines[0] += (
+        f", in an experiment's file `{member.name}`. `flsec describe {member.name}` says the same in a terminal."
+    )
     package = ".".join(member.item.__module__.split(".")[:2])
     if member.kind in ("defenses", "attacks", "models"):
         package = {"defenses": "flsec.strategies", "attacks": "flsec.client_apps"}.get(member.kind, package)
