@@ -14,7 +14,9 @@ release = version = flsec.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design"]
 
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/**", "examples/**/README.md", "benchmarks/README.md", "results/**/README.md"]
+include_patterns = ["*.md", "docs/**"]
+include_patterns += [f"{folder}{inside}README.md" for folder in ("examples", "templates") for inside in ("/", "/*/")]
+include_patterns += ["benchmarks/README.md", "results/README.md"]
 exclude_patterns = ["docs/*.py", "docs/deployment/*"]
 html_theme = "furo"
 html_title = f"flsec {release}"
@@ -31,6 +33,7 @@ nb_execution_mode = "force"
 nb_execution_timeout = 90
 nb_execution_raise_on_error = True
 nitpick_ignore_regex = [("py:class", ".*")]  # types of attributes; those of parameters are words
+nitpick_ignore = [("py:exc", "Damaged")]  # of a private module
 copybutton_prompt_text = ">>> "
 copybutton_exclude = ".linenos, .gp, .go"
 
