@@ -24,6 +24,7 @@ html_additional_pages = {"index": "redirect.html"}
 templates_path = ["_templates"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -59,6 +60,22 @@ def without_types(app: Any, what: str, name: str, item: Any, options: Any, signa
     return str(bare.replace(parameters=shown, return_annotation=inspect.Signature.empty)), ""
 
 
+def without_markup(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    """Escape what would be markup: in docstrings only ``code`` is; ``|x|``, ``*args`` and ``x_`` are plain text."""
+    example = False
+    for number, line in enumerate(lines):
+        example = bool(line.strip()) and (example or line.lstrip().startswith(">>>"))
+        if not example:
+            parts = re.split(r"(``.*?``)", line)
+            parts[::2] = [plain(part) for part in parts[::2]]
+            lines[number] = "".join(parts)
+
+
+def plain(text: str) -> str:
+    """Return text in which nothing is markup."""
+    return re.sub(r"(?<!\\)(?:[*|]|(?<=\w)_(?!\w))", r"\\\g<0>", text)
+
+
 def with_types_in_words(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
     """Put before what ``Args:`` says about a parameter what it may be, in the words of ``flsec describe``."""
     if what in ("attribute", "property", "data"):
@@ -73,19 +90,8 @@ def with_types_in_words(app: Any, what: str, name: str, item: Any, options: Any,
     for number, line in enumerate(lines):
         inside = (inside or line == "Args:") and (line in ("", "Args:") or line.startswith("    "))
         found = re.fullmatch(r" {4}(\w+): (.*)", line)
-        if inside and found and found[1] in allowed:
-            lines[number] = f"    {found[1]}: ({allowed[found[1]].replace('`', '')}) {found[2]}"
-
-
-def without_markup(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
-    """Escape what would be markup: in docstrings only ``code`` is; ``|x|``, ``*args`` and ``x_`` are plain text."""
-    example = False
-    for number, line in enumerate(lines):
-        example = bool(line.strip()) and (example or line.lstrip().startswith(">>>"))
-        if not example and not line.startswith(".. "):
-            parts = re.split(r"(``.*?``)", line)
-            parts[::2] = [re.sub(r"(?<!\\)(?:[*|]|(?<=\w)_(?!\w))", r"\\\g<0>", part) for part in parts[::2]]
-            lines[number] = "".join(parts)
+        if inside and found and found[1] in allowed and found[1] != "strategy":
+            lines[number] = f"    {found[1]}: ({plain(allowed[found[1]].replace('`', ''))}) {found[2]}"
 
 
 def check_all_names_are_there(app: Any, environment: Any) -> None:
@@ -100,8 +106,8 @@ def check_all_names_are_there(app: Any, environment: Any) -> None:
 
 
 def setup(app: Any) -> None:
-    """Connect the functions above; napoleon, at 500, runs between two of them."""
+    """Connect the functions above; those of docstrings run before napoleon, which is at 500."""
     app.connect("autodoc-process-signature", without_types)
+    app.connect("autodoc-process-docstring", without_markup, priority=300)
     app.connect("autodoc-process-docstring", with_types_in_words, priority=400)
-    app.connect("autodoc-process-docstring", without_markup, priority=600)
     app.connect("env-check-consistency", check_all_names_are_there)

@@ -37,9 +37,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    wanted = {
-        f.relative_to(ROOT).as_posix() for kind in ("*.py", "*.yaml", "py.typed") for f in (ROOT / "flsec").rglob(kind)
-    }
+    files = (file for file in (ROOT / "flsec").rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    wanted = {file.relative_to(ROOT).as_posix() for file in files}
     assert wanted <= names
     assert {name.partition("/")[0] for name in names} == {"flsec", f"flsec-{flsec.__version__}.dist-info"}
 
