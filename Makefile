@@ -10,7 +10,7 @@ help:  ## this list
 
 install:  ## flsec and its tools, into .venv or the active environment
 	test -x $(PYTHON) || python3 -m venv .venv
-	$(PYTHON) -m pip install -e ".[dev,docs]"
+	$(PYTHON) -m pip install -e ".[dev,docs,release]"
 
 exports:  ## the packages' lists of exports, after a file is added, moved or renamed
 	$(PYTHON) -m flsec._exports

@@ -18,7 +18,7 @@ import pytest
 import flsec
 
 ROOT = Path(__file__).parent.parent
-build = pytest.importorskip("build", reason="needs the extra dev")
+build = pytest.importorskip("build", reason="needs the extra release")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_its_description_is_the_readme_and_twine_accepts_it(wheel: Path) -> None
     assert "Will my federated learning survive hostile clients?" in metadata
     assert f"\nVersion: {flsec.__version__}\n" in metadata
     extras = {line.removeprefix("Provides-Extra: ") for line in metadata.splitlines() if "Provides-Extra" in line}
-    assert {"dev", "docs", "huggingface", "llm"} <= extras
+    assert {"dev", "docs", "huggingface", "llm", "release"} <= extras
 
 
 def test_it_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
