@@ -11,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flsec.errors import ConfigError, NoProgressError, SaveError
+from flsec.simulations.figure import figure
+from flsec.simulations.leaderboard import leaderboard
+from flsec.simulations.report import report
 from flsec.simulations.submit import submit
 
 __all__ = ["app", "main"]
@@ -73,6 +76,7 @@ def run(
 
 
 app.command()(submit)
+app.command()(leaderboard)
 
 
 @app.command()
@@ -197,23 +201,8 @@ def describe(name: Annotated[str, typer.Argument(help="A name that `flsec list` 
     console.print(described(name))
 
 
-@app.command()
-def report(
-    paths: Annotated[list[Path], typer.Argument(help="Run folders, or audit logs of servers.")],
-) -> None:
-    """Replay runs and audit logs, a line a round; fail if an audit log is damaged."""
-    from flsec.simulations.report import told_by
-
-    damaged = False
-    for path in paths:
-        told = told_by(path)
-        console.print(f"{path}: {len(told.lines)} rounds", markup=False, highlight=False, soft_wrap=True)
-        for line in told.lines:
-            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
-        for problem in told.problems:
-            errors.print(f"{path}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
-        damaged = damaged or bool(told.problems)
-    raise typer.Exit(1 if damaged else 0)
+app.command()(report)
+app.command()(figure)
 
 
 @app.command()
