@@ -29,7 +29,7 @@ BLOCK = re.compile(
 )
 PARSERS = {"yaml": yaml.safe_load, "toml": tomllib.loads, "json": json.loads}
 LANGUAGES = {"python", "sh", "text", *PARSERS}
-SLOWEST = 240  # seconds that a shell block may take, on a busy machine
+SLOWEST = 600  # seconds that a shell block may take, on a busy machine
 
 
 @dataclass(frozen=True)
