@@ -10,7 +10,7 @@ help:  ## this list
 
 install:  ## flsec and its tools, into .venv or the active environment
 	test -x $(PYTHON) || python3 -m venv .venv
-	$(PYTHON) -m pip install -e ".[dev]"
+	$(PYTHON) -m pip install -e ".[dev,docs,release]"
 
 exports:  ## the packages' lists of exports, after a file is added, moved or renamed
 	$(PYTHON) -m flsec._exports
@@ -27,8 +27,8 @@ quick: exports  ## a short selection, failures first, to the first failure: make
 test: exports  ## all tests and doctests, but for the slow studies
 	$(PYTHON) -m pytest
 
-docs:  ## what the documentation shows runs, and its pages are linked
-	$(PYTHON) -m pytest -q flsec tests/test_readme.py tests/test_docs.py
+docs:  ## the site, into build/site; every warning is an error
+	$(PYTHON) -m docs.build
 
 new-defense:  ## three files that run at once: make new-defense NAME=MyRule
 	$(PYTHON) -m flsec._new defense $(NAME)

@@ -1,4 +1,4 @@
-"""Tables of README.md and docs/fidelity.md, made from what is recorded here: python -m results.tables."""
+"""Tables of README.md and of pages in docs/, made from what is recorded here: python -m results.tables."""
 
 import re
 import textwrap
@@ -10,7 +10,8 @@ from flsec.simulations.studies.claim_results import judge, read_result
 from flsec.simulations.studies.claims import Claim, load_claim, packaged_claims
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "fidelity.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "fidelity.md", ROOT / "docs" / "choosing.md")
+BOARD = ROOT / "results" / "leaderboard" / "summary.md"  # what the leaderboard shows, in a paragraph or a table
 VERDICTS = ("comes out", "does not come out", "open")
 PAPERS = {
     "fedmlsecurity": "FedMLSecurity",
@@ -20,15 +21,17 @@ PAPERS = {
     "fedinv": "FedInv",
 }
 
-_MARKED = re.compile(r"(?<=<!-- from results: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(r"(?<=<!-- from results: )(\w+)( -->\n)(.*?)(?=<!-- end -->)", re.DOTALL)
 
 
 def page_with_tables(text: str) -> str:
     """Return a page whose marked places, ``<!-- from results: NAME -->`` to ``<!-- end -->``, are up to date."""
-    return _MARKED.sub(lambda found: f"{found[1]}{found[2]}{_block(found[1])}\n", text)
+    return _MARKED.sub(lambda found: f"{found[1]}{found[2]}{_block(found[1], found[3].strip())}\n", text)
 
 
-def _block(name: str) -> str:
+def _block(name: str, before: str) -> str:
+    if name == "leaderboard":  # until there is one, what stands there
+        return BOARD.read_text().strip() if BOARD.is_file() else before
     if name == "summary":
         return _summary()
     return "\n\n".join(_section(claim) for claim in packaged_claims() if claim.startswith(f"{name}/"))

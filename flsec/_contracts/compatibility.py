@@ -392,7 +392,7 @@ def as_markdown(cells: Sequence[Cell]) -> str:
     for api in APIS:
         lines += [
             "",
-            f"### {api} API",
+            f"## {api} API",
             "",
             f"| strategy | {' | '.join(DEFENSES)} |",
             "|---" * (1 + len(DEFENSES)) + "|",
