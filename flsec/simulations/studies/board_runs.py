@@ -179,7 +179,7 @@ def _run(settings: dict[str, Any]) -> Line:
             return {**_NOTHING, "refused": str(error)}
         except Exception as error:
             return {**_NOTHING, "failed": f"{type(error).__name__}: {error}"}
-        rounds = RunFolder.open(Path(folder) / config.name).rounds()
+        rounds = [r for r in RunFolder.open(Path(folder) / config.name).rounds() if "accuracy" in r]
         return {**_NOTHING, **_measured(config, rounds), "peak_mib": _peak()}
 
 
