@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from flsec import __version__
 from flsec.errors import ConfigError, NoProgressError, SaveError
+from flsec.simulations import lookup
 from flsec.simulations.submit import submit
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Attacks, defenses and honest measurements for federated learning.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 console = Console(emoji=False)  # "a:b" in a message is no picture
@@ -30,9 +30,30 @@ Overrides = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", help="Also show what Flower and Ray log.")]
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"flsec {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Example: flsec run quickstart")
+def flsec(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """Attacks, defenses and honest measurements for federated learning."""
+
+
+@app.command(epilog="Example: flsec run quickstart --set seed=3 --set defenses[0].num_byzantine=3")
 def run(
-    experiment: Annotated[str | None, typer.Argument(help="A YAML file, or the name of a packaged experiment.")] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            help="A YAML file, or the name of a packaged experiment, such as quickstart.",
+            autocompletion=lookup.names_or_files("experiments"),
+        ),
+    ] = None,
     overrides: Overrides = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder instead.")] = None,
     from_round: Annotated[int | None, typer.Option(help="With --resume: continue after this round.")] = None,
@@ -72,12 +93,18 @@ def run(
     _print_result(folder)
 
 
-app.command()(submit)
+app.command(epilog="Example: flsec submit quickstart --superlink my_federation")(submit)
 
 
-@app.command()
+@app.command(epilog="Example: flsec sweep attack_table --set simulation.num_rounds=5")
 def sweep(
-    grid: Annotated[str, typer.Argument(help="A YAML file with an experiment and what to vary, or a packaged one.")],
+    grid: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file with an experiment and what to vary, or a packaged one, such as attack_table.",
+            autocompletion=lookup.names_or_files("sweeps"),
+        ),
+    ],
     overrides: Overrides = None,
     verbose: Verbose = False,
 ) -> None:
@@ -102,9 +129,15 @@ def sweep(
     _print_sweep(cells, rows)
 
 
-@app.command()
+@app.command(epilog="Example: flsec reconstruct reconstruction/quick --set attack.max_iterations=50")
 def reconstruct(
-    study: Annotated[str, typer.Argument(help="A YAML file, or a packaged one: reconstruction/quick.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file, or a packaged one, such as reconstruction/quick.",
+            autocompletion=lookup.names_or_files("reconstructions"),
+        ),
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Measure how much of clients' data a server can rebuild; the same command again goes on where it stopped."""
@@ -125,9 +158,15 @@ def reconstruct(
     console.print(f"Plot:   {folder / 'leakage.png'}", soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog="Example: flsec reproduce diversefl --quick")
 def reproduce(
-    claim: Annotated[str | None, typer.Argument(help="A paper, or PAPER/CLAIM, such as siren/fig6; else all.")] = None,
+    claim: Annotated[
+        str | None,
+        typer.Argument(
+            help="A paper, or PAPER/CLAIM, such as siren/fig6; else all.",
+            autocompletion=lookup.names_or_files("claims", files=False),
+        ),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="The paper's size.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="One claim a paper, in seconds each.")] = False,
     list_only: Annotated[bool, typer.Option("--list", help="Only list claims and recorded verdicts.")] = False,
@@ -177,29 +216,17 @@ def reproduce(
         raise typer.Exit(1)
 
 
-@app.command(name="list")
-def list_(
-    kind: Annotated[
-        str | None, typer.Argument(help="defenses, attacks, datasets, partitioners, models or experiments.")
-    ] = None,
-) -> None:
-    """List what there is, one line each."""
-    from flsec.simulations.describe import list_kinds
-
-    console.print(list_kinds(kind))
+app.command(name="list", epilog="Example: flsec list defenses")(lookup.list_)
+app.command(epilog="Example: flsec describe krum")(lookup.describe)
+app.command(epilog="Example: flsec init quickstart > my.yaml")(lookup.init)
+app.command(epilog="Example: flsec schema > flsec.schema.json")(lookup.schema)
+app.command(epilog="Example: flsec check quickstart --set defenses[0].num_byzantine=9")(lookup.check)
+app.command(epilog="Example: flsec doctor --start-ray")(lookup.doctor)
 
 
-@app.command()
-def describe(name: Annotated[str, typer.Argument(help="A name that `flsec list` shows.")]) -> None:
-    """Show what something does, its parameters, what it needs and where it comes from."""
-    from flsec.simulations.describe import describe as described
-
-    console.print(described(name))
-
-
-@app.command()
+@app.command(epilog="Example: flsec report runs/quickstart")
 def report(
-    paths: Annotated[list[Path], typer.Argument(help="Run folders, or audit logs of servers.")],
+    paths: Annotated[list[Path], typer.Argument(help="Run folders, or audit logs of servers, such as runs/quickstart.")],
 ) -> None:
     """Replay runs and audit logs, a line a round; fail if an audit log is damaged."""
     from flsec.simulations.report import told_by
@@ -214,35 +241,6 @@ def report(
             errors.print(f"{path}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
         damaged = damaged or bool(told.problems)
     raise typer.Exit(1 if damaged else 0)
-
-
-@app.command()
-def check(
-    file: Annotated[str, typer.Argument(help="A YAML file: an experiment, a sweep or a reconstruction; or a name.")],
-    overrides: Overrides = None,
-) -> None:
-    """Say all that is wrong with a file at once, without running it."""
-    from flsec.simulations.check import check_file
-
-    console.print(f"fine: {check_file(file, overrides or [])}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
-    start_ray: Annotated[bool, typer.Option("--start-ray", help="Also start Ray, which takes some seconds.")] = False,
-) -> None:
-    """Show what there is to run experiments on, and what would stop a run."""
-    from flsec.simulations.doctor import as_table, examine, verdict
-
-    facts = examine(start_ray=start_ray)
-    if as_json:
-        print(json.dumps({"facts": [fact._asdict() for fact in facts], "stops": verdict(facts)}, indent=2))
-    else:
-        console.print(as_table(facts))
-        for line in verdict(facts) or ["Nothing would stop a run."]:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(1 if verdict(facts) else 0)
 
 
 class _Progress:

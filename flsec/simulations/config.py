@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from flsec.errors import ConfigError
-from flsec.registry import find_spelling, say_usual_name
 from flsec.simulations.checks import check_settings
-from flsec.simulations.problems import Findings, Origin, as_yaml_text, nearest, override_label, say_where
+from flsec.simulations.names import packaged_experiments, resolve_experiment
+from flsec.simulations.problems import Findings, Origin, as_yaml_text, override_label, say_where
 from flsec.simulations.resources import Partial, Resources, resources_of
 from flsec.simulations.schema import Config
 from flsec.simulations.signatures import validate_as_far
@@ -96,43 +96,6 @@ def make_config(data: Mapping[str, Any], origin: Origin | None = None, further: 
         findings.raise_all()
     made: Config = config
     return made
-
-
-def packaged_experiments(kind: str = "") -> dict[str, Path]:
-    """Return the files that come with the package, by name.
-
-    Args:
-        kind: what is before ``.yaml`` in their names: nothing for experiments, ``".sweep"`` for sweeps,
-            ``".reconstruct"`` for reconstructions.
-    """
-    folder = Path(__file__).parent / "experiments"
-    files = {file.relative_to(folder).as_posix().removesuffix(f"{kind}.yaml"): file for file in folder.rglob("*.yaml")}
-    return {name: file for name, file in sorted(files.items()) if "." not in name}
-
-
-def resolve_experiment(name_or_path: str | Path, kind: str = "") -> Path:
-    """Return the file of a packaged experiment, such as ``"quickstart"``, or the path that was given.
-
-    Args:
-        name_or_path: as the user wrote it; a packaged name also in another spelling, as ``Registry.get`` has it.
-        kind: see ``packaged_experiments``.
-
-    Raises:
-        ConfigError: neither a path nor a packaged experiment.
-    """
-    packaged = packaged_experiments(kind)
-    name, path = str(name_or_path), Path(name_or_path)
-    if name in packaged:
-        return packaged[name]
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return path
-    if usual := find_spelling(name, packaged):
-        say_usual_name("experiment", name, usual)
-        return packaged[usual]
-    raise ConfigError(
-        f"{name}: no packaged experiment has this name.{nearest(name, packaged)} Packaged: "
-        f"{', '.join(packaged) or 'none'}. Or give the path of a file that ends in .yaml."
-    )
 
 
 def apply_override(data: dict[str, Any], text: str, origin: Origin) -> None:
