@@ -24,9 +24,7 @@ app = typer.Typer(
 console = Console(emoji=False)  # "a:b" in a message is no picture
 errors = Console(stderr=True, emoji=False)
 
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=3. Repeatable.")
-]
+Overrides = lookup.Overrides
 Verbose = Annotated[bool, typer.Option("--verbose", help="Also show what Flower and Ray log.")]
 
 
@@ -45,7 +43,7 @@ def flsec(
     """Attacks, defenses and honest measurements for federated learning."""
 
 
-@app.command(epilog="Example: flsec run quickstart --set seed=3 --set defenses[0].num_byzantine=3")
+@app.command(epilog="Example: flsec run quickstart --set seed=3 --set 'defenses[0].num_byzantine=3'")
 def run(
     experiment: Annotated[
         str | None,
@@ -163,8 +161,8 @@ def reproduce(
     claim: Annotated[
         str | None,
         typer.Argument(
-            help="A paper, or PAPER/CLAIM, such as siren/fig6; else all.",
-            autocompletion=lookup.names_or_files("claims", files=False),
+            help="A paper, or PAPER/CLAIM, such as siren/fig5_40; else all.",
+            autocompletion=lookup.names_or_files("papers", "claims", files=False),
         ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="The paper's size.")] = False,
@@ -220,7 +218,7 @@ app.command(name="list", epilog="Example: flsec list defenses")(lookup.list_)
 app.command(epilog="Example: flsec describe krum")(lookup.describe)
 app.command(epilog="Example: flsec init quickstart > my.yaml")(lookup.init)
 app.command(epilog="Example: flsec schema > flsec.schema.json")(lookup.schema)
-app.command(epilog="Example: flsec check quickstart --set defenses[0].num_byzantine=9")(lookup.check)
+app.command(epilog="Example: flsec check quickstart --set 'defenses[0].num_byzantine=9'")(lookup.check)
 app.command(epilog="Example: flsec doctor --start-ray")(lookup.doctor)
 
 

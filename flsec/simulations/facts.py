@@ -39,7 +39,7 @@ from flsec.simulations.yaml_lines import dump
 from flsec.tasks import fits_in_words
 from flsec.training import Training
 
-__all__ = ["KINDS", "facts_of", "imported", "members_of", "package_of", "snippet", "sources_of"]
+__all__ = ["KINDS", "facts_of", "imported", "meanings_of", "members_of", "package_of", "snippet", "sources_of"]
 
 KINDS: dict[str, type[Component]] = {
     "defenses": DefenseEntry,
@@ -311,12 +311,20 @@ def _model(kind: str, member: Any) -> type[BaseModel]:
     return parameters_model(member, supplied)
 
 
+def meanings_of(member: Any) -> dict[str, str]:
+    """Return {parameter: what the docstring says about it}, of a class also what those of its base classes say."""
+    found: dict[str, str] = {}
+    for owner in inspect.getmro(member)[:-1] if isinstance(member, type) else (member,):
+        for name, meaning in _arguments(_parse(owner)).items():
+            if found.get(name, "see ``").startswith("see ``"):
+                found[name] = meaning
+    return found
+
+
 def _parameters(model: type[BaseModel], member: Any) -> Iterator[dict[str, Any]]:
-    owners = inspect.getmro(member)[:-1] if isinstance(member, type) else (member,)
-    documents = [arguments(_parse(owner)) for owner in owners]
+    meanings = meanings_of(member)
     for name, info in fields_of(model).items():
-        meanings = [document[name] for document in documents if name in document]
-        meaning = next((text for text in meanings if not text.startswith("see ``")), "".join(meanings[:1]))
+        meaning = meanings.get(name, "")
         default = "required" if info.is_required() else _default_text(info.default)
         yield {"name": name, "allowed": describe_type(field_type(info)), "default": default, "meaning": meaning}
 
@@ -342,7 +350,7 @@ def _parse(member: Any) -> dict[str, str]:
     return {name: "\n".join(lines).strip("\n") for name, lines in sections.items()}
 
 
-def arguments(document: Mapping[str, str]) -> dict[str, str]:
+def _arguments(document: Mapping[str, str]) -> dict[str, str]:
     """Return what an ``Args:`` section says about each parameter."""
     found: dict[str, str] = {}
     name = ""

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["INDEXED", "indexed_names", "members", "outdated"]
+__all__ = ["INDEXED", "indexed", "members", "outdated"]
 
 COMMAND = "python -m flsec.simulations.index"
 FOLDER = Path(__file__).parent / "described"
@@ -25,9 +25,10 @@ _PACKAGE = Path(__file__).parents[1]
 Facts = dict[str, Any]
 
 
-def indexed_names(kind: str) -> list[str]:
-    """Return the names of a kind as they were when its file was written: for hints and for completion."""
-    return list(_read(kind)["members"])
+def indexed(kind: str) -> dict[str, Facts]:
+    """Return all of a kind as it was when its file was written: for hints and for completion."""
+    found: dict[str, Facts] = _read(kind)["members"]
+    return found
 
 
 def members(kind: str) -> dict[str, Facts]:
@@ -39,8 +40,7 @@ def members(kind: str) -> dict[str, Facts]:
     written = _read(kind)
     if written["sources"] != _digests(written["package"], written["sources"]):
         return _from_code(kind)
-    found: dict[str, Facts] = written["members"]
-    return found
+    return indexed(kind)
 
 
 @functools.cache

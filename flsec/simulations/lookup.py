@@ -11,9 +11,9 @@ import typer
 from rich.console import Console, RenderableType
 
 from flsec.errors import ConfigError
-from flsec.simulations.names import KINDS_OF_FILES, elsewhere, names_of
+from flsec.simulations.names import KINDS_OF_FILES, elsewhere, names_of, setting_names
 
-__all__ = ["check", "describe", "doctor", "init", "list_", "names_or_files", "schema", "show"]
+__all__ = ["Overrides", "check", "describe", "doctor", "init", "list_", "names_or_files", "schema", "show"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same as JSON.")]
 _WIDE = 100_000  # columns: no line is that long
@@ -69,6 +69,23 @@ def _files(incomplete: str) -> list[str]:
 def _all_names(incomplete: str) -> list[str]:
     found: list[str] = names_or_files(*names_of("kinds"), files=False)(incomplete)
     return found
+
+
+def _settings(incomplete: str) -> list[str]:
+    """Return the settings that begin so, up to their values."""
+    keys = ["name", "seed", *(f"{name}.{key}" for name, keys in setting_names().items() for key in keys)]
+    return [f"{key}=" for key in keys if key.startswith(incomplete)]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, such as seed=3 or 'defenses[0].num_byzantine=3'. Repeatable.",
+        autocompletion=_settings,
+    ),
+]
 
 
 # --- commands ---------------------------------------------------------------------------------------------------
@@ -163,10 +180,7 @@ def check(
             autocompletion=names_or_files(*KINDS_OF_FILES),
         ),
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=3. Repeatable."),
-    ] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Say all that is wrong with a file at once, without running it."""

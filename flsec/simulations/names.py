@@ -4,34 +4,37 @@ from pathlib import Path
 
 from flsec.errors import ConfigError
 from flsec.registry import find_spelling, say_usual_name
-from flsec.simulations.index import INDEXED, indexed_names
+from flsec.simulations.index import INDEXED, indexed
 from flsec.simulations.problems import nearest
 from flsec.simulations.yaml_lines import read
 
 __all__ = [
     "KINDS_OF_FILES",
     "elsewhere",
+    "elsewhere_in_file",
     "names_of",
     "packaged_claims",
     "packaged_experiments",
     "resolve_experiment",
+    "setting_names",
 ]
 
 KINDS_OF_FILES = {"experiments": "", "sweeps": ".sweep", "reconstructions": ".reconstruct"}  # before .yaml
-_ONE = {  # what one of a kind is called, and the command that takes its name
-    "experiments": ("an experiment", "run"),
-    "sweeps": ("a sweep", "sweep"),
-    "reconstructions": ("a reconstruction", "reconstruct"),
-    "claims": ("a claim of a paper", "reproduce"),
-    "kinds": ("a kind of names", "list"),
-    "defenses": ("a defense", "describe"),
-    "attacks": ("an attack", "describe"),
-    "strategies": ("a server optimizer", "describe"),
-    "datasets": ("a data set", "describe"),
-    "partitioners": ("a partitioner", "describe"),
-    "models": ("a model", "describe"),
-    "tasks": ("a task", "describe"),
-    "sections": ("a section of an experiment", "describe"),
+_ONE = {  # what one of a kind is called, the command that takes its name, and where in an experiment it is named
+    "experiments": ("an experiment", "run", None),
+    "sweeps": ("a sweep", "sweep", None),
+    "reconstructions": ("a reconstruction", "reconstruct", None),
+    "papers": ("a paper with claims", "reproduce", None),
+    "claims": ("a claim of a paper", "reproduce", None),
+    "kinds": ("a kind of names", "list", None),
+    "defenses": ("a defense", "describe", "defenses"),
+    "attacks": ("an attack", "describe", "attacks"),
+    "strategies": ("a server optimizer", "describe", "strategy"),
+    "datasets": ("a data set", "describe", "data"),
+    "partitioners": ("a partitioner", "describe", "data.partition"),
+    "models": ("a model", "describe", "model"),
+    "tasks": ("a task", "describe", "task"),
+    "sections": ("a section of an experiment", "describe", None),
 }
 
 
@@ -58,7 +61,7 @@ def packaged_claims() -> dict[str, Path]:
 
 
 def names_of(kind: str) -> list[str]:
-    """Return the names of a kind: one that ``flsec list`` shows, ``"claims"``, or ``"kinds"``, of which there are such.
+    """Return the names of a kind: one that ``flsec list`` shows, ``"papers"`` with ``"claims"``, or ``"kinds"``.
 
     Example:
         >>> "krum" in names_of("defenses"), "quickstart" in names_of("experiments"), "sweeps" in names_of("kinds")
@@ -67,9 +70,15 @@ def names_of(kind: str) -> list[str]:
     if kind == "kinds":
         return [*INDEXED, *KINDS_OF_FILES]
     if kind == "claims":
-        papers = dict.fromkeys(name.partition("/")[0] for name in packaged_claims())
-        return [*papers, *packaged_claims()]
-    return list(packaged_experiments(KINDS_OF_FILES[kind])) if kind in KINDS_OF_FILES else indexed_names(kind)
+        return list(packaged_claims())
+    if kind == "papers":
+        return list(dict.fromkeys(name.partition("/")[0] for name in packaged_claims()))
+    return list(packaged_experiments(KINDS_OF_FILES[kind])) if kind in KINDS_OF_FILES else list(indexed(kind))
+
+
+def setting_names() -> dict[str, list[str]]:
+    """Return {section of an experiment: its keys}."""
+    return {name: [entry["name"] for entry in facts["parameters"]] for name, facts in indexed("sections").items()}
 
 
 def elsewhere(name: str, *wanted: str) -> str | None:
@@ -84,9 +93,22 @@ def elsewhere(name: str, *wanted: str) -> str | None:
         'attack_table is a sweep: flsec sweep attack_table'
         >>> elsewhere("attack_table", "sweeps")
     """
-    for kind, (one, command) in _ONE.items():
+    for kind, (one, command, _) in _ONE.items():
         if kind not in wanted and (usual := find_spelling(name, names_of(kind))):
             return f"{usual} is {one}: flsec {command} {usual}"
+    return None
+
+
+def elsewhere_in_file(name: str) -> str | None:
+    """Return what a name is and where an experiment has such names, if anywhere.
+
+    Example:
+        >>> elsewhere_in_file("sign_flipping")
+        'sign_flipping is an attack, and stands in attacks.'
+    """
+    for kind, (one, _, place) in _ONE.items():
+        if place is not None and (usual := find_spelling(name, names_of(kind))):
+            return f"{usual} is {one}, and stands in {place}."
     return None
 
 
@@ -130,7 +152,7 @@ def _check_kind(path: Path, kind: str) -> None:
         return
     found = _kind_of(keys)
     if found is not None and KINDS_OF_FILES[found] != kind:
-        one, command = _ONE[found]
+        one, command, _ = _ONE[found]
         raise ConfigError(f"{path} is {one}: flsec {command} {path}")
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from flsec.errors import ConfigError
-from flsec.simulations.lookup import names_or_files
+from flsec.simulations.lookup import Overrides, names_or_files
 
 __all__ = ["submit"]
 
@@ -49,10 +49,7 @@ def submit(
             autocompletion=names_or_files("experiments"),
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=3. Repeatable."),
-    ] = None,
+    overrides: Overrides = None,
     superlink: Annotated[
         str | None, typer.Option(help="Its name in Flower's config.toml; by default the one that is set there.")
     ] = None,

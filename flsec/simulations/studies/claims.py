@@ -192,8 +192,8 @@ def resolve_claims(name: str | None) -> list[str]:
     claims = list(packaged_claims())
     chosen = [claim for claim in claims if name in (None, claim, claim.partition("/")[0])]
     if not chosen:
-        if sentence := elsewhere(str(name), "claims"):
-            raise ConfigError(f"{sentence}. What is asked for here is a claim, or a paper.")
+        if sentence := elsewhere(str(name), "claims", "papers"):
+            raise ConfigError(sentence)
         known = [*dict.fromkeys(claim.partition("/")[0] for claim in claims), *claims]
         raise ConfigError(
             f"{name}: no claim has this name.{nearest(str(name), known)} `flsec reproduce --list` shows them all."
