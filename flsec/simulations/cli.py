@@ -224,7 +224,7 @@ app.command(epilog="Example: flsec doctor --start-ray")(lookup.doctor)
 
 @app.command(epilog="Example: flsec report runs/quickstart")
 def report(
-    paths: Annotated[list[Path], typer.Argument(help="Run folders, or audit logs of servers, such as runs/quickstart.")],
+    paths: Annotated[list[Path], typer.Argument(help="Run folders or audit logs, such as runs/quickstart.")],
 ) -> None:
     """Replay runs and audit logs, a line a round; fail if an audit log is damaged."""
     from flsec.simulations.report import told_by

@@ -96,7 +96,7 @@ def imported(path: str) -> tuple[str, Any]:
             return kind, KINDS[kind].registry.get(path)
     member = KINDS["strategies"].registry.get(path)
     parameters = parameters_of(member)
-    if _is_class(member) and issubclass(member, nn.Module) or "input_shape" in parameters:
+    if (_is_class(member) and issubclass(member, nn.Module)) or "input_shape" in parameters:
         return "models", member
     if "num_clients" in parameters and "labels" in parameters:
         return "partitioners", member

@@ -1,4 +1,4 @@
-"""A JSON Schema of the YAML files, made from the same signatures as their checks, with which editors complete and check.
+"""A JSON Schema of the YAML files, made from the signatures that check them: with it editors complete and check.
 
 It says what single settings may be. How they fit together, with each other and with the data, ``flsec check`` says.
 """
@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from flsec.attacks.adversaries import Adversaries
 from flsec.errors import ConfigError
 from flsec.simulations.facts import meanings_of
 from flsec.simulations.names import KINDS_OF_FILES, packaged_experiments
 from flsec.simulations.problems import as_yaml_data, has_yaml_notation, nearest
-from flsec.simulations.schema import ADVERSARIES_SUPPLIED, Adversaries, Component, Config
+from flsec.simulations.schema import ADVERSARIES_SUPPLIED, Component, Config
 from flsec.simulations.signatures import field_type, fields_of, parameters_model
 
 __all__ = ["schema_of"]
@@ -143,7 +144,7 @@ def _rules(entry: type[Component], names: Sequence[str], own: Schema, default: A
         is_it: Schema = {"properties": {"name": {"const": name}}}
         if name != default:  # without a name, the default is meant
             is_it["required"] = ["name"]
-        legal = {key: True for key in own} | member["properties"]
+        legal = dict.fromkeys(own, True) | member["properties"]
         then = {"additionalProperties": False, "properties": legal, "required": member["required"]}
         yield {"if": is_it, "then": then}
 
@@ -153,7 +154,7 @@ def _rules(entry: type[Component], names: Sequence[str], own: Schema, default: A
 
 def _of(hint: Any) -> Schema:
     """Return the schema of a type with its limits; of what no schema can say, one that allows everything."""
-    bare, *limits = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+    bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
     if isinstance(bare, type) and issubclass(bare, Component):
         return _component(bare)
     if isinstance(bare, type) and issubclass(bare, BaseModel):
