@@ -45,7 +45,8 @@ class _LazyPackage(ModuleType):
             raise AttributeError(_NoSuchName(self.__name__, name), name=name)
         module = importlib.import_module(f"{self.__name__}.{self._lazy_exports[name]}")
         try:
-            return explained(getattr(module, name))
+            found = getattr(module, name)
+            return explained(found) if isinstance(found, type) else found
         except AttributeError as error:  # as ImportError: `from package import name` would try a module of that name
             raise ImportError(
                 f"{module.__name__} has no {name!r} (yet). Either two modules import each other: import from the "

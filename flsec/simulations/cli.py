@@ -13,11 +13,13 @@ from rich.table import Table
 from flsec import __version__
 from flsec.errors import ConfigError, NoProgressError, SaveError
 from flsec.simulations import lookup
+from flsec.simulations._help import Group
 from flsec.simulations.submit import submit
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
