@@ -223,10 +223,15 @@ def _import_of(member: Any) -> str:
     return f"from {package if exported else member.__module__} import {member.__name__}"
 
 
+# What a simulation supplies to those defenses that may do without.
+_SUPPLIED = ("root_data", "client_samples", "model_factory", "training", "input_shape", "num_classes")
+
+
 def _call(member: Any, given: Mapping[str, Any]) -> str:
     values = {key: repr(value) for key, value in given.items()}
     for key, (_, parameter) in parameters_of(member).items():
-        if parameter.default is inspect.Parameter.empty:
+        supplied = hasattr(member, "client_half") and parameter.default is None and key in _SUPPLIED
+        if parameter.default is inspect.Parameter.empty or supplied:
             values.setdefault(key, "...")
     first = ["FedAvg()"] if values.pop("strategy", None) else []
     return f"{member.__name__}({', '.join([*first, *(f'{key}={value}' for key, value in values.items())])})"
@@ -236,9 +241,12 @@ def _as_forms(attack: Any, call: str) -> Iterator[str]:
     """Yield an attack in each form that it has."""
     forms = forms_of(attack)
     if "simulation only" in forms:
+        call = call.replace("(", "(adversaries=who, " if "()" not in call else "(adversaries=who", 1)
+        yield "from flsec.client_apps import Adversaries"
         yield "from flsec.strategies import Adversary"
         yield "from flwr.serverapp.strategy import FedAvg  # or of flwr.server.strategy"
-        yield from ("", f"strategy = Adversary(FedAvg(), attacks=[{call}])")
+        yield from ("", "who = Adversaries(num_clients=20, fraction=0.2)")
+        yield f"strategy = Adversary(FedAvg(), attacks=[{call}])"
         return
     if "mod" in forms:
         yield "from flsec.client_apps import numpy_client_app"
