@@ -75,8 +75,9 @@ def run(
     else:
         if from_round is not None:
             raise ConfigError("--from-round goes with --resume FOLDER.")
+        path = resolve_experiment(str(experiment))
         try:
-            config = load_config(resolve_experiment(str(experiment)), overrides or [])
+            config = load_config(path, overrides or [])
         except ConfigError as error:
             raise also_said(error, str(experiment), overrides or []) from None
     try:

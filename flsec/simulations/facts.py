@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from flsec.attacks.adversaries import Adversaries
-from flsec.client_apps import forms_of
+from flsec.client_apps import Attack, forms_of
 from flsec.errors import ConfigError
 from flsec.parameters import describe_type, parameters_of
 from flsec.registry import snake_case
@@ -34,7 +34,7 @@ from flsec.simulations.schema import (
     TaskEntry,
 )
 from flsec.simulations.signatures import example_of, example_value, field_type, fields_of, parameters_model
-from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
+from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
 from flsec.simulations.yaml_lines import dump
 from flsec.tasks import fits_in_words
 from flsec.training import Training
@@ -233,6 +233,11 @@ def _call(member: Any, given: Mapping[str, Any]) -> str:
         supplied = hasattr(member, "client_half") and parameter.default is None and key in _SUPPLIED
         if parameter.default is inspect.Parameter.empty or supplied:
             values.setdefault(key, "...")
+    if _is_class(member) and issubclass(member, Attack) and "..." not in values.values():
+        try:
+            member(**given)
+        except ConfigError as error:  # in a simulation it is told what it lacks
+            values |= {str(error.parameter): "..."} if error.parameter in SUPPLIED_TO_ATTACKS else {}
     first = ["FedAvg()"] if values.pop("strategy", None) else []
     return f"{member.__name__}({', '.join([*first, *(f'{key}={value}' for key, value in values.items())])})"
 

@@ -180,10 +180,8 @@ def test_json_says_the_same() -> None:
     assert checked["size"] in said("check", "quickstart")
     wrong = CliRunner().invoke(cli.app, ["check", "quickstart", "--json", "--set", "seed=x", "--set", "zzz=1"])
     assert wrong.exit_code == 2
-    assert [problem.split(":")[0] for problem in json.loads(wrong.output)["problems"]] == [
-        "--set seed=x",
-        "--set zzz=1",
-    ]
+    problems = json.loads(wrong.output)["problems"]
+    assert sorted(problem.split(":")[0] for problem in problems) == ["--set seed=x", "--set zzz=1"]
 
 
 # --- names of another kind ---
@@ -229,7 +227,7 @@ def test_a_name_of_another_kind_gets_the_command_that_takes_it(
 
 
 def test_every_name_is_told_from_every_other_kind() -> None:
-    for kind in (*KINDS_OF_FILES, "defenses", "attacks", "claims"):
+    for kind in ("sweeps", "reconstructions", "tasks", "models"):
         for name in names_of(kind):
             assert elsewhere(name, "kinds") is not None
             if sum(name in names_of(other) for other in (*index.INDEXED, *KINDS_OF_FILES, "papers", "claims")) == 1:
