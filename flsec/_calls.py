@@ -14,8 +14,8 @@ MARK = "__flsec_explained__"  # on a constructor that says what would do
 def explained(member: Member) -> Member:
     """Return a function, or a class with its constructor, that says what would do if it fails by how it is called.
 
-    A call that works is not looked at. A class is changed in place; one without a constructor of its own, or an
-    exception, comes back as it is, and so does what is neither a class nor a function.
+    A call that works is not looked at. A class is changed in place, where its constructor stands; an exception
+    comes back as it is, and so does what is neither a class nor a function.
 
     Example:
         >>> from flsec.client_apps import Adversaries
@@ -25,8 +25,10 @@ def explained(member: Member) -> Member:
     """
     if not isinstance(member, type):
         return _explained_function(member) if inspect.isfunction(member) else member
-    original = vars(member).get("__init__")
-    if not inspect.isfunction(original) or hasattr(original, MARK) or issubclass(member, BaseException):
+    owner = next(cls for cls in member.__mro__ if "__init__" in vars(cls))
+    original = vars(owner)["__init__"]
+    ours = owner.__module__.partition(".")[0] == member.__module__.partition(".")[0]
+    if not (ours and inspect.isfunction(original)) or hasattr(original, MARK) or issubclass(member, BaseException):
         return member
 
     @functools.wraps(original)
@@ -39,7 +41,7 @@ def explained(member: Member) -> Member:
             _raise_what_would_do(error, type(self), args, kwargs)
 
     setattr(init, MARK, True)
-    setattr(member, "__init__", init)  # noqa: B010 - as above
+    setattr(owner, "__init__", init)  # noqa: B010 - as above
     return member
 
 
@@ -59,7 +61,10 @@ def _raise_what_would_do(
 ) -> NoReturn:
     from flsec.parameters import wrong_call, wrong_value
 
-    traceback = error.__traceback__
-    refused = traceback is not None and traceback.tb_next is None  # by Python, before anything in it ran
-    said = (wrong_call if refused else wrong_value)(called, called.__name__, args, kwargs)
+    explain = wrong_value
+    try:
+        inspect.signature(called).bind(*args, **kwargs)
+    except TypeError:  # refused by Python, before anything in it ran
+        explain = wrong_call
+    said = explain(called, called.__name__, args, kwargs)
     raise error if said is None else said from None

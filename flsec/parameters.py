@@ -127,7 +127,7 @@ def checked(cls: Class, after: Callable[[Any], None] = lambda self: None) -> Cla
             try:
                 given = signature.bind_partial(self, *args, **kwargs).arguments
             except TypeError:
-                raise wrong_call(cls, name, args, kwargs) from None
+                raise wrong_call(type(self), name, args, kwargs) from None
             given.update(given.pop("options", {}))
             given.pop("self")
             check_parameters(cls, given, name=name)
