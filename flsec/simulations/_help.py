@@ -15,12 +15,12 @@ class Group(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command by its name, its arguments with their help."""
-        command = super().get_command(ctx, cmd_name)
+        command: Any = super().get_command(ctx, cmd_name)
         hints = typing.get_type_hints(inspect.unwrap(command.callback), include_extras=True) if command else {}
         for parameter in command.params if command else ():
             said = [info.help for info in typing.get_args(hints.get(parameter.name)) if _is_argument(info)]
             if said and not getattr(parameter, "help", None):
-                parameter.help = said[0]  # type: ignore[attr-defined]
+                parameter.help = said[0]
         return command
 
 
