@@ -80,7 +80,18 @@ class NAME(RobustStrategy):
         num_byzantine: f, an upper bound on the hostile clients among a round's replies.
         options: see ``RobustStrategy``.
 
-    Needs n > 2 f usable replies a round.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, or a first round asks fewer than 2 f + 1 clients. Others: see
+            ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Needs n > 2 f usable replies a round.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = NAME(FedAvg(), num_byzantine=1)
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [900.0]])
+        tensor([2.5000])
 
     Source: the paper, its section.
     """
@@ -189,6 +200,16 @@ class NAME(Attack):
     Args:
         scale: length of the upload's update, in honest ones.
         options: see ``Attack``.
+
+    Raises:
+        ConfigError: ``scale`` is not positive; in a round, see ``Attack``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps import AttackContext
+        >>> attack = NAME(scale=4.0)
+        >>> attack.poison_update([np.array([1.0])], [np.array([1.5])], AttackContext(round=1, client_id=0))
+        [array([-1.])]
 
     Source: the paper, its section.
     """

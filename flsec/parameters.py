@@ -54,6 +54,11 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Pa
 
     A constructor that takes ``**options`` passes them to its base class, whose parameters are then included. Where
     annotations name what cannot be found at run time, the types are ``Any``.
+
+    Example:
+        >>> from flsec.aggregation.krum import krum
+        >>> describe_type(parameters_of(krum)["num_byzantine"][0])
+        'int, at least 0'
     """
     if isinstance(target, type):
         owner = next(cls for cls in target.__mro__ if "__init__" in vars(cls))
@@ -113,6 +118,17 @@ def checked(cls: Class, after: Callable[[Any], None] = lambda self: None) -> Cla
     Args:
         cls: the class.
         after: called with the new object when its whole construction is over.
+
+    Example:
+        >>> @checked
+        ... class Rule:
+        ...     def __init__(self, *, num_byzantine: Count) -> None:
+        ...         self.num_byzantine = num_byzantine
+        >>> try:
+        ...     Rule(num_byzantine=-1)
+        ... except ConfigError as error:
+        ...     print(error)
+        Rule: num_byzantine must be greater than or equal to 0; got -1. Allowed: int, at least 0.
     """
     original = vars(cls).get("__init__")
     if original is None:
@@ -354,6 +370,17 @@ def check_parameters(target: Callable[..., Any], values: Mapping[str, Any], *, n
         target: a function or a class.
         values: parameter values by name; parameters that are left out are not checked here.
         name: how the message calls ``target``.
+
+    Raises:
+        ConfigError: a name that the signature does not have, or a value of another type or beyond its limits.
+
+    Example:
+        >>> from flsec.aggregation.krum import krum
+        >>> try:
+        ...     check_parameters(krum, {"num_byzantin": 2}, name="krum")
+        ... except ConfigError as error:
+        ...     print(str(error)[-31:])
+        . Did you mean 'num_byzantine'?
     """
     known = parameters_of(target)
     for key, value in values.items():
@@ -407,7 +434,12 @@ def _requirement(error: "ErrorDetails") -> str:
 
 
 def describe_type(hint: Any) -> str:
-    """Return one phrase for a type with its limits, such as ``int, at least 0``."""
+    """Return one phrase for a type with its limits, such as ``int, at least 0``.
+
+    Example:
+        >>> describe_type(Count), describe_type(PositiveCount | None)
+        ('int, at least 0', 'int, at least 1 or null')
+    """
     words = {Ge: "at least", Gt: "more than", Le: "at most", Lt: "less than"}
     if typing.get_origin(hint) is Annotated:
         base, *limits = typing.get_args(hint)

@@ -28,6 +28,11 @@ def yaml_name(member: Any) -> str:
 
     ``MultiKrum`` in ``multi_krum.py`` is ``multi_krum``, and ``FoolsGold`` in ``foolsgold.py`` is ``foolsgold``: one
     spelling in every room.
+
+    Example:
+        >>> from flsec.strategies import FoolsGold, MultiKrum
+        >>> yaml_name(MultiKrum), yaml_name(FoolsGold)
+        ('multi_krum', 'foolsgold')
     """
     file = member.__module__.rpartition(".")[2]
     return file if file.replace("_", "") == member.__name__.lower() else snake_case(member.__name__)
@@ -87,6 +92,14 @@ class Registry:
             use, and nothing beside it.
         is_member: which of the objects that an ``__all__`` names count.
         rule: what a member must be, for messages.
+
+    Raises:
+        ConfigError: by ``get``: no member has the name, or what a dotted name leads to is none.
+
+    Example:
+        >>> attacks = Registry("attack", "flsec.attacks.sign_flipping")
+        >>> attacks.get("sign_flipping").__name__
+        'sign_flipping'
     """
 
     def __init__(

@@ -6,9 +6,10 @@ what it saw.
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from flsec._contracts.attacks import AUXILIARY_DATA, AttackBattery, AttackedNetwork
@@ -27,7 +28,7 @@ from flsec._contracts.network import (
 from flsec._contracts.optimizers import CLIENTS, ONE_STEP, OptimizerBattery
 from flsec._contracts.partitioners import PartitionerBattery, bare
 from flsec._contracts.rules import RuleBattery
-from flsec._contracts.server import flower_strategy
+from flsec._contracts.server import MessageServer, NDArrays, Reply, flower_strategy, identify, npy_bytes
 from flsec._contracts.tasks import Examples, TaskBattery
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps.base import Attack
@@ -38,6 +39,7 @@ from flsec.errors import ConfigError
 from flsec.models import MODELS
 from flsec.parameters import Fraction, parameters_of
 from flsec.strategies.base import FlowerStrategy, RobustStrategy
+from flsec.strategies.cohort import Layout
 from flsec.tasks import TASKS, Task
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "check_strategy",
     "check_task",
     "example",
+    "play_rounds",
 ]
 
 # An example of every parameter that has no default, by its name, whoever takes it. A function is called with the
@@ -290,6 +293,107 @@ def _named(name: str, parameters: dict[str, Any]) -> Callable[[], FlowerStrategy
     known = {"training": ONE_STEP, "num_rounds": 10, "num_clients": len(CLIENTS)}
     supplied = {key: value for key, value in known.items() if key in parameters_of(member)}
     return lambda: build_server_strategy(name, member, {**supplied, **parameters}, len(CLIENTS))
+
+
+def play_rounds(
+    strategy: FlowerStrategy,
+    updates: Any,
+    *,
+    model: nn.Module | None = None,
+    metrics: Sequence[Mapping[str, Any]] = (),
+) -> Tensor:
+    """Return the global model after rounds in which each client sends a given update, without network or training.
+
+    The strategy is called as Flower's Message API calls it. ``strategy.last_report`` then tells about the last round.
+    Rows must differ: defenses take equal replies for those of secure aggregation.
+
+    Args:
+        strategy: a defense, or a strategy of ``flwr.serverapp.strategy``, which asks all clients there are.
+        updates: (n, d) floats: row i is what client i's model differs by from the one that it got, and i its id. Or
+            (rounds, n, d), for as many rounds; this function goes on from round 1 each time that it is called.
+        model: what training starts from, with d floating parameters; None: d zeros.
+        metrics: n dicts, what each client reports beside its update.
+
+    Returns:
+        (d,) float32: the floating parameters of the global model, one array after the other.
+
+    Raises:
+        ConfigError: ``updates`` has another shape, ``metrics`` another length, the strategy is of the classic API or
+            waits for more clients; and as the strategy itself, which may ask for more clients than there are.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.strategies import Median
+        >>> play_rounds(Median(FedAvg()), [[1.0, 2.0], [1.5, 2.5], [900.0, -900.0]])
+        tensor([1.5000, 2.0000])
+    """
+    start = _flat_model(updates) if model is None else model.state_dict()
+    arrays = {name: value.detach().numpy() for name, value in start.items()}
+    layout = Layout(list(arrays.values()))
+    rounds = _rounds_of(updates, layout.size)
+    num_clients = rounds.shape[1]
+    _check_can_play(strategy, num_clients)
+    if len(metrics) not in (0, num_clients):
+        raise ConfigError(
+            f"play_rounds needs one dict of metrics for each of {num_clients} clients, or none at all; got "
+            f"{len(metrics)}.",
+            parameter="metrics",
+        )
+
+    def answer(number: int, client: int, sent: NDArrays) -> list[Reply]:
+        trained = layout.unflatten(layout.flatten(sent) + rounds[number - 1, client], layout.buffers(sent))
+        reported = dict(metrics[client]) if metrics else {}
+        return [Reply(tuple(map(npy_bytes, trained)), 1, reported)]
+
+    identify()
+    server = MessageServer(strategy, range(num_clients), arrays)
+    server.play(range(1, len(rounds) + 1), answer)
+    return layout.flatten(server.arrays)
+
+
+def _flat_model(updates: Any) -> dict[str, Tensor]:
+    return {"weights": torch.zeros(_as_floats(updates).shape[-1:])}
+
+
+def _rounds_of(updates: Any, size: int) -> Tensor:
+    """Return (rounds, n, d) float32."""
+    rows = _as_floats(updates)
+    if rows.ndim not in (2, 3) or rows.shape[-1] != size:
+        raise ConfigError(
+            f"play_rounds needs updates of shape (n, {size}) or (rounds, n, {size}); got {tuple(rows.shape)}. A row is "
+            "a client's update: one number for each floating parameter of the model.",
+            parameter="updates",
+        )
+    return rows if rows.ndim == 3 else rows[None]
+
+
+def _as_floats(updates: Any) -> Tensor:
+    try:
+        return torch.as_tensor(updates, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"play_rounds needs updates as numbers, a row of equal length for each client; got {updates!r:.100} "
+            f"({error}).",
+            parameter="updates",
+        ) from None
+
+
+def _check_can_play(strategy: FlowerStrategy, num_clients: int) -> None:
+    """Refuse a strategy of the other API, and one that would wait for more clients without end."""
+    base = strategy.base if isinstance(strategy, RobustStrategy) else strategy
+    if not hasattr(base, "aggregate_train"):
+        raise ConfigError(
+            f"play_rounds calls strategies of the Message API; got {type(base).__name__}. Take one of "
+            "flwr.serverapp.strategy, such as FedAvg.",
+            parameter="strategy",
+        )
+    wanted = getattr(base, "min_available_nodes", 0)
+    if wanted > num_clients:
+        raise ConfigError(
+            f"play_rounds: {type(base).__name__} waits for {wanted} clients, and there are {num_clients}. Give updates "
+            f"of more, or min_available_nodes={num_clients}.",
+            parameter="updates",
+        )
 
 
 # --- models and tasks -------------------------------------------------------------------------------------------

@@ -182,6 +182,16 @@ class StepHook:
     """What is done around each step of ``train``; a subclass overrides one of the two methods, or both.
 
     Both are called without autograd. A gradient is None where the loss does not depend on the parameter.
+
+    Example:
+        >>> from flsec.models import Softmax
+        >>> class Frozen(StepHook):
+        ...     def before_step(self, model, gradients):
+        ...         return [None for _ in gradients]
+        >>> model, x, y = Softmax((1,), 2), torch.tensor([[1.0]]), torch.tensor([1])
+        >>> _ = train(model, x, y, Training(learning_rate=1.0), round=1, generator=torch.Generator(), hooks=[Frozen()])
+        >>> float(model.output.weight.detach().abs().max())
+        0.0
     """
 
     def before_step(self, model: nn.Module, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
@@ -205,7 +215,16 @@ class StepHook:
 
 
 class TrainResult(NamedTuple):
-    """What one round of local training did."""
+    """What one round of local training did.
+
+    Example:
+        >>> from flsec.models import Softmax
+        >>> x, y = torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0])
+        >>> training = Training(learning_rate=0.1, epochs=3)
+        >>> result = train(Softmax((1,), 2), x, y, training, round=1, generator=torch.Generator())
+        >>> result.num_examples, result.steps
+        (2, 3)
+    """
 
     loss: float  # mean over the examples trained on, each batch with the weights it met
     num_examples: int  # of the data set
@@ -295,7 +314,14 @@ def train(
 
 
 class Evaluation(NamedTuple):
-    """What a model does on a data set."""
+    """What a model does on a data set.
+
+    Example:
+        >>> from flsec.models import Softmax
+        >>> evaluation = evaluate(Softmax((1,), 2), torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 0]))
+        >>> evaluation.accuracy, round(evaluation.loss, 4), evaluation.predictions.tolist()
+        (1.0, 0.6931, [0, 0])
+    """
 
     loss: float  # mean over the counted labels
     accuracy: float  # share of right predictions
@@ -318,6 +344,11 @@ def evaluate(
 
     Raises:
         ConfigError: no data, x and y of different lengths, or batch_size < 1.
+
+    Example:
+        >>> from flsec.models import Softmax
+        >>> evaluate(Softmax((1,), 2), torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1])).measures
+        {'accuracy': 0.5}
     """
     num_examples = _check_data(x, y)
     batch_size = _rows_at_a_time(x, task.labels == "sequence") if batch_size is None else batch_size
@@ -394,6 +425,12 @@ def logits_of(model: nn.Module, x: Tensor, batch_size: int | None = None) -> Ten
         model: used in eval mode, on the device it is on.
         x: (n, ...) inputs.
         batch_size: examples at a time; bounds the memory and does not change the result. Default as for ``evaluate``.
+
+    Example:
+        >>> model = nn.Linear(1, 2)
+        >>> set_weights(model, [np.array([[1.0], [-1.0]]), np.zeros(2)])
+        >>> logits_of(model, torch.tensor([[3.0]])).tolist()
+        [[3.0, -3.0]]
     """
     device = _device_of(model)
     batch_size = _rows_at_a_time(x) if batch_size is None else batch_size
@@ -407,6 +444,10 @@ def weight_names(model: nn.Module) -> list[str]:
 
     These are the model's state dict; or what its method ``exchanged_state() -> dict[str, Tensor]`` returns, where it
     has one: a large model may exchange its adapters alone.
+
+    Example:
+        >>> weight_names(nn.BatchNorm1d(3))
+        ['weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked']
     """
     return list(_state(model))
 
@@ -415,6 +456,10 @@ def get_weights(model: nn.Module) -> list[npt.NDArray[Any]]:
     """Return copies of all parameters and buffers as arrays; integer buffers stay integers, scalars stay 0-d.
 
     bfloat16, which numpy does not know, becomes raw 2-byte values of dtype ``|V2``.
+
+    Example:
+        >>> [array.shape for array in get_weights(nn.Linear(3, 2))]
+        [(2, 3), (2,)]
     """
     return [np.array(array_of(tensor)) for tensor in _state(model).values()]
 
@@ -429,6 +474,12 @@ def set_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
 
     Raises:
         ConfigError: another number of arrays, or another shape; the message names the entry.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> set_weights(model, [np.array([[2.0]]), np.array([1.0])])
+        >>> model(torch.tensor([[3.0]])).item()
+        7.0
     """
     state = _state(model)
     if len(arrays) != len(state):
@@ -449,6 +500,10 @@ def pick_device(name: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
 
     Raises:
         ConfigError: an unknown name, or ``"cuda"`` without a usable GPU.
+
+    Example:
+        >>> pick_device("cpu")
+        device(type='cpu')
     """
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device must be one of 'auto', 'cpu', 'cuda'; got {name!r}.", parameter="device")

@@ -22,6 +22,10 @@ class FetchSGDState:
     Attributes:
         momentum: (rows, columns) float64, S_u.
         error: (rows, columns) float64, S_e.
+
+    Example:
+        >>> fetchsgd_init(CountSketch(rows=2, columns=3, size=10)).error.shape
+        torch.Size([2, 3])
     """
 
     momentum: Tensor

@@ -26,6 +26,10 @@ class SirenCase(StrEnum):
     """The cases of SIREN's Fig. 3, as far as a server can tell them apart in the round itself.
 
     Case 2, poisoned updates before any client could notice, looks like case 1 until the next round's alarms.
+
+    Example:
+        >>> SirenCase.MIXED_ALARMS.value
+        'case 4: differing alarming clients'
     """
 
     NO_ALARM = "case 1 or 2: no alarm"
@@ -45,6 +49,11 @@ class SirenDecision:
         rollback: whether the global model is judged poisoned, and the one before it takes its place.
         benign: for each client that was judged, whether it is benign. Without an alarm hardly anybody is.
         reasons: for each client that is not kept, why.
+
+    Example:
+        >>> decision = SirenDecision(SirenCase.MIXED_ALARMS, (1,), True, {1: True, 2: False}, {2: "silent"})
+        >>> decision.kept, decision.rollback, decision.reasons
+        ((1,), True, {2: 'silent'})
     """
 
     case: SirenCase

@@ -39,6 +39,10 @@ class SparseFedState:
     Attributes:
         momentum: (d,), V of the released program and R of the paper.
         error: (d,), E of the released program and W of the paper: what was not yet sent to the clients.
+
+    Example:
+        >>> sparsefed_init(3).error
+        tensor([0., 0., 0.])
     """
 
     momentum: Tensor

@@ -26,6 +26,9 @@ class OptimisedTrigger:
         values: of the shape of one input.
         mask: boolean, of the same shape; true where the input takes its number from ``values``.
 
+    Raises:
+        ConfigError: ``apply_to_each`` is given inputs of another shape.
+
     Example:
         >>> import numpy as np
         >>> OptimisedTrigger(np.array([0.5, 9.0]), np.array([True, False])).apply_to_each(np.zeros((1, 2)))
@@ -130,6 +133,13 @@ def adapted_trigger(
     The start is the middle between ``low`` and ``value``, as in the authors' program, whose iterations go over
     batches and whose trigger goes on from round to round; here each round starts anew, so that the trigger depends on
     the global model, the samples and the seed alone.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> _ = nn.init.eye_(model.weight)  # class 1 is where the second number is large
+        >>> x, y, mask = torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64), torch.tensor([False, True])
+        >>> adapted_trigger(model, x, y, mask, target=1, generator=torch.Generator(), balance=0.0)[1]
+        tensor(1.)
 
     Source: Zhang et al., "A3FL: Adversarially Adaptive Backdoor Attacks to Federated Learning", NeurIPS 2023, and the
     authors' program for the numbers.

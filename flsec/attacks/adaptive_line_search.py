@@ -18,6 +18,10 @@ class LineSearch(NamedTuple):
     Attributes:
         gamma: how far to go; 0 if nothing is better than staying.
         damage: what that does.
+
+    Example:
+        >>> line_search(lambda gamma: -gamma, scale=1.0)  # nothing is better than staying
+        LineSearch(gamma=0.0, damage=0.0)
     """
 
     gamma: float

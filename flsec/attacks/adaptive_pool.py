@@ -31,6 +31,14 @@ class PoolResult(NamedTuple):
             ``"gradient"``.
         gamma: how far, in parameter units.
         trials: how often the defense was tried out.
+
+    Example:
+        >>> honest = torch.tensor([[1.0, 0.0], [1.0, 0.5], [1.0, -0.5]])
+        >>> def mean_with(upload):
+        ...     return torch.cat([honest, upload[None]]).mean(dim=0)
+        >>> found = adaptive_pool(honest, mean_with, np.random.default_rng(0), num_trials=9)
+        >>> found.direction, found.trials, found.damage > 0
+        ('minus mean', 9, True)
     """
 
     upload: Tensor

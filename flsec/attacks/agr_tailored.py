@@ -28,6 +28,12 @@ class TailoredUpload(NamedTuple):
         upload: (d,).
         gamma: how far it goes; 0 where the rule lets nothing through.
         damage: gamma for rules that select rows; else the distance of the aggregate from the honest mean.
+
+    Example:
+        >>> honest = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]])
+        >>> found = agr_tailored(honest, rule="median", num_attackers=2)
+        >>> round(found.damage, 2)  # the median of the honest 1 to 5 and two crafted rows below is 2, and their mean 3
+        1.0
     """
 
     upload: Tensor
@@ -114,6 +120,9 @@ def largest_damage(damage: Callable[[float], float], *, start: Positive, toleran
         damage: maps gamma to the damage; -inf where it must not be.
         start: the first gamma.
         tolerance: the smallest step, as a share of ``start``.
+
+    Raises:
+        ConfigError: ``start`` or ``tolerance`` is not positive.
 
     Example:
         >>> gamma, _ = largest_damage(lambda gamma: gamma if gamma <= 3.0 else -math.inf, start=10.0, tolerance=1e-5)

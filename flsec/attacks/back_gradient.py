@@ -51,6 +51,15 @@ def back_gradient(
 
     The paper walks back along the trajectory by undoing the steps, to save memory; here the T models are kept.
 
+    Example:
+        >>> from flsec.models import Softmax
+        >>> poses = torch.tensor([[0.5]]), torch.tensor([1])  # a sample that says: class 1 is where inputs are positive
+        >>> held_out = torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0])
+        >>> nothing = torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64)
+        >>> slope, loss = back_gradient(Softmax((1,), 2), poses, nothing, held_out, learning_rate=1.0, steps=1)
+        >>> bool(slope < 0)  # a smaller, at last negative, input would do more damage
+        True
+
     Source: Munoz-Gonzalez et al., "Towards Poisoning of Deep Learning Algorithms with Back-gradient Optimization",
     AISec 2017, Sec. 3.2 and Algorithm 2.
     """
@@ -116,6 +125,14 @@ def optimised_poison(
         ConfigError: as ``back_gradient``, or bounds that leave no room.
 
     The paper optimises one sample after the other; here all of them move together.
+
+    Example:
+        >>> from flsec.models import Softmax
+        >>> poses = torch.tensor([[0.5]]), torch.tensor([1])  # a sample that says: class 1 is where inputs are positive
+        >>> held_out = torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0])
+        >>> nothing = torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64)
+        >>> optimised_poison(Softmax((1,), 2), poses, nothing, held_out, learning_rate=1.0, bounds=(-1.0, 1.0))[0]
+        tensor([[-1.]])
 
     Source: Munoz-Gonzalez et al., AISec 2017, Sec. 3.3 and Algorithm 1.
     """

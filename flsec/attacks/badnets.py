@@ -21,6 +21,9 @@ def badnets_indices(num_samples: Count, fraction: Fraction, generator: np.random
     Returns:
         (m,) distinct indices into the samples, ascending.
 
+    Raises:
+        ConfigError: ``num_samples`` is negative, or ``fraction`` is not in [0, 1].
+
     Example:
         >>> len(badnets_indices(100, 0.08, np.random.default_rng(0)))
         8

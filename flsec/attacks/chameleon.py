@@ -35,6 +35,9 @@ def contrastive_loss(
         target: the attacker's label.
         weight: of anchors with it.
 
+    Raises:
+        ConfigError: ``temperature`` or ``weight`` is not positive, or ``target`` is negative.
+
     Example:
         >>> z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> loss = contrastive_loss(z, torch.tensor([4, 4, 5]), temperature=1.0)
@@ -61,6 +64,10 @@ def classifier_of(model: nn.Module) -> nn.Linear:
 
     Raises:
         ConfigError: there is none, or no layer before it could be trained.
+
+    Example:
+        >>> classifier_of(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+        Linear(in_features=3, out_features=2, bias=True)
     """
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     encoder = [p for p in model.parameters() if p.requires_grad and layers and p not in set(layers[-1].parameters())]
@@ -111,6 +118,13 @@ def chameleon(
 
     Raises:
         ConfigError: a network without an encoder, no data, or a setting out of its range.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2))
+        >>> x, y = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 9.0]]), torch.tensor([1, 0, 0])  # 9 is the trigger
+        >>> arrays = chameleon(model, x, y, Training(learning_rate=0.1), target=0, round=1, generator=torch.Generator())
+        >>> [bool((after != before).any()) for after, before in zip(arrays, get_weights(model))]  # both phases did
+        [True, True, True, True]
 
     Source: Dai and Li, ICML 2023. Left out of the authors' program: the factor for interferers, which it leaves at 1,
     and its own learning rates.

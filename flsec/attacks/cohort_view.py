@@ -28,6 +28,12 @@ class Rehearsal:
         aggregate: (d,) float32, the change of the global model before the wrapped strategy's own server step; zero if
             the defense would keep the previous model.
         accepted: (m,) bool, whether each attacker's row would still count at the end.
+
+    Example:
+        >>> import torch
+        >>> rehearsal = Rehearsal(aggregate=torch.tensor([0.5, 0.5]), accepted=torch.tensor([True, False]))
+        >>> rehearsal.accepted.tolist()  # the defense keeps the first attacker only
+        [True, False]
     """
 
     aggregate: Tensor
@@ -53,6 +59,13 @@ class CohortView:
         global_state: what the clients started from besides, in the model's order: BatchNorm's statistics and counters,
             which have no place in the vectors.
         notes: what the attack wants on record about this round, such as the factor that it chose; filled by the attack.
+
+    Example:
+        >>> import torch
+        >>> own = torch.tensor([[1.0, 2.0]])
+        >>> view = CohortView(own=own, own_ids=(7,), clients_per_round=10, round=1, global_parameters=torch.zeros(2))
+        >>> view.honest  # who knows nobody else takes the own update as a sample
+        tensor([[1., 2.]])
     """
 
     own: Tensor

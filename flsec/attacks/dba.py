@@ -111,6 +111,9 @@ def parts_held(rank: Count, num_attackers: PositiveCount, parts: PositiveCount) 
         num_attackers: how many there are. More than ``parts``: several have the same part; fewer: each has several.
         parts: of the trigger.
 
+    Raises:
+        ConfigError: ``rank`` is negative, or ``num_attackers`` or ``parts`` is not at least 1.
+
     Example:
         >>> [parts_held(rank, 2, 4) for rank in range(2)], [parts_held(rank, 5, 4) for rank in range(5)]
         ([[0, 2], [1, 3]], [[0], [1], [2], [3], [0]])

@@ -65,6 +65,21 @@ class DistancePenalty(StepHook):
         alpha: weight of the loss; the distance has the rest.
         distance: ``"l2"`` or ``"squared"``.
 
+    Raises:
+        ConfigError: ``alpha`` is not in [0, 1], or ``distance`` is unknown; when it first acts.
+
+    Example:
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import Training, get_weights, train
+        >>> model = Softmax((1,), 2)
+        >>> penalty = DistancePenalty(get_weights(model), alpha=0.0)  # the distance alone: nothing moves
+        >>> _ = train(
+        ...     model, torch.ones(4, 1), torch.ones(4, dtype=torch.int64), Training(learning_rate=1.0), round=1,
+        ...     generator=torch.Generator(), hooks=[penalty],
+        ... )
+        >>> float(model.output.weight.detach().abs().max())
+        0.0
+
     Source: as ``penalised_gradients``.
     """
 

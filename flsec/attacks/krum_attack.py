@@ -21,6 +21,12 @@ class KrumAttackFactor(NamedTuple):
         factor: lambda; they upload -lambda s.
         picked: whether Krum would then pick what they upload; False if the search ended at its threshold.
         num_crafted: how many of them upload it in what they have tried.
+
+    Example:
+        >>> honest = torch.tensor([[1.0, 1.2], [1.3, 1.0], [1.1, 1.1], [0.8, 1.0], [1.0, 0.7]])
+        >>> found = krum_attack_factor(honest - 1, torch.ones(2), num_attackers=2)
+        >>> round(found.factor, 2), found.picked, found.num_crafted
+        (0.21, True, 2)
     """
 
     factor: float

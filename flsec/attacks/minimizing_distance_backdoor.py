@@ -49,6 +49,18 @@ def minimizing_distance(
     The paper divides each coordinate of the distance by z * sigma, which takes other clients' updates to know. Here
     all coordinates weigh the same.
 
+    Example:
+        >>> from flsec.models import Softmax
+        >>> model = Softmax((1,), 2)
+        >>> x, y, training = torch.ones(4, 1), torch.ones(4, dtype=torch.int64), Training(learning_rate=1.0, steps=5)
+        >>> def length(alpha):
+        ...     arrays = minimizing_distance(
+        ...         model, x, y, training, anchor=get_weights(model), alpha=alpha, round=1, generator=torch.Generator()
+        ...     )
+        ...     return round(float(abs(arrays[0]).max()), 1)
+        >>> length(alpha=1.0), length(alpha=0.8), length(alpha=0.0)
+        (0.8, 0.4, 0.0)
+
     Source: Baruch, Baruch and Goldberg, "A Little Is Enough", NeurIPS 2019, Sec. 4.2.
     """
     check_parameters(minimizing_distance, {"alpha": alpha}, name="minimizing_distance")

@@ -88,6 +88,15 @@ def projected_gradient(
 
     The printed projection, M = M_0 - CLIP(M' - M_0), turns the attackers' update around; this is M_0 + CLIP(M' - M_0).
 
+    Example:
+        >>> from flsec.models import Softmax
+        >>> x, y = torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1])
+        >>> arrays = projected_gradient(
+        ...     Softmax((1,), 2), x, y, max_norm=0.5, learning_rate=0.1, generator=torch.Generator(), batch_size=1.0
+        ... )
+        >>> round(sum(float((array**2).sum()) for array in arrays) ** 0.5, 3)  # as far as the server lets pass
+        0.5
+
     Source: Panda et al., SparseFed, AISTATS 2022, Algorithm 6 and App. B.8; with ``coordinates`` Algorithm 12. After
     Sun et al., "Can You Really Backdoor Federated Learning?", 2019.
     """

@@ -106,6 +106,17 @@ def alternating_poisoning(
     Raises:
         ConfigError: as ``flsec.training.train``, or boost or steps out of its range.
 
+    Example:
+        >>> from flsec.models import Softmax
+        >>> own = torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0])
+        >>> targets = torch.tensor([[3.0]]), torch.tensor([0])
+        >>> training = Training(learning_rate=0.1)
+        >>> weight, _ = alternating_poisoning(
+        ...     Softmax((1,), 2), own, targets, training, boost=10.0, round=1, generator=torch.Generator()
+        ... )
+        >>> bool(weight[0, 0] > weight[1, 0])  # input 3 is taken for class 0, where honest training says 1
+        True
+
     Source: Bhagoji et al., "Analyzing Federated Learning through an Adversarial Lens", ICML 2019: alternating
     minimization; without the distance constraint.
     """

@@ -33,6 +33,12 @@ class AttackContext:
         client_id: the client's partition id; -1 if it is not known.
         config: the fit configuration that the server sent.
         seed: the seed of the run.
+
+    Example:
+        >>> context = AttackContext(round=2, client_id=7)
+        >>> first, again = (context.generator("noise").random() for _ in range(2))
+        >>> first == again  # the same for the same round, client and purpose
+        True
     """
 
     round: int

@@ -55,6 +55,18 @@ class A3FL(TriggerBackdoor):
         ConfigError: a parameter out of its range, or samples in which the trigger has no place; in a round, see
             ``Attack``.
 
+    Example:
+        >>> import torch
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import get_weights
+        >>> x, y = torch.zeros(8, 1, 3, 3), torch.zeros(8, dtype=torch.int64)
+        >>> model = Softmax((1, 3, 3), 2)
+        >>> attack = A3FL(auxiliary_data=(x, y), model_factory=lambda: model, target=1, size=2, margin=0)
+        >>> attack.trigger_for(get_weights(model), round=1).mask[0].astype(int)
+        array([[1, 1, 0],
+               [1, 1, 0],
+               [0, 0, 0]])
+
     Source: Zhang et al., "A3FL: Adversarially Adaptive Backdoor Attacks to Federated Learning", NeurIPS 2023; see
     ``flsec.attacks.adapted_trigger`` for what differs.
     """

@@ -38,6 +38,18 @@ class AdamFreeRider(FreeRider):
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
 
+    Example:
+        >>> import numpy as np
+        >>> from flwr.client import NumPyClient
+        >>> @AdamFreeRider(scale=0.0)
+        ... class Client(NumPyClient):
+        ...     def fit(self, parameters, config):
+        ...         return parameters, 10, {}
+        >>> client = Client()
+        >>> _ = client.fit([np.array([1.0])], {"server-round": 1})
+        >>> client.fit([np.array([1.5])], {"server-round": 2})[0]  # the model's last step, 0.5, once more
+        [array([2.])]
+
     Source: Lin, Du and Liu, "Free-riders in Federated Learning: Attacks and Defenses", 2019 (delta weights with noise);
     see ``flsec.attacks.adam_free_rider``.
     """

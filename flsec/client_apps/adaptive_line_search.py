@@ -39,18 +39,28 @@ class AdaptiveLineSearch(CohortAttack):
             parameters, its memory and, through what it returns, everybody's updates: the strongest attackers, and the
             fair test of a defense whose authors publish it.
 
-    Damage is how far the aggregate is displaced along p against the attackers' uploading the honest mean, in parameter
-    units. Only those gammas count with which the defense accepts as many of the attackers' rows as it does with the
-    honest mean, and at least one: all of them for most defenses, one for Krum, which keeps one row. Where there is no
-    such gamma that does damage, the attackers upload the honest mean. The search covers ``|gamma p|`` up to 100 times
-    the largest distance of an honest update from their mean, or the mean's length if that is more: with no defense it
-    ends there, for want of a limit.
+    For all m attackers at once: (m, d) honest updates become (m, d) uploads. Damage is how far the aggregate is
+    displaced along p against the attackers' uploading the honest mean, in parameter units. Only those gammas count with
+    which the defense accepts as many of the attackers' rows as it does with the honest mean, and at least one: all of
+    them for most defenses, one for Krum, which keeps one row. Where there is no such gamma that does damage, the
+    attackers upload the honest mean. The search covers ``|gamma p|`` up to 100 times the largest distance of an honest
+    update from their mean, or the mean's length if that is more: with no defense it ends there, for want of a limit.
 
     A defense that draws random numbers is tried with those that it is going to draw. Noted: gamma, damage, trials, and
     how many rows are accepted.
 
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.client_apps import Adversaries
+        >>> from flsec.strategies import Adversary, Median
+        >>> from flsec.testing import play_rounds
+        >>> attack = AdaptiveLineSearch(adversaries=Adversaries(num_clients=6, ids=[4, 5]))
+        >>> strategy = Adversary(Median(FedAvg()), attacks=[attack])
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [4.0], [2.0], [3.0]]).round(decimals=2)  # else 2.5
+        tensor([1.5000])
 
     Source: ours, for any defense; after Shejwalkar and Houmansadr, "Manipulating the Byzantine", NDSS 2021, Sec. IV,
     who tune gamma on known rules.

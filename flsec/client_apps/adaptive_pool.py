@@ -30,12 +30,23 @@ class AdaptivePool(CohortAttack):
             attackers' own. The attackers know the defense with its parameters, its memory and, through what it returns,
             everybody's updates. They need no data.
 
-    It asks for damage to the aggregate alone, not for being accepted: where a defense drops all attackers, nothing
-    does damage, and they upload the mean. A defense that draws random numbers is tried with those that it is going to
-    draw. Noted: base, direction, gamma, damage and trials.
+    For all m attackers at once: (m, d) honest updates become (m, d) uploads. It asks for damage to the aggregate alone,
+    not for being accepted: where a defense drops all attackers, nothing does damage, and they upload the mean. A
+    defense that draws random numbers is tried with those that it is going to draw. Noted: base, direction, gamma,
+    damage and trials.
 
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.client_apps import Adversaries
+        >>> from flsec.strategies import Adversary, Median
+        >>> from flsec.testing import play_rounds
+        >>> attack = AdaptivePool(adversaries=Adversaries(num_clients=6, ids=[4, 5]))
+        >>> strategy = Adversary(Median(FedAvg()), attacks=[attack])
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [4.0], [2.0], [3.0]]).round(decimals=2)  # else 2.5
+        tensor([1.5000])
 
     Source: ours; see ``flsec.attacks.adaptive_pool``.
     """

@@ -47,6 +47,21 @@ class AdaptiveTopK(ProjectedGradient):
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
 
+    Example:
+        >>> import torch
+        >>> from flwr.client import NumPyClient
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import get_weights
+        >>> x, y = torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0])
+        >>> attack = AdaptiveTopK(k=1, auxiliary_data=(x, y), model_factory=lambda: Softmax((1,), 2), learning_rate=0.1)
+        >>> @attack
+        ... class Client(NumPyClient):
+        ...     def fit(self, parameters, config):
+        ...         return parameters, 10, {}
+        >>> upload, _, _ = Client().fit(get_weights(Softmax((1,), 2)), {})
+        >>> sum(int((array != 0).sum()) for array in upload)  # of 4 parameters
+        1
+
     Source: Panda et al., SparseFed, AISTATS 2022, App. B.6.5, Algorithm 12; the guess is ours.
     """
 

@@ -31,16 +31,27 @@ class AGRTailored(CohortAttack):
         options: see ``Attack``, and ``knowledge``: ``"all"``: the honest updates are the others'; ``"colluders"``: the
             attackers' own, which stand for everybody's.
 
-    With a rule by its name: Krum must select one crafted row, Multi-Krum and Bulyan all; the trimmed mean and the
-    median must be moved as far as can be. With ``"deployed"`` the aggregate must be moved as far as can be from where
-    the attackers' honest means would have it, in any direction, while as many of their rows are accepted as then; the
-    attackers need no name for the rule, and see through it everybody's updates. ``adaptive_line_search`` differs in
-    what it asks for, the way along p alone, and in its search.
+    For all m attackers at once: (m, d) honest updates become (m, d) uploads. With a rule by its name: Krum must select
+    one crafted row, Multi-Krum and Bulyan all; the trimmed mean and the median must be moved as far as can be. With
+    ``"deployed"`` the aggregate must be moved as far as can be from where the attackers' honest means would have it, in
+    any direction, while as many of their rows are accepted as then; the attackers need no name for the rule, and see
+    through it everybody's updates. ``adaptive_line_search`` differs in what it asks for, the way along p alone, and in
+    its search.
 
     Noted: gamma and damage.
 
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.client_apps import Adversaries
+        >>> from flsec.strategies import Adversary, Median
+        >>> from flsec.testing import play_rounds
+        >>> attack = AGRTailored(adversaries=Adversaries(num_clients=6, ids=[4, 5]))
+        >>> strategy = Adversary(Median(FedAvg()), attacks=[attack])
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [4.0], [2.0], [3.0]]).round(decimals=2)  # else 2.5
+        tensor([1.5000])
 
     Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for
     Federated Learning", NDSS 2021 (AGR-tailored attacks); ``"deployed"`` is ours.

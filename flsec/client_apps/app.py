@@ -36,6 +36,19 @@ def numpy_client_app(client_fn: Callable[[Context], Any], mods: list[Any] | None
         ConfigError: an attack itself among the mods, in place of its ``mod``.
         TypeError: in the client, whose reply is then an error: client_fn returned no NumPyClient, or the client
             something else than Flower's (parameters, num_examples, metrics).
+
+    Example:
+        >>> import numpy as np
+        >>> from flwr.app import ArrayRecord
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.simulations.engines.grid import InProcessGrid
+        >>> class Step(NumPyClient):
+        ...     def fit(self, parameters, config):
+        ...         return [parameters[0] + 1.0], 10, {}
+        >>> grid = InProcessGrid(numpy_client_app(lambda context: Step()), num_clients=2)
+        >>> result = FedAvg(fraction_evaluate=0.0).start(grid, ArrayRecord([np.zeros(1)]), num_rounds=3)
+        >>> result.arrays.to_numpy_ndarrays()
+        [array([3.])]
     """
     for mod in mods or ():
         kind = mod if isinstance(mod, type) else type(mod)

@@ -46,6 +46,21 @@ class BackGradient(Attack):
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
 
+    Example:
+        >>> import torch
+        >>> from flsec.client_apps import AttackContext
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import Training
+        >>> attack = BackGradient(
+        ...     model_factory=lambda: Softmax((1,), 2), training=Training(learning_rate=0.1), fraction=0.5
+        ... )
+        >>> data = torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0])
+        >>> attack.poisoned_dataset(data, AttackContext(round=1, client_id=0))  # what the search for inputs starts from
+        (tensor([[ 1.],
+                [-1.],
+                [-1.],
+                [-1.]]), tensor([1, 0, 1, 1]))
+
     Source: Munoz-Gonzalez et al., "Towards Poisoning of Deep Learning Algorithms with Back-gradient Optimization",
     AISec 2017, Algorithms 1 and 2; FedInv, "Evaluated Poisoning Attacks".
     """

@@ -48,6 +48,20 @@ class ClientDecorator:
 
     Decorates a ``NumPyClient`` class, wraps an instance, a ``Client`` made from one, or a ``client_fn``; and is a mod
     of a ClientApp, through ``mod``.
+
+    Raises:
+        ConfigError: called with what is no client, no client class and no ``client_fn``.
+
+    Example:
+        >>> class Twice(ClientDecorator):
+        ...     def fit(self, client, honest_fit, parameters, config):
+        ...         local, _, _ = honest_fit(parameters, config)
+        ...         return honest_fit(local, config)
+        >>> class Client(NumPyClient):
+        ...     def fit(self, parameters, config):
+        ...         return [parameters[0] + 1.0], 10, {}
+        >>> Twice()(Client()).fit([np.zeros(1)], {})[0]
+        [array([2.])]
     """
 
     _verb: ClassVar[str] = "decorates"

@@ -47,6 +47,18 @@ class Chameleon(BadNets):
         ConfigError: a parameter out of its range, or a network with no layer before the last; in a round, see
             ``Attack``.
 
+    Example:
+        >>> import torch
+        >>> from flsec.client_apps import AttackContext
+        >>> from flsec.models import MLP
+        >>> from flsec.training import Training
+        >>> attack = Chameleon(
+        ...     model_factory=lambda: MLP((2,), 2, hidden=[4]), training=Training(learning_rate=0.1), fraction=1.0,
+        ...     features=[1], value=9.0,
+        ... )
+        >>> attack.poisoned_dataset((torch.zeros(1, 2), torch.tensor([1])), AttackContext(round=1, client_id=0))
+        (tensor([[0., 9.]]), tensor([0]))
+
     Source: Dai and Li, "Chameleon: Adapting to Peer Images for Planting Durable Backdoors in Federated Learning", ICML
     2023; see ``flsec.attacks.chameleon`` for what is left out.
     """

@@ -26,6 +26,23 @@ class ClientHalf(ClientDecorator):
         data_attribute: where the client keeps its training data; see ``Attack``.
         inputs_key: where an example has its inputs; see ``Attack``.
         labels_key: where an example has its label; see ``Attack``.
+
+    Raises:
+        ConfigError: ``data_attribute`` is no attribute's name; called with something else than a client.
+
+    Example:
+        >>> import numpy as np
+        >>> from flwr.client import NumPyClient
+        >>> class Halved(ClientHalf):
+        ...     def fit(self, client, honest_fit, parameters, config):
+        ...         local, num_examples, metrics = honest_fit(parameters, config)
+        ...         return [(g + w) / 2 for g, w in zip(parameters, local)], num_examples, metrics
+        >>> @Halved()
+        ... class Client(NumPyClient):
+        ...     def fit(self, parameters, config):
+        ...         return [parameters[0] + 1.0], 10, {}
+        >>> Client().fit([np.zeros(1)], {})[0]
+        [array([0.5])]
     """
 
     def __init__(

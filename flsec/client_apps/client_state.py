@@ -128,6 +128,15 @@ def state_folder(folder: Path | None) -> Iterator[None]:
     Args:
         folder: made when something is saved; each client has a folder in it, each round in which it saved something
             a file. ``prune_states`` removes those that no checkpoint needs.
+
+    Example:
+        >>> import tempfile
+        >>> class Client: client_id = 3
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with state_folder(folder):
+        ...     ClientState(Client(), {"server-round": 1}).save("own", [np.ones(2)])
+        >>> [str(path.relative_to(folder)) for path in folder.glob("*/*")]
+        ['3/own-000001.state']
     """
     token = _folder.set(folder if folder is not None else _folder.get())
     try:
@@ -143,6 +152,17 @@ def prune_states(folder: Path, client_ids: Iterable[int], checkpoints: Collectio
         folder: as in ``state_folder``; it need not exist.
         client_ids: whose files to look at; those of clients that saved nothing since the last time are as they were.
         checkpoints: rounds that a run can be resumed from. What is newer than all of them stays as well.
+
+    Example:
+        >>> import tempfile
+        >>> class Client: client_id = 3
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with state_folder(folder):
+        ...     for number in (1, 2, 3):
+        ...         ClientState(Client(), {"server-round": number}).save("own", [np.ones(2)])
+        >>> prune_states(folder, [3], checkpoints=[2])
+        >>> len(list(folder.glob("3/*")))  # that of round 1 is gone
+        2
     """
     if not checkpoints:
         return
@@ -164,6 +184,20 @@ def check_states(folder: Path, round: int) -> None:
 
     Raises:
         Damaged: a ``ValueError``, which says which client's file is cut off or changed.
+
+    Example:
+        >>> import tempfile
+        >>> class Client: client_id = 3
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with state_folder(folder):
+        ...     ClientState(Client(), {"server-round": 1}).save("own", [np.ones(2)])
+        >>> check_states(folder, round=1)
+        >>> _ = next(folder.glob("3/*")).write_bytes(b"cut")
+        >>> try:
+        ...     check_states(folder, round=1)
+        ... except ValueError as damaged:
+        ...     print(str(damaged)[:25])
+        what client 3 has kept: o
     """
     for client in sorted(folder.glob("*/")):
         for versions in _versions(client).values():

@@ -61,10 +61,22 @@ class ConstrainedDeviation(CohortAttack):
         options: see ``Attack``, and ``knowledge``: ``"all"``: the honest updates are the others'; ``"colluders"``: the
             attackers' own.
 
-    Noted: the mean cosine of the uploads with their references.
+    For all m attackers at once: (m, d) honest updates become (m, d) uploads. Noted: the mean cosine of the uploads with
+    their references.
 
     Raises:
         ConfigError: a parameter out of its range, or ``"siren"`` without data or model; in a round, see ``Attack``.
+
+    Example:
+        >>> import torch
+        >>> from flsec.attacks import CohortView
+        >>> view = CohortView(
+        ...     own=torch.tensor([[1.0, 0.0], [1.0, 1.0]]), own_ids=(4, 5), clients_per_round=6, round=1,
+        ...     global_parameters=torch.zeros(2), others=torch.tensor([[2.0, 0.0], [2.0, 1.0], [2.0, 2.0], [3.0, 1.0]]),
+        ... )
+        >>> ConstrainedDeviation(against="diversefl").poison_cohort(view)
+        tensor([[ 0.1700, -1.6915],
+                [ 0.6570, -0.5370]])
 
     Source: ours. The rules: Prakash and Avestimehr (DiverseFL), Sec. III; Cao et al. (FLTrust), NDSS 2021; Nguyen et
     al. (FLAME), USENIX Security 2022; Guo et al. (SIREN), Sec. 4; Zhao et al. (FedInv), AAAI 2022.

@@ -40,6 +40,15 @@ class EdgeCaseBackdoor(Attack):
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
 
+    Example:
+        >>> import torch
+        >>> from flsec.client_apps import AttackContext
+        >>> x, y = torch.tensor([[0.0], [0.1], [0.2], [9.0], [8.0], [5.0]]), torch.tensor([0, 0, 0, 0, 0, 1])
+        >>> attack = EdgeCaseBackdoor(auxiliary_data=(x, y), target=1, tail=0.4, fraction=0.5)
+        >>> attack.poisoned_dataset((torch.zeros(1, 1), torch.tensor([0])), AttackContext(round=1, client_id=0))
+        (tensor([[0.],
+                [8.]]), tensor([0, 1]))
+
     Source: Wang et al., "Attack of the Tails: Yes, You Really Can Backdoor Federated Learning", NeurIPS 2020, Sec. 3:
     black-box, and with ``max_norm`` PGD, projected once a round; stack ``ModelReplacement`` around it for the third.
     """

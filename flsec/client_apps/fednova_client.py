@@ -29,6 +29,18 @@ class FedNovaClient(ClientHalf):
     Raises:
         ConfigError: in a round, the client has no ``step_hooks``, calls none, or trains with Adam.
 
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps import TorchClient
+        >>> from flsec.data import ArrayDataset
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import Training, get_weights
+        >>> data = ArrayDataset(np.array([[1.0], [-1.0]]), [1, 0])
+        >>> client = TorchClient(Softmax((1,), 2), data, Training(learning_rate=0.5, steps=3), client_id=0)
+        >>> _, _, metrics = FedNovaClient()(client).fit(get_weights(Softmax((1,), 2)), {"server-round": 1})
+        >>> metrics["fednova-steps"]
+        3.0
+
     Source: Wang et al., FedNova, NeurIPS 2020, Sec. 4.
     """
 

@@ -29,11 +29,21 @@ class KrumAttack(CohortAttack):
             ``"colluders"``, its partial knowledge, the attackers' own honest updates stand for everybody's. Either way
             they know that the defense is Krum.
 
-    The direction is that of the mean of all known updates, the attackers' own honest ones included: where the model
-    would go without an attack.
+    For all m attackers at once: (m, d) honest updates become (m, d) uploads. The direction is that of the mean of all
+    known updates, the attackers' own honest ones included: where the model would go without an attack.
 
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import torch
+        >>> from flsec.attacks import CohortView
+        >>> view = CohortView(
+        ...     own=torch.tensor([[0.1], [0.2]]), own_ids=(4, 5), clients_per_round=7, round=1,
+        ...     global_parameters=torch.zeros(1), others=torch.tensor([[0.0], [0.3], [0.1], [-0.2], [0.2]]),
+        ... )
+        >>> KrumAttack().poison_cohort(view).flatten()  # against the mean, and as near as Krum wants it
+        tensor([-0.1183, -0.1183])
 
     Source: Fang et al., "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", USENIX Security 2020,
     Sec. 4.2; FedInv, "Byzantine Attacks", Krum attack.

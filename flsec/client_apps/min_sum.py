@@ -23,10 +23,21 @@ class MinSum(CohortAttack):
         options: see ``Attack``, and ``knowledge``: ``"all"``: mean, deviation and bound are those of the others'
             updates; ``"colluders"``: of the attackers' own honest ones. Nothing is known about the defense.
 
-    The gamma that was chosen is noted.
+    For all m attackers at once: (m, d) honest updates become (m, d) uploads. The gamma that was chosen is noted.
 
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import torch
+        >>> from flsec.attacks import CohortView
+        >>> view = CohortView(
+        ...     own=torch.tensor([[1.0, 0.0], [1.0, 1.0]]), own_ids=(4, 5), clients_per_round=6, round=1,
+        ...     global_parameters=torch.zeros(2), others=torch.tensor([[2.0, 0.0], [2.0, 1.0], [2.0, 2.0], [3.0, 1.0]]),
+        ... )
+        >>> MinSum(perturbation="unit").poison_cohort(view)
+        tensor([[1.3081, 0.5814],
+                [1.3081, 0.5814]])
 
     Source: Shejwalkar and Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for
     Federated Learning", NDSS 2021, Sec. IV (Min-Sum attack).

@@ -48,6 +48,21 @@ class MinimizingDistanceBackdoor(BadNets):
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
 
+    Example:
+        >>> import torch
+        >>> from flsec.attacks import CohortView
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import Training
+        >>> attack = MinimizingDistanceBackdoor(
+        ...     model_factory=lambda: Softmax((1,), 2), training=Training(learning_rate=0.1), z=1.0
+        ... )
+        >>> view = CohortView(
+        ...     own=torch.tensor([[9.0]]), own_ids=(2,), clients_per_round=3, round=1, global_parameters=torch.zeros(1),
+        ...     others=torch.tensor([[1.0], [3.0]]),
+        ... )
+        >>> attack.poison_cohort(view)  # a standard deviation, 1.41, above the mean of honest updates
+        tensor([[3.4142]])
+
     Source: Baruch, Baruch and Goldberg, "A Little Is Enough", NeurIPS 2019, Sec. 4.2; FedMLSecurity, Table 2. The
     paper's attackers compute one model together, from the mean of their honest ones; here each has its own.
     """

@@ -39,6 +39,18 @@ class Neurotoxin(Attack):
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``, or the client has no ``step_hooks``.
 
+    Example:
+        >>> import numpy as np
+        >>> from flwr.client import NumPyClient
+        >>> @Neurotoxin(ratio=0.5)
+        ... class Client(NumPyClient):
+        ...     def fit(self, parameters, config):
+        ...         return [parameters[0] + 1.0], 10, {}
+        >>> client = Client()
+        >>> _ = client.fit([np.array([0.0, 0.0])], {"server-round": 1})
+        >>> client.fit([np.array([0.1, 5.0])], {"server-round": 2})[0]  # the second weight is one that others move
+        [array([1.1, 5. ])]
+
     Source: Zhang et al., "Neurotoxin: Durable Backdoors in Federated Learning", ICML 2022.
     """
 

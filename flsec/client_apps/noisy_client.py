@@ -24,6 +24,22 @@ class NoisyClient(ClientHalf):
         seed: the seed of the run.
         options: see ``ClientHalf``.
 
+    Raises:
+        ConfigError: a parameter is out of its range; in a round, ``std`` is not known, or the client's partition id or
+            the round.
+
+    Example:
+        >>> import numpy as np
+        >>> from flwr.client import NumPyClient
+        >>> @NoisyClient(std=0.1)
+        ... class Client(NumPyClient):
+        ...     client_id = 3
+        ...     def fit(self, parameters, config):
+        ...         return parameters, 10, {}
+        >>> noisy, _, _ = Client().fit([np.zeros(10_000)], {"server-round": 1})
+        >>> round(float(noisy[0].std()), 2)
+        0.1
+
     Source: X. Chen et al., "Distributed Training with Heterogeneous Data", 2019; DiverseFL, Sec. II-C.
     """
 

@@ -26,11 +26,22 @@ class OptimisedALIE(CohortAttack):
         options: see ``Attack``, and ``knowledge``: ``"all"``: mean and deviation are those of the others' updates;
             ``"colluders"``: of the attackers' own honest ones.
 
-    Damage is the distance of the aggregate from what it would be if the attackers uploaded the mean, in any direction;
-    only those z count with which the defense accepts as many of the attackers' rows as then. Noted: z and damage.
+    For all m attackers at once: (m, d) honest updates become (m, d) uploads. Damage is the distance of the aggregate
+    from what it would be if the attackers uploaded the mean, in any direction; only those z count with which the
+    defense accepts as many of the attackers' rows as then. Noted: z and damage.
 
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.client_apps import Adversaries
+        >>> from flsec.strategies import Adversary, Median
+        >>> from flsec.testing import play_rounds
+        >>> attack = OptimisedALIE(adversaries=Adversaries(num_clients=6, ids=[4, 5]))
+        >>> strategy = Adversary(Median(FedAvg()), attacks=[attack])
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [4.0], [2.0], [3.0]]).round(decimals=2)  # else 2.5
+        tensor([1.5000])
 
     Source: Baruch et al., "A Little Is Enough", NeurIPS 2019, Algorithm 3, for the upload; that the factor is optimised
     against the rule is after Shejwalkar and Houmansadr, NDSS 2021.

@@ -25,12 +25,23 @@ class OptimisedIPM(CohortAttack):
         options: see ``Attack``, and ``knowledge``: ``"all"``: the mean of all others' updates; ``"colluders"``: of
             their own honest ones.
 
-    Damage is the distance of the aggregate from what it would be if the attackers uploaded the mean; only those epsilon
-    count with which the defense accepts as many of the attackers' rows as then. Where there is none, they upload the
-    mean, and the noted epsilon is 0. Noted: epsilon and damage.
+    For all m attackers at once: (m, d) honest updates become (m, d) uploads. Damage is the distance of the aggregate
+    from what it would be if the attackers uploaded the mean; only those epsilon count with which the defense accepts as
+    many of the attackers' rows as then. Where there is none, they upload the mean, and the noted epsilon is 0. Noted:
+    epsilon and damage.
 
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.client_apps import Adversaries
+        >>> from flsec.strategies import Adversary, Median
+        >>> from flsec.testing import play_rounds
+        >>> attack = OptimisedIPM(adversaries=Adversaries(num_clients=6, ids=[4, 5]))
+        >>> strategy = Adversary(Median(FedAvg()), attacks=[attack])
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [4.0], [2.0], [3.0]]).round(decimals=2)  # else 2.5
+        tensor([1.5000])
 
     Source: Xie et al., "Fall of Empires", UAI 2020, for the upload; that the factor is optimised against the rule is
     after Shejwalkar and Houmansadr, NDSS 2021.

@@ -50,6 +50,24 @@ class ProjectedGradient(Attack):
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
 
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from flwr.client import NumPyClient
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import get_weights
+        >>> x, y = torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0])
+        >>> attack = ProjectedGradient(
+        ...     auxiliary_data=(x, y), model_factory=lambda: Softmax((1,), 2), max_norm=0.5, learning_rate=0.1
+        ... )
+        >>> @attack
+        ... class Client(NumPyClient):
+        ...     def fit(self, parameters, config):
+        ...         return parameters, 10, {}
+        >>> upload, _, _ = Client().fit(get_weights(Softmax((1,), 2)), {})
+        >>> round(float(np.sqrt(sum((array**2).sum() for array in upload))), 2)  # as far as the server lets pass
+        0.5
+
     Source: Panda et al., SparseFed, AISTATS 2022, Algorithm 6, Sec. 3.2 ("Colluding attack") and App. B.8.
     """
 

@@ -32,7 +32,25 @@ class RSAClient(ClientHalf):
         gradient_scale: factor of the loss: 1/n in DiverseFL's Equation 6, 1 in Li et al.
         options: see ``ClientHalf``.
 
+    Raises:
+        ConfigError: a parameter is out of its range; in a round, the client has no ``step_hooks``, or its own model
+            cannot be kept.
+
     What the ``RSA`` wrapper sends with each round takes the place of both.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps import TorchClient
+        >>> from flsec.data import ArrayDataset
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import Training, get_weights
+        >>> data = ArrayDataset(np.array([[1.0], [-1.0]]), [1, 0])
+        >>> client = TorchClient(Softmax((1,), 2), data, Training(learning_rate=0.5, steps=1), client_id=0)
+        >>> client = RSAClient(delta=0.0)(client)  # no pull
+        >>> first, _, _ = client.fit(get_weights(Softmax((1,), 2)), {"server-round": 1})
+        >>> second, _, _ = client.fit(get_weights(Softmax((1,), 2)), {"server-round": 2})  # goes on from its own model
+        >>> bool(abs(second[0]).sum() > abs(first[0]).sum())
+        True
 
     Source: Li et al., RSA, AAAI 2019, Algorithm 1 with p = 1; DiverseFL, Equation 6.
     """

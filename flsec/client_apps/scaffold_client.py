@@ -38,6 +38,23 @@ class ScaffoldClient(ClientHalf):
         ConfigError: in a round, the server has no ``Scaffold``, the client took another number of steps or another
             learning rate than the server counts on, or it has no ``step_hooks``.
 
+    Example:
+        >>> import numpy as np
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.client_apps import TorchClient
+        >>> from flsec.data import ArrayDataset
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import Training, get_weights
+        >>> from flsec.strategies import Scaffold
+        >>> data = ArrayDataset(np.array([[1.0], [-1.0]]), [1, 0])
+        >>> client = TorchClient(Softmax((1,), 2), data, Training(learning_rate=0.5, steps=1), client_id=0)
+        >>> server = Scaffold(FedAvg(), training=client.training, num_clients=2)
+        >>> upload, _, _ = ScaffoldClient()(client).fit(
+        ...     get_weights(Softmax((1,), 2)), {"server-round": 1, **server.client_config(1)}
+        ... )
+        >>> upload[0].tolist()  # without control variates yet, the step that the client takes anyway
+        [[-0.25], [0.25]]
+
     Source: Karimireddy et al., SCAFFOLD, ICML 2020, Algorithm 1, lines 8 to 13, option II.
     """
 

@@ -36,6 +36,23 @@ class SoteriaClient(ClientHalf):
         seed: the seed of the run.
         options: see ``ClientHalf``.
 
+    Raises:
+        ConfigError: a parameter is out of its range; in a round, the client has no ``model`` with such a layer or no
+            training data, or its partition id or the round is not known.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps import TorchClient
+        >>> from flsec.data import ArrayDataset
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import Training, get_weights
+        >>> data = ArrayDataset(np.array([[1.0, 0.5], [-1.0, -0.5]]), [1, 0])
+        >>> client = TorchClient(Softmax((2,), 2), data, Training(learning_rate=0.5, steps=1), client_id=0)
+        >>> client = SoteriaClient(percentile=50.0)(client)
+        >>> upload, _, _ = client.fit(get_weights(Softmax((2,), 2)), {"server-round": 1})
+        >>> (upload[0] != 0).any(axis=0)  # the update at one of two features is left out
+        array([False,  True])
+
     Source: Sun et al., Soteria, CVPR 2021, Algorithm 1. The paper has one batch and one gradient a round; here local
     training takes its steps, and its whole update is pruned once.
     """

@@ -55,6 +55,18 @@ class TargetedPoisoning(Attack):
     Raises:
         ConfigError: neither boost nor clients_per_round, or the alternating form without model_factory and training.
 
+    Example:
+        >>> import torch
+        >>> from flsec.client_apps import AttackContext
+        >>> aside = torch.tensor([[5.0], [6.0]]), torch.tensor([0, 1])
+        >>> attack = TargetedPoisoning(auxiliary_data=aside, source=0, target=1, boost=10.0)
+        >>> context = AttackContext(round=1, client_id=0)
+        >>> attack.poisoned_dataset((torch.zeros(1, 1), torch.tensor([0])), context)  # 5 is to be of class 1
+        (tensor([[0.],
+                [5.]]), tensor([0, 1]))
+        >>> attack.poison_update([np.array([1.0])], [np.array([1.5])], context)
+        [array([6.])]
+
     Source: Bhagoji et al., "Analyzing Federated Learning through an Adversarial Lens", ICML 2019, Sec. 3 (targeted
     model poisoning with explicit boosting); SIREN, Sec. 2.2; SparseFed, Sec. 3.2.
     """

@@ -34,7 +34,22 @@ class TorchClient(NumPyClient):
         augmentation: changes the inputs of each training batch, with ``apply(x, generator)`` as
             ``flsec.data.augmentation.Augmentation`` has it; what it draws depends on what batches depend on.
 
-    Halves of defenses that act on each step of training put hooks into ``step_hooks``; see ``flsec.training.StepHook``.
+    Raises:
+        ConfigError: in a round, the fit configuration has no ``server-round``.
+
+    Inputs are (n, ...) and labels (n,), or (n, L) for sequences. Halves of defenses that act on each step of training
+    put hooks into ``step_hooks``; see ``flsec.training.StepHook``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.data import ArrayDataset
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import Training, get_weights
+        >>> data = ArrayDataset(np.array([[1.0], [-1.0]]), [1, 0])
+        >>> client = TorchClient(Softmax((1,), 2), data, Training(learning_rate=0.5, steps=1), client_id=0)
+        >>> upload, num_examples, metrics = client.fit(get_weights(client.model), {"server-round": 1})
+        >>> upload[0].tolist(), num_examples, sorted(metrics)
+        ([[-0.25], [0.25]], 2, ['train-loss'])
     """
 
     def __init__(

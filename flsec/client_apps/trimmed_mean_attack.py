@@ -31,11 +31,23 @@ class TrimmedMeanAttack(CohortAttack):
             ``"colluders"``, its partial knowledge, the attackers draw from 3 to 4 of their own standard deviations
             beyond their own mean. Either way they know that the defense works on coordinates.
 
-    For the trimmed mean, and as it is for the median. The direction is that of the mean of all known updates, the
-    attackers' own honest ones included. Attackers draw independently of each other.
+    For all m attackers at once: (m, d) honest updates become (m, d) uploads. For the trimmed mean, and as it is for the
+    median. The direction is that of the mean of all known updates, the attackers' own honest ones included. Attackers
+    draw independently of each other.
 
     Raises:
         ConfigError: a parameter out of its range; in a round, see ``Attack``.
+
+    Example:
+        >>> import torch
+        >>> from flsec.attacks import CohortView
+        >>> view = CohortView(
+        ...     own=torch.tensor([[1.0, 0.0], [1.0, 1.0]]), own_ids=(4, 5), clients_per_round=6, round=1,
+        ...     global_parameters=torch.zeros(2), others=torch.tensor([[2.0, 0.0], [2.0, 1.0], [2.0, 2.0], [3.0, 1.0]]),
+        ... )
+        >>> uploads = TrimmedMeanAttack().poison_cohort(view)
+        >>> bool((uploads[:, 0] < 2.0).all())  # below the least of the others, who all move up
+        True
 
     Source: Fang et al., "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", USENIX Security 2020,
     Sec. 4.3 and 4.4.

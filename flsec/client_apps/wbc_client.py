@@ -32,6 +32,23 @@ class WBCClient(ClientHalf):
         seed: the seed of the run.
         options: see ``ClientHalf``.
 
+    Raises:
+        ConfigError: a parameter is out of its range; in a round, the client has no ``step_hooks``, or its partition id
+            or the round is not known.
+
+    Example:
+        >>> import numpy as np
+        >>> from flsec.client_apps import TorchClient
+        >>> from flsec.data import ArrayDataset
+        >>> from flsec.models import Softmax
+        >>> from flsec.training import Training, get_weights
+        >>> data = ArrayDataset(np.array([[1.0], [-1.0]]), [1, 0])
+        >>> client = TorchClient(Softmax((1,), 2), data, Training(learning_rate=0.5, steps=2), client_id=0)
+        >>> plain, _, _ = client.fit(get_weights(Softmax((1,), 2)), {"server-round": 1})
+        >>> perturbed, _, _ = WBCClient(scale=5.0)(client).fit(get_weights(Softmax((1,), 2)), {"server-round": 1})
+        >>> bool((perturbed[0] != plain[0]).any())
+        True
+
     Source: Sun et al., FL-WBC, NeurIPS 2021, Algorithm 1. The released program leaves biases alone, and compares no
     gradients across epochs; this perturbs all parameters and compares all consecutive steps, as the paper has it.
     """

@@ -20,6 +20,11 @@ class Poison:
         inputs: maps a batch of inputs (k, ...) to changed ones; None: as they are.
         labels: maps a batch of labels (k,) to changed ones; None: as they are.
         chosen: (n,) boolean mask of the examples that are poisoned; None: all.
+
+    Example:
+        >>> poison = Poison(inputs=lambda x: x + 9, labels=lambda y: 0 * y, chosen=np.array([False, True]))
+        >>> poison.apply(np.array([1.0, 2.0]), np.array([5, 6]), [0, 1])
+        (array([ 1., 11.]), array([5, 0]))
     """
 
     inputs: Callable[[Any], Any] | None = None

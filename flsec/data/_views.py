@@ -49,6 +49,12 @@ class PoisonedDataset(View):
         dataset: the clean data; not changed.
         poison: how examples are changed.
         keys: where an example has its inputs and its label.
+
+    Example:
+        >>> clean = [(1.0, 5), (2.0, 6)]
+        >>> poisoned = PoisonedDataset(clean, Poison(labels=lambda y: 0 * y, chosen=np.array([False, True])))
+        >>> [poisoned[i] for i in range(len(poisoned))], clean[1]
+        ([(1.0, 5), (2.0, 0)], (2.0, 6))
     """
 
     def __init__(self, dataset: Any, poison: Poison, keys: Keys = Keys()) -> None:  # noqa: B008 - a value

@@ -24,6 +24,12 @@ def carve_root(source: DataSource, size: int, seed: int) -> tuple[ArrayDataset, 
 
     Raises:
         ConfigError: the training data have no more than ``size`` samples.
+
+    Example:
+        >>> from flsec.data import load_dataset
+        >>> root, rest = carve_root(load_dataset("digits"), 100, seed=0)
+        >>> len(root), len(rest.train)
+        (100, 1338)
     """
     total = len(source.train)
     if size >= total:

@@ -222,6 +222,12 @@ class DataSource:
 
     Raises:
         ConfigError: the parts contradict each other.
+
+    Example:
+        >>> data = ArrayDataset(np.zeros((4, 1, 8, 8), np.uint8), [0, 1, 0, 1])
+        >>> source = DataSource(name="mine", train=data, test=data, num_classes=2, input_shape=(1, 8, 8))
+        >>> source.groups is None, source.task.name
+        (True, 'classification')
     """
 
     name: str

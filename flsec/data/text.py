@@ -28,6 +28,11 @@ class Texts:
         texts: n texts.
         labels: n class numbers; None: the texts themselves are what is learnt.
         groups: n natural ids by kind, such as ``{"author": [...]}``.
+
+    Example:
+        >>> texts = Texts(["a good film", "a bad film"], labels=[1, 0], groups={"author": [7, 7]})
+        >>> len(texts.texts), texts.labels
+        (2, [1, 0])
     """
 
     texts: Sequence[str]

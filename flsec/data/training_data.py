@@ -27,6 +27,11 @@ class TrainingData(ABC):
     Args:
         data: the client's.
         keys: where an example has its inputs and its label.
+
+    Example:
+        >>> data = training_data((np.zeros((3, 2)), np.array([0, 1, 2])))  # finds the subclass for what it is given
+        >>> isinstance(data, TrainingData), len(data)
+        (True, 3)
     """
 
     def __init__(self, data: Any, keys: Keys) -> None:

@@ -19,7 +19,13 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|[.,!?;:]")
 
 @runtime_checkable
 class Vocabulary(Protocol):
-    """Numbers for the pieces of a text: characters, words, or what a pretrained tokenizer has."""
+    """Numbers for the pieces of a text: characters, words, or what a pretrained tokenizer has.
+
+    Example:
+        >>> vocabulary: Vocabulary = CharacterVocabulary("abc")
+        >>> vocabulary.decode(vocabulary.encode("cab")), vocabulary.size
+        ('cab', 5)
+    """
 
     @property
     def size(self) -> int:

@@ -38,6 +38,11 @@ class VoteBounds(NamedTuple):
         predictions: (n,) int64, the class with the most votes; -1 where ``top`` does not exceed ``runner_up``.
         top: (n,) float64, lower bound of its probability.
         runner_up: (n,) float64, upper bound of the probability of the class with the second most votes.
+
+    Example:
+        >>> bounds = vote_bounds(torch.tensor([[990, 10], [500, 500]]), alpha=0.01)
+        >>> bounds.predictions.tolist()  # the second sample's votes tell nothing
+        [0, -1]
     """
 
     predictions: Tensor
@@ -51,6 +56,10 @@ class Certificate(NamedTuple):
     Attributes:
         predictions: (n,) int64; -1 where the smoothed model abstains.
         radii: (n,) float64, RAD; 0 where it abstains.
+
+    Example:
+        >>> Certificate(predictions=torch.tensor([3, -1]), radii=torch.tensor([0.25, 0.0])).radii.tolist()
+        [0.25, 0.0]
     """
 
     predictions: Tensor
@@ -336,6 +345,17 @@ def certify_model(
 
     Raises:
         ConfigError: no inputs, or a value out of its range.
+
+    Example:
+        >>> from flsec.models import Softmax
+        >>> model = Softmax((1,), 2)
+        >>> _ = model.output.weight.data.copy_(torch.tensor([[-1.0], [1.0]]))
+        >>> certificate = certify_model(
+        ...     model, torch.tensor([[3.0], [-3.0]]), attacker_weights=[0.01], learning_rate=0.001, num_steps=1,
+        ...     lipschitz=1.0, std=0.1, num_copies=200,
+        ... )
+        >>> certificate.predictions.tolist(), bool((certificate.radii > 0).all())
+        ([1, 0], True)
 
     Source: Xie et al., CRFL, ICML 2021, Algorithm 2.
     """

@@ -19,6 +19,11 @@ class Detection:
         false_positives: honest clients that were rejected.
         false_negatives: hostile clients that were let through.
         true_negatives: honest clients that were let through.
+
+    Example:
+        >>> two_rounds = Detection(2, 1, 0, 7) + Detection(1, 0, 1, 8)
+        >>> two_rounds.true_positives, two_rounds.precision, two_rounds.recall
+        (3, 0.75, 0.75)
     """
 
     true_positives: int

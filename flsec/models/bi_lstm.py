@@ -37,6 +37,8 @@ class BiLSTM(nn.Module):
     Raises:
         ConfigError: a parameter out of its range, an input that is no sequence, or positions ``"all"`` read both ways.
 
+    Tokens (n, L) to logits (n, C), or (n, L, C) for positions ``"all"``.
+
     Example:
         >>> sum(p.numel() for p in BiLSTM((80,), 90, vocab_size=90, pad=0, bidirectional=False).parameters())
         822570

@@ -21,6 +21,14 @@ class CausalModel(TransformerModel):
         ConfigError: a parameter out of its range; no such weights, or weights that know fewer tokens or shorter texts;
             a library that is missing.
 
+    Tokens (n, L) to logits (n, L, C).
+
+    Example:
+        >>> import torch
+        >>> model = CausalModel((16,), 50, vocab_size=50, pad=0, hidden_size=8, layers=1, heads=2)
+        >>> tuple(model(torch.ones(2, 16, dtype=torch.int64)).shape)
+        (2, 16, 50)
+
     Source: FedMLSecurity, Table 3 (Pythia-1B, PubMedQA); LoRA: Hu et al., ICLR 2022.
     """
 

@@ -25,6 +25,8 @@ class EmbeddingClassifier(nn.Module):
     Raises:
         ConfigError: a parameter out of its range, or an input that is no sequence.
 
+    Tokens (n, L) to logits (n, C).
+
     Example:
         >>> sum(p.numel() for p in EmbeddingClassifier((64,), 20, vocab_size=10_000, pad=0).parameters())
         641300

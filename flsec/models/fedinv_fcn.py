@@ -23,6 +23,8 @@ class FedInvFCN(nn.Module):
     Raises:
         ConfigError: a parameter out of its range.
 
+    Inputs (n, *input_shape) to logits (n, C).
+
     Example:
         >>> sum(p.numel() for p in FedInvFCN((561,), 6).parameters())
         85206

@@ -40,6 +40,8 @@ class LSTM(nn.Module):
     Raises:
         ConfigError: a parameter out of its range, an input that is no sequence, or labels that are no tokens.
 
+    Tokens (n, L) to logits (n, L, C), or (n, C) for positions ``"last"``.
+
     Example:
         >>> sum(p.numel() for p in LSTM((64,), 50_000, vocab_size=50_000, pad=0).parameters())
         10693200

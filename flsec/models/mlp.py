@@ -23,7 +23,8 @@ class MLP(nn.Module):
     Raises:
         ConfigError: a parameter out of its range.
 
-    Glorot's uniform initialiser is the paper's; zero biases, which go with it in most libraries, are our choice.
+    Inputs (n, *input_shape) to logits (n, C). Glorot's uniform initialiser is the paper's; zero biases, which go with
+    it in most libraries, are our choice.
 
     Example:
         >>> sum(p.numel() for p in MLP((1, 28, 28), 10).parameters())

@@ -18,6 +18,14 @@ class SequenceClassifier(TransformerModel):
         ConfigError: a parameter out of its range; no such weights, or weights that know fewer tokens or shorter texts;
             a library that is missing.
 
+    Tokens (n, L) to logits (n, C).
+
+    Example:
+        >>> import torch
+        >>> model = SequenceClassifier((16,), 3, vocab_size=50, pad=0, hidden_size=8, layers=1, heads=2)
+        >>> tuple(model(torch.ones(2, 16, dtype=torch.int64)).shape)
+        (2, 3)
+
     Source: FedMLSecurity, Table 3 (BERT, 20News); Devlin et al., "BERT", NAACL 2019.
     """
 

@@ -23,6 +23,8 @@ class Softmax(nn.Module):
     Raises:
         ConfigError: a parameter out of its range.
 
+    Inputs (n, *input_shape) to logits (n, C).
+
     Example:
         >>> sum(p.numel() for p in Softmax((1, 28, 28), 10).parameters())
         7850

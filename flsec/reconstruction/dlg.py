@@ -81,6 +81,15 @@ def deep_leakage(
     Raises:
         ConfigError: gradients that do not fit the model, are not finite or are all zero, or a parameter out of range.
 
+    Example:
+        >>> from flsec.models import Softmax
+        >>> model, x = Softmax((4,), 3), torch.tensor([[0.1, 0.9, 0.4, 0.6]])
+        >>> loss = nn.functional.cross_entropy(model(x), torch.tensor([2]))
+        >>> gradients = torch.autograd.grad(loss, list(model.parameters()))
+        >>> found = deep_leakage(model, gradients, input_shape=(4,), num_classes=3, max_iterations=30)
+        >>> found.inputs.round(decimals=2), found.labels
+        (tensor([[0.1000, 0.9000, 0.4000, 0.6000]]), tensor([2]))
+
     Source: Zhu, Liu and Han, "Deep Leakage from Gradients", NeurIPS 2019, Alg. 1.
     """
     check_attack(deep_leakage, locals())

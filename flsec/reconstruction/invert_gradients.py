@@ -79,6 +79,17 @@ def invert_gradients(
     Raises:
         ConfigError: gradients that do not fit the model, are not finite or are all zero, or a parameter out of range.
 
+    Example:
+        >>> from flsec.models import Softmax
+        >>> model, x = Softmax((4,), 3), torch.tensor([[0.1, 0.9, 0.4, 0.6]])
+        >>> loss = nn.functional.cross_entropy(model(x), torch.tensor([2]))
+        >>> gradients = torch.autograd.grad(loss, list(model.parameters()))
+        >>> found = invert_gradients(
+        ...     model, gradients, input_shape=(4,), num_classes=3, total_variation=0.0, max_iterations=300
+        ... )
+        >>> bool((found.inputs - x).abs().max() < 0.1), found.labels
+        (True, tensor([2]))
+
     Source: Geiping, Bauermeister, Dröge and Moeller, "Inverting Gradients: How easy is it to break privacy in
     federated learning?", NeurIPS 2020, Eq. 4; step decay and box: the released program,
     github.com/JonasGeiping/invertinggradients.

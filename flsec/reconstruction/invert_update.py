@@ -30,6 +30,14 @@ class InvertedUpdates:
         start: (b, *input_shape), where all dummies began; FedInv compares ``inputs - start``.
         loss: (n,), the squared error |G - g|^2 that is left.
         start_loss: (n,), the squared error at the start.
+
+    Example:
+        >>> from flsec.models import Softmax
+        >>> found = invert_update(
+        ...     Softmax((4,), 3), torch.eye(15)[:5], input_shape=(4,), num_classes=3, batch_size=6, num_steps=1
+        ... )
+        >>> found.inputs.shape, found.labels.shape, found.loss.shape
+        (torch.Size([5, 6, 4]), torch.Size([6]), torch.Size([5]))
     """
 
     inputs: Tensor

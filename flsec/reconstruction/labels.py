@@ -34,6 +34,12 @@ class RevealedLabels:
         labels: (n,) int64, ascending, each as often as it is thought to occur.
         counts: (C,) int64, how often each class is thought to occur; their sum is n.
         estimates: (C,) float64, the counts before they were made whole. Far from whole: distrust them.
+
+    Example:
+        >>> RevealedLabels(
+        ...     labels=torch.tensor([2, 2]), counts=torch.tensor([0, 0, 2]), estimates=torch.tensor([0.1, 0.0, 1.9])
+        ... ).labels
+        tensor([2, 2])
     """
 
     labels: Tensor

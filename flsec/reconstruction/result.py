@@ -20,6 +20,16 @@ class Reconstruction:
             data the inputs are.
         restarts: how many random starts were made, at least 1.
         history: the loss after each iteration, one sequence per start; the first entry is that of the start itself.
+
+    Example:
+        >>> import tempfile
+        >>> found = Reconstruction(
+        ...     inputs=torch.zeros(1, 4), labels=torch.tensor([2]), loss=0.5, restarts=1, history=((1.0, 0.5),)
+        ... )
+        >>> path = Path(tempfile.mkdtemp()) / "found.safetensors"
+        >>> found.save(path)
+        >>> Reconstruction.load(path).labels
+        tensor([2])
     """
 
     inputs: Tensor

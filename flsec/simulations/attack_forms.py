@@ -16,7 +16,13 @@ _FORMS = ("decorator", "mod", "Message API", "simulation only")
 
 
 def forms_in_words(attack: type[Attack]) -> list[str]:
-    """Return a sentence for each form of an attack, and for each setting that changes them."""
+    """Return a sentence for each form of an attack, and for each setting that changes them.
+
+    Example:
+        >>> from flsec.client_apps import SignFlipping
+        >>> len(forms_in_words(SignFlipping))
+        3
+    """
     name, forms = attack.__name__, forms_of(attack)
     data = "; what trains passes its data through flsec.client_apps.poisoned" if _poisons_data(attack) else ""
     words = {

@@ -44,6 +44,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), further: Sequen
         SettingsError: settings cannot work: of each the file and line, the key, the rule, what was got and what would
             do.
         ConfigError: the file cannot be read at all, or an override leads nowhere.
+
+    Example:
+        >>> config = load_config(resolve_experiment("quickstart"), ["seed=7", "simulation.num_rounds=3"])
+        >>> config.name, config.seed, config.simulation.num_rounds
+        ('quickstart', 7, 3)
     """
     data, origin = read_with_overrides(path, overrides)
     return make_config({"name": Path(path).stem, **data}, origin, further)
@@ -54,6 +59,11 @@ def load_settings(text: str, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         ConfigError: as ``load_config``.
+
+    Example:
+        >>> text = "{name: mine, data: {name: digits}, model: {name: softmax}, training: {learning_rate: 0.1}, "
+        >>> load_settings(text + "simulation: {num_clients: 10, num_rounds: 3}}", ["seed=7"]).seed
+        7
     """
     data, lines = read(text, "the settings")
     origin = Origin("the settings", lines)
@@ -63,7 +73,13 @@ def load_settings(text: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def read_with_overrides(path: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], Origin]:
-    """Return a YAML file's plain data with ``key.sub=value`` applied, and where each of them comes from."""
+    """Return a YAML file's plain data with ``key.sub=value`` applied, and where each of them comes from.
+
+    Example:
+        >>> data, _ = read_with_overrides(resolve_experiment("quickstart"), ["seed=7"])
+        >>> data["seed"]
+        7
+    """
     data, lines = read(Path(path))
     origin = Origin(str(path), lines)
     for override in overrides:
@@ -80,6 +96,18 @@ def make_config(data: Mapping[str, Any], origin: Origin | None = None, further: 
         data: as in a file; ``name`` is required.
         origin: for messages: where the data comes from.
         further: checks beyond the settings themselves, such as of the data.
+
+    Raises:
+        SettingsError: as ``load_config``.
+
+    Example:
+        >>> config = make_config({
+        ...     "name": "mine", "data": {"name": "digits"}, "model": {"name": "softmax"},
+        ...     "training": {"learning_rate": 0.1},
+        ...     "defenses": [{"name": "median"}], "simulation": {"num_clients": 10, "num_rounds": 3},
+        ... })
+        >>> config.defenses[0].name, config.strategy.name
+        ('median', 'fedavg')
     """
     origin = origin or Origin("<config>")
     with say_where(origin):

@@ -82,7 +82,12 @@ def _facts_of(check: Callable[[], Iterator[Fact]]) -> list[Fact]:
 
 
 def verdict(facts: list[Fact]) -> list[str]:
-    """Return one sentence for each thing that would stop a run."""
+    """Return one sentence for each thing that would stop a run.
+
+    Example:
+        >>> verdict([Fact("data", "digits", "there", "ok"), Fact("Ray", "start", "failed", "stop", "Free memory.")])
+        ['Ray: start: failed. Free memory.']
+    """
     return [
         f"{fact.about}: {fact.what}: {fact.found}. {fact.advice}".rstrip() for fact in facts if fact.status == "stop"
     ]

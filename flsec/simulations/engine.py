@@ -45,6 +45,19 @@ def run(config: Config, *, on_round: OnRound = lambda record: None, verbose: boo
         ConfigError: the data are missing, or the machine lacks what the configuration asks for; nothing is left behind.
         Interrupted: the user stopped the run; its last complete round is checkpointed.
         SaveError: the disk is full, say; what is saved, and how to go on, is in the message.
+
+    Example:
+        >>> import tempfile
+        >>> from flsec.simulations.config import make_config
+        >>> config = make_config({
+        ...     "name": "tiny", "data": {"name": "digits"}, "model": {"name": "softmax"},
+        ...     "training": {"learning_rate": 0.1},
+        ...     "simulation": {"engine": "inprocess", "num_clients": 2, "num_rounds": 1},
+        ...     "output": {"folder": tempfile.mkdtemp(), "plots": False},
+        ... })
+        >>> folder = run(config)
+        >>> [record["round"] for record in folder.rounds()], (folder.path / "summary.json").exists()
+        ([0, 1], True)
     """
     ready = _checked(config)
     folder = RunFolder.create(Path(config.output.folder), config.name, config.to_dict())

@@ -62,6 +62,11 @@ class Problem(ConfigError):
         message: which rule, what was got and what would do.
         parameter: what it is about; by default the last key of the path.
         mend: how to read on.
+
+    Example:
+        >>> problem = Problem(("training", "learning_rate"), "learning_rate must be positive; got 0.")
+        >>> problem.parameter, str(problem)
+        ('learning_rate', 'learning_rate must be positive; got 0.')
     """
 
     def __init__(self, path: KeyPath, message: str, *, parameter: str | None = None, mend: Mend | None = None):
@@ -75,6 +80,11 @@ class Problems(ConfigError):
 
     Args:
         problems: each a ``Problem``, or another ``ConfigError`` whose message says where.
+
+    Example:
+        >>> both = Problems([Problem(("seed",), "seed is wrong."), Problem(("name",), "name is wrong.")])
+        >>> len(both.problems), both.parameter
+        (2, 'seed')
     """
 
     def __init__(self, problems: Sequence[ConfigError]):
@@ -99,7 +109,13 @@ class Unread(Exception):
 
 
 def problems_of(error: ConfigError) -> tuple[ConfigError, ...]:
-    """Return the single problems of an error."""
+    """Return the single problems of an error.
+
+    Example:
+        >>> both = Problems([Problem(("seed",), "seed is wrong."), Problem(("name",), "name is wrong.")])
+        >>> [str(problem) for problem in problems_of(both)]
+        ['seed is wrong.', 'name is wrong.']
+    """
     if isinstance(error, SettingsError):
         return tuple(ConfigError(message, parameter=error.parameter) for message in error.messages)
     return error.problems if isinstance(error, Problems) else (error,)
@@ -170,7 +186,12 @@ class Origin:
 
 
 def override_label(text: str) -> str:
-    """Return ``--set key=value`` as messages show it: in one printable line of bounded length."""
+    """Return ``--set key=value`` as messages show it: in one printable line of bounded length.
+
+    Example:
+        >>> override_label("seed=3")
+        '--set seed=3'
+    """
     plain = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return f"--set {plain if len(plain) <= _LONGEST_LABEL else f'{plain[:_LONGEST_LABEL]} ...'}"
 
@@ -240,23 +261,43 @@ def _last_key(path: KeyPath) -> str | None:
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """Return a hint such as " Did you mean 'krum'?", or nothing if no known name is near."""
+    """Return a hint such as " Did you mean 'krum'?", or nothing if no known name is near.
+
+    Example:
+        >>> nearest("krumm", ["krum", "median"])
+        " Did you mean 'krum'?"
+    """
     near = nearest_key(key, known)
     return f" Did you mean {near!r}?" if near else ""
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is nearest, if any is near."""
+    """Return the known name that is nearest, if any is near.
+
+    Example:
+        >>> nearest_key("krumm", ["krum", "median"]), nearest_key("xyz", ["krum", "median"])
+        ('krum', None)
+    """
     return next(iter(difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)), None)
 
 
 def as_yaml_text(value: Any) -> str:
-    """Return a value as a YAML file would have it, in one line."""
+    """Return a value as a YAML file would have it, in one line.
+
+    Example:
+        >>> as_yaml_text({"name": "krum", "num_byzantine": 2})
+        '{name: krum, num_byzantine: 2}'
+    """
     return dump(as_yaml_data(value), flow=True) if has_yaml_notation(value) else repr(value)
 
 
 def has_yaml_notation(value: Any) -> bool:
-    """Whether YAML has a notation for the value."""
+    """Whether YAML has a notation for the value.
+
+    Example:
+        >>> has_yaml_notation([1, None]), has_yaml_notation(object())
+        (True, False)
+    """
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and has_yaml_notation(entry) for key, entry in value.items())
     if isinstance(value, list | tuple):
@@ -265,7 +306,12 @@ def has_yaml_notation(value: Any) -> bool:
 
 
 def as_yaml_data(value: Any) -> Any:
-    """Return a deep copy in which tuples are lists, as YAML has them."""
+    """Return a deep copy in which tuples are lists, as YAML has them.
+
+    Example:
+        >>> as_yaml_data({"seeds": (1, 2)})
+        {'seeds': [1, 2]}
+    """
     if isinstance(value, Mapping):
         return {key: as_yaml_data(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

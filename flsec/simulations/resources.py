@@ -48,6 +48,12 @@ class Resources(DataResources, SuppliedToDefenses, SuppliedToAttacks, SuppliedTo
 
     Args:
         config: the experiment's configuration.
+
+    Example:
+        >>> from flsec.simulations.config import load_config, resolve_experiment
+        >>> resources = Resources(load_config(resolve_experiment("quickstart")))
+        >>> resources.num_classes, resources.input_shape
+        (10, (1, 8, 8))
     """
 
     # --- model and training -----------------------------------------------------------------------------------
@@ -354,7 +360,14 @@ def _resources_of(experiment: _Experiment) -> Resources:
 
 
 def resources_of(config: Config) -> Resources:
-    """Return this process's resources of an experiment; its check, its run and its clients share them."""
+    """Return this process's resources of an experiment; its check, its run and its clients share them.
+
+    Example:
+        >>> from flsec.simulations.config import load_config, resolve_experiment
+        >>> config = load_config(resolve_experiment("quickstart"))
+        >>> resources_of(config) is resources_of(config)  # a process reads the data once
+        True
+    """
     return _resources_of(_Experiment(json.dumps(config.to_dict()), config))
 
 

@@ -407,6 +407,12 @@ class Config(_Section):
         adversaries: who attacks and when: the parameters of ``Adversaries`` but those that the run supplies.
         simulation: how large the run is and what runs it.
         output: what it leaves behind.
+
+    Example:
+        >>> from flsec.simulations.config import load_config, resolve_experiment
+        >>> config = load_config(resolve_experiment("quickstart"))
+        >>> isinstance(config, Config), config.training.optimizer
+        (True, 'sgd')
     """
 
     name: FolderName = Field(min_length=1)

@@ -39,6 +39,11 @@ def fedavg(**sampling: Any) -> strategy.FedAvg:
     Args:
         **sampling: how clients are sampled.
 
+    Example:
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(fedavg(), [[1.0], [3.0]])
+        tensor([2.])
+
     Source: McMahan et al., AISTATS 2017, Algorithm 1.
     """
     return strategy.FedAvg(**sampling)
@@ -51,6 +56,11 @@ def fedavgm(*, server_momentum: Decay, server_learning_rate: Positive = 1.0, **s
         server_momentum: share of the last step that is kept; 0.9 is common.
         server_learning_rate: factor of the step.
         **sampling: how clients are sampled.
+
+    Example:
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(fedavgm(server_momentum=0.5), [[[1.0], [3.0]], [[0.0], [0.0]]])  # 2, and half of it once more
+        tensor([3.])
 
     Source: Hsu, Qi and Brown, 2019, "Measuring the effects of non-identical data distribution".
     """
@@ -67,6 +77,12 @@ def fedsgd(*, training: Training, server_learning_rate: Positive = 1.0, **sampli
 
     Raises:
         ConfigError: training is anything but one step of plain SGD over all data.
+
+    Example:
+        >>> from flsec.testing import play_rounds
+        >>> training = Training(learning_rate=0.1, steps=1, batch_size=1.0)
+        >>> play_rounds(fedsgd(training=training), [[1.0], [3.0]])
+        tensor([2.])
 
     Source: McMahan et al., AISTATS 2017, Sec. 2: FederatedSGD.
     """
@@ -91,6 +107,11 @@ def fedprox(*, proximal_mu: NonNegative, **sampling: Any) -> strategy.FedProx:
         proximal_mu: weight of the penalty mu / 2 * |w - w_global|^2; 0 is FedAvg.
         **sampling: how clients are sampled.
 
+    Example:
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(fedprox(proximal_mu=0.1), [[1.0], [3.0]])  # the penalty is the clients' to add
+        tensor([2.])
+
     Source: Li et al., MLSys 2020, Algorithm 2.
     """
     return strategy.FedProx(proximal_mu=proximal_mu, **sampling)
@@ -112,6 +133,11 @@ def fedadam(
         beta_2: decay of the second moment.
         tau: added to the root of the second moment; the larger, the less adaptive.
         **sampling: how clients are sampled.
+
+    Example:
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(fedadam(eta=0.1), [[1.0], [3.0]]).round(decimals=2)
+        tensor([0.0700])
 
     Source: Reddi et al., ICLR 2021, Algorithm 2.
     """
@@ -135,6 +161,11 @@ def fedyogi(
         tau: added to the root of the second moment; the larger, the less adaptive.
         **sampling: how clients are sampled.
 
+    Example:
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(fedyogi(eta=0.1), [[1.0], [3.0]]).round(decimals=2)
+        tensor([0.1000])
+
     Source: Reddi et al., ICLR 2021, Algorithm 2.
     """
     return strategy.FedYogi(eta=eta, beta_1=beta_1, beta_2=beta_2, tau=tau, **sampling)
@@ -147,6 +178,11 @@ def fedadagrad(*, eta: Positive = 0.1, tau: Positive = 1e-3, **sampling: Any) ->
         eta: the server's learning rate.
         tau: added to the root of the second moment; the larger, the less adaptive.
         **sampling: how clients are sampled.
+
+    Example:
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(fedadagrad(eta=0.1), [[1.0], [3.0]]).round(decimals=2)
+        tensor([0.1000])
 
     Source: Reddi et al., ICLR 2021, Algorithm 2.
     """

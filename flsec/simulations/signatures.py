@@ -42,7 +42,13 @@ __all__ = [
 
 @functools.cache
 def parameters_model(member: Any, supplied: tuple[str, ...] = ()) -> type[BaseModel]:
-    """Return a model of the parameters in a signature, less those that the simulation supplies."""
+    """Return a model of the parameters in a signature, less those that the simulation supplies.
+
+    Example:
+        >>> from flsec.aggregation.krum import krum
+        >>> list(parameters_model(krum, supplied=("updates",)).model_fields)
+        ['num_byzantine', 'num_neighbors', 'unsafe']
+    """
     fields: dict[str, Any] = {
         name: (_checkable(hint), ... if parameter.default is inspect.Parameter.empty else parameter.default)
         for name, (hint, parameter) in parameters_of(member).items()
@@ -71,7 +77,13 @@ def _probe(hint: Any) -> type[BaseModel]:
 def values_with_defaults(
     model: type[BaseModel], given: Mapping[str, Any], legal: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return plain values of all fields, the defaults filled in; ``legal`` are keys that may stand beside them."""
+    """Return plain values of all fields, the defaults filled in; ``legal`` are keys that may stand beside them.
+
+    Example:
+        >>> from flsec.aggregation.krum import krum
+        >>> values_with_defaults(parameters_model(krum, supplied=("updates",)), {"num_byzantine": 2})
+        {'num_neighbors': None, 'unsafe': False, 'num_byzantine': 2}
+    """
     validate(model, dict(given), legal)
     defaults = {name: info.default for name, info in model.model_fields.items() if not info.is_required()}
     written = {name: value for name, value in defaults.items() if has_yaml_notation(value)} | dict(given)
@@ -270,7 +282,13 @@ def example_of(owner: type[BaseModel], key: str) -> Any:
 
 
 def example_value(hint: Any, default: Any = None) -> Any:
-    """Return a value that a parameter of this type accepts: its default, or else the first of the usual that fits."""
+    """Return a value that a parameter of this type accepts: its default, or else the first of the usual that fits.
+
+    Example:
+        >>> from flsec.parameters import PositiveCount
+        >>> example_value(PositiveCount)
+        2
+    """
     if default is not None and has_yaml_notation(default):
         return as_yaml_data(default)
     probe = _probe(hint)

@@ -80,7 +80,15 @@ def read(source: Path | str, name: str = "<text>") -> tuple[dict[str, Any], Line
 
 
 def parse_value(text: str, name: str = "<text>") -> Any:
-    """Return one YAML value, such as ``0.5``, ``[1, 2]`` or ``{name: krum}``, as plain data."""
+    """Return one YAML value, such as ``0.5``, ``[1, 2]`` or ``{name: krum}``, as plain data.
+
+    Raises:
+        ConfigError: malformed YAML.
+
+    Example:
+        >>> parse_value("0.5"), parse_value("[1, 2]"), parse_value("{name: krum}")
+        (0.5, [1, 2], {'name': 'krum'})
+    """
     node = _compose(text, name)
     return None if node is None else _data_of(node, (), {}, name)
 

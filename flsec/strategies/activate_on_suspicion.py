@@ -37,7 +37,7 @@ class ActivateOnSuspicion(RobustStrategy):
     Raises:
         ConfigError: ``"inside"`` without a wrapper inside, or with one that drops clients in every round whoever they
             are, such as Krum, which would always fire; or ``Siren`` inside, which goes back to earlier models whenever
-            its clients raise the alarm, and cannot do so afterwards.
+            its clients raise the alarm, and cannot do so afterwards. Others: see ``RobustStrategy``.
 
     What a detector says drops nobody by itself where there is a defense inside. The defenses that stand by have no
     verdict and change nothing, and too few replies for them stop no round; those that remember clients (FoolsGold,
@@ -52,9 +52,15 @@ class ActivateOnSuspicion(RobustStrategy):
 
     Example:
         >>> from flwr.serverapp.strategy import FedAvg
-        >>> from flsec.strategies import CrossRound, MultiKrum
-        >>> guarded = ActivateOnSuspicion(MultiKrum(FedAvg(), num_byzantine=2), for_rounds=5)
-        >>> guarded = ActivateOnSuspicion(CrossRound(MultiKrum(FedAvg(), num_byzantine=2)), detector="inside")
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.strategies import Median
+        >>> strategy = ActivateOnSuspicion(Median(FedAvg()), for_rounds=5)
+        >>> play_rounds(strategy, [[0.0], [1.0], [1.1], [1.2], [2.0]])  # nobody is suspect: the mean
+        tensor([1.1000])
+        >>> play_rounds(strategy, [[1.0], [1.1], [1.2], [1.3], [900.0]])  # the median
+        tensor([1.2000])
+        >>> strategy.last_report.verdicts[0].notes["suspects"]
+        [4]
 
     Source: Han et al., "FedMLSecurity", KDD 2024, Sec. 1: its key takeaways ask for a defense that detects whether
         attacks have happened, and activates defensive mechanisms only then. How that is done here is ours.

@@ -34,14 +34,28 @@ class AdaptiveQuantileClipping(RobustStrategy):
         initial_entry: that estimate in the first round, in parameter units.
         options: see ``RobustStrategy``.
 
-    A round is clipped by the estimate that it finds; then the estimate moves, by counts alone: a hostile norm of 1e30
-    moves it as one just above does, and f hostile clients of n change its logarithm by at most eta f / n a round. A
-    share of them above 1 - gamma lets it grow without end: above 20 % for clipping with these defaults, and above 2 %
-    for zeroing, which is against broken clients more than against attackers. A zeroed update counts as a client of no
-    update, as in TensorFlow Federated. No noise: this is no differential privacy.
+    Raises:
+        ConfigError: a quantile is not in (0, 1), or a rate, ``zeroing_multiplier`` or a first estimate is not positive.
+            Others: see ``RobustStrategy``.
+
+    Hands on (n, d) updates for (n, d). A round is clipped by the estimate that it finds; then the estimate moves, by
+    counts alone: a hostile norm of 1e30 moves it as one just above does, and f hostile clients of n change its
+    logarithm by at most eta f / n a round. A share of them above 1 - gamma lets it grow without end: above 20 % for
+    clipping with these defaults, and above 2 % for zeroing, which is against broken clients more than against
+    attackers. A zeroed update counts as a client of no update, as in TensorFlow Federated. No noise: this is no
+    differential privacy.
 
     The notes say the round's bounds ``max_norm`` and ``max_entry``, how many were ``clipped``, and who was ``zeroed``.
     O(n d) time and memory; two numbers are kept between rounds.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = AdaptiveQuantileClipping(FedAvg(), initial_norm=1.0)
+        >>> play_rounds(strategy, [[0.5], [900.0]])  # the second counts as 1
+        tensor([0.7500])
+        >>> round(strategy.norm_estimate, 3)  # half were below it, 80 % should be
+        1.062
 
     Source: Andrew et al., "Differentially Private Learning with Adaptive Clipping", NeurIPS 2021; zeroing and all
     defaults are those of TensorFlow Federated's robust aggregator.

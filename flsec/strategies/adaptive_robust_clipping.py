@@ -20,9 +20,23 @@ class AdaptiveRobustClipping(RobustStrategy):
         num_byzantine: f, an upper bound on the hostile clients among a round's replies; give the rule inside the same.
         options: see ``RobustStrategy``.
 
-    Not a defense by itself: it bounds how long hostile updates are, not where they point. Needs n >= 2 f + 1 usable
-    replies a round. The note ``max_norm`` says the round's bound, ``clipped`` how many updates were longer. O(n d) time
-    and memory, nothing kept between rounds.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, or a first round asks fewer than 2 f + 1 clients. Others: see
+            ``RobustStrategy``.
+
+    Hands on (n, d) updates for (n, d). Not a defense by itself: it bounds how long hostile updates are, not where they
+    point. Needs n >= 2 f + 1 usable replies a round. The note ``max_norm`` says the round's bound, ``clipped`` how many
+    updates were longer. O(n d) time and memory, nothing kept between rounds.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.strategies import TrimmedMean
+        >>> strategy = AdaptiveRobustClipping(TrimmedMean(FedAvg(), num_trimmed=1), num_byzantine=1)
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [900.0]])
+        tensor([2.5000])
+        >>> strategy.last_report.verdicts[0].notes
+        {'max_norm': 3.0, 'clipped': 1}
 
     Source: Allouah et al., "Adaptive Gradient Clipping for Robust Federated Learning", ICLR 2025 (ARC).
     """

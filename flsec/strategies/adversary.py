@@ -35,8 +35,22 @@ class Adversary(RobustStrategy):
             ``adversaries``, whose client ids are those that the replies come from.
         options: see ``RobustStrategy``.
 
-    Rows that come out as NaN or infinity are dropped and named in the note ``not_finite``: an attack on float32
-    numbers cannot send more. The note ``chosen`` holds what each attack decided, by the name of its class.
+    Raises:
+        ConfigError: an attack that needs others' updates does not know its ``adversaries``, a client of the round is
+            none of theirs, or the clients are real SuperNodes. Others: see ``RobustStrategy``.
+
+    Hands on (n, d) updates for (n, d). Rows that come out as NaN or infinity are dropped and named in the note
+    ``not_finite``: an attack on float32 numbers cannot send more. The note ``chosen`` holds what each attack decided,
+    by the name of its class.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.client_apps import IPM, Adversaries
+        >>> attack = IPM(epsilon=2.0, adversaries=Adversaries(num_clients=3, ids=[2]))
+        >>> strategy = Adversary(FedAvg(), attacks=[attack])
+        >>> play_rounds(strategy, [[1.0], [2.0], [1.5]])  # client 2 sends -2 times the others' mean
+        tensor([0.])
 
     Source: FedMLSecurity, Sec. 3.2 (attacks injected at the server).
     """

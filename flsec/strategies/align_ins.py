@@ -28,12 +28,26 @@ class AlignIns(RobustStrategy):
             ones set if they are half of those; or the ``"smaller"`` of that and the median norm of all.
         options: see ``RobustStrategy``; with ``weighting="examples"`` the clipped updates are averaged by its weights.
 
-    Against backdoors by fewer than half of the clients. By radii of 1, the paper's, honest clients are dropped as well,
-    attack or not: about a third of values that are spread like a bell lie farther out, by either measure. Nobody kept:
-    the previous model stays. The verdict's scores are the larger of the two z-scores; its notes are ``max_norm``, the
-    bound, and ``directions`` and ``signs``, both measures of the participants.
+    Raises:
+        ConfigError: a radius is not positive, ``share`` is not in (0, 1), or ``bound`` is none of its values. Others:
+            see ``RobustStrategy``.
+
+    Keeps (m, d) of a round's (n, d) updates and makes one (d,) of them. Against backdoors by fewer than half of the
+    clients. By radii of 1, the paper's, honest clients are dropped as well, attack or not: about a third of values that
+    are spread like a bell lie farther out, by either measure. Nobody kept: the previous model stays. The verdict's
+    scores are the larger of the two z-scores; its notes are ``max_norm``, the bound, and ``directions`` and ``signs``,
+    both measures of the participants.
 
     O(n d) time, O(n d) memory for the rows kept, nothing kept between rounds, nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = AlignIns(FedAvg())
+        >>> play_rounds(strategy, [[1.0, 0.9], [0.9, 1.0], [1.1, 1.0], [1.0, 1.1], [-1.0, -1.0]]).round(decimals=1)
+        tensor([1., 1.])
+        >>> strategy.last_report.verdicts[0].dropped
+        (4,)
 
     Source: Xu, Zhang and Hu, "Detecting Backdoor Attacks in Federated Learning via Direction Alignment Inspection",
         CVPR 2025.

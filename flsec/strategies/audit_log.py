@@ -145,6 +145,15 @@ class AuditEntry:
         time: when it was written, in ISO 8601 with the offset of UTC.
         report: what happened in the round. What its notes held that JSON has not is text or a list.
         model_sha256: of the model after the round; None where it was not told.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "audit.jsonl"
+        >>> with AuditLog(path) as audit:
+        ...     audit(RoundReport(7, (), (), "nobody replied", {}))
+        >>> entry = read_audit(path).entries[0]
+        >>> entry.line, entry.report.round, entry.report.kept_previous_model
+        (1, 7, 'nobody replied')
     """
 
     line: int
@@ -162,6 +171,15 @@ class Audit:
         problems: what is wrong with the file, a sentence each: lines that cannot be read, and places where the chain
             breaks. Empty: every line is as it was written, and none is missing before the last.
         head: the SHA-256 of the last whole line, as ``AuditLog.head``; None if there is none.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "audit.jsonl"
+        >>> with AuditLog(path) as log:
+        ...     log(RoundReport(1, (), (), None, {}))
+        >>> audit = read_audit(path)
+        >>> len(audit.entries), audit.problems, audit.head == log.head
+        (1, (), True)
     """
 
     entries: tuple[AuditEntry, ...]

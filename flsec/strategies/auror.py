@@ -30,16 +30,29 @@ class Auror(RobustStrategy):
             the longest time are forgotten first. None: all, without end.
         options: see ``RobustStrategy``.
 
-    Against a minority that poisons its data from the first round on, the same parameters in all attackers. Until
-    clients are judged nobody is dropped, so put a rule that bounds the damage inside, such as ``Median``. Attackers who
-    behave while they are watched are never found, neither are those with a new id each round. If half or more of a
-    round's clients would be removed, nobody is: the rule stands on an honest majority. Where only a few parameters are
-    indicative, as in small models, a share of them says little. The verdict's scores are each client's share so far;
-    its notes are ``indicative``, the round's number of indicative parameters, ``removed``, how many of the round's
-    clients were removed in it, and ``forgotten``.
+    Raises:
+        ConfigError: ``min_distance`` is not positive, ``unit`` is none of its values, ``max_share`` is not in (0, 1),
+            or ``num_rounds_watched`` or ``max_clients`` is not at least 1. Others: see ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. Against a minority that poisons its data from the first round on, the
+    same parameters in all attackers. Until clients are judged nobody is dropped, so put a rule that bounds the damage
+    inside, such as ``Median``. Attackers who behave while they are watched are never found, neither are those with a
+    new id each round. If half or more of a round's clients would be removed, nobody is: the rule stands on an honest
+    majority. Where only a few parameters are indicative, as in small models, a share of them says little. The verdict's
+    scores are each client's share so far; its notes are ``indicative``, the round's number of indicative parameters,
+    ``removed``, how many of the round's clients were removed in it, and ``forgotten``.
 
     O(n d log n) time in rounds in which somebody is watched; keeps three numbers for each client remembered. Nothing on
     the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = Auror(FedAvg(), num_rounds_watched=2)
+        >>> play_rounds(strategy, [[[1.0], [1.1], [0.9], [1.0], [-5.0]]] * 3)  # the last one counts in two rounds
+        tensor([1.8000])
+        >>> strategy.removed
+        {4: 2}
 
     Source: Shen, Tople and Saxena, "Auror: Defending against Poisoning Attacks in Collaborative Deep Learning Systems",
         ACSAC 2016, where the final model is trained again without those found, on masked features that all clients

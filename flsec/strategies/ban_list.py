@@ -38,7 +38,7 @@ class BanList(RobustStrategy):
         ConfigError: ``after`` is more than ``within``; or the only rules inside that drop clients do so in every round,
             whoever they are (those that are told f, such as Krum and Multi-Krum, and those that keep the largest of
             several groups, such as FLAME), or see means of several clients (inside ``Bucketing``). With these, every
-            honest client would be banned in the end.
+            honest client would be banned in the end. Others: see ``RobustStrategy``.
 
     An offence is a reply that was quarantined for what it held, or that a rule dropped or weighed with zero where this
     is an accusation: ``ThreeSigma``, ``CrossRound``, ``FoolsGold``, ``FLTrust``, ``DiverseFL``, ``Siren``,
@@ -63,10 +63,12 @@ class BanList(RobustStrategy):
 
     Example:
         >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
         >>> from flsec.strategies import ThreeSigma
-        >>> ban_list = BanList(ThreeSigma(FedAvg()), after=3, within=10, for_rounds=50)
-        >>> ban_list.bans
-        {}
+        >>> strategy = BanList(ThreeSigma(FedAvg()), after=2, within=5, for_rounds=50)
+        >>> _ = play_rounds(strategy, [[[1.0], [1.1], [1.2], [1.3], [900.0]]] * 2)
+        >>> strategy.bans  # asked again in round 53
+        {4: 52}
 
     Source: ours. SIREN's and FLDetector's bans are parts of these rules.
     """

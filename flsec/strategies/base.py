@@ -63,9 +63,9 @@ class RobustStrategy(Rounds):
             ends the run. An attacker's rehearsal does not call it, a file cannot name it, and it is no part of the
             state. None: nobody is told.
 
-    Of nested wrappers the outermost's ``patience``, ``evaluation``, ``max_num_examples`` and ``device`` count, and the
-    first ``state_arrays`` that is given. Each one's ``on_verdict`` is called with the one report of them all, the
-    outermost's first.
+    Stages work on a round's (n, d) updates, one row a client, and on the (d,) new model. Of nested wrappers the
+    outermost's ``patience``, ``evaluation``, ``max_num_examples`` and ``device`` count, and the first ``state_arrays``
+    that is given. Each one's ``on_verdict`` is called with the one report of them all, the outermost's first.
 
     Attributes:
         partition_ids: {node id: partition}, by which the outermost wrapper's log names clients; of those that it does
@@ -74,7 +74,10 @@ class RobustStrategy(Rounds):
 
     Raises:
         ConfigError: ``"cuda"`` without a usable GPU, a parameter out of its range, a nesting that cannot work, or a
-            strategy that cannot be defended (trees or raw bytes in the place of arrays).
+            strategy that cannot be defended (trees or raw bytes in the place of arrays); in the first rounds, before
+            clients train: secure aggregation, fewer clients asked than the rule needs, or a model without floating
+            parameters.
+        NoProgressError: ``patience`` rounds in a row without a new model.
 
     Always on: a reply with a wrong shape, a wrong kind of number, NaN or infinity, or an impossible ``num_examples`` is
     quarantined, and counts as one of the f that the rule tolerates. If too few replies are left, the previous global
@@ -82,10 +85,14 @@ class RobustStrategy(Rounds):
 
     Example:
         >>> from flwr.serverapp.strategy import FedAvg
-        >>> def alarm(report):
-        ...     print(report.round, [reply.client_id for reply in report.quarantined], report.kept_previous_model)
-        >>> RobustStrategy(FedAvg(), on_verdict=alarm)  # doctest: +ELLIPSIS
-        RobustStrategy(<flwr...FedAvg object at ...>)
+        >>> from flsec.strategies import Krum
+        >>> from flsec.testing import play_rounds
+        >>> strategy = Krum(FedAvg(), num_byzantine=1, on_verdict=lambda report: print(report.round, report.kept))
+        >>> play_rounds(strategy, [[0.0], [0.1], [0.15], [0.2], [float("nan")], [9.0]])
+        1 (1,)
+        tensor([0.1000])
+        >>> [(reply.client_id, reply.reason) for reply in strategy.last_report.quarantined]
+        [(4, 'NaN or infinity in the update')]
     """
 
     def __init__(

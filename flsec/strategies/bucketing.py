@@ -26,12 +26,27 @@ class Bucketing(RobustStrategy):
             attacker who knows it knows who shares a bucket.
         options: see ``RobustStrategy``; with ``weighting="examples"`` a bucket is the mean weighted by them.
 
-    The rule inside sees ceil(n / s) rows, of which as many as f are hostile: its f stays what it is, and it needs as
-    many rows as ever, so that Krum with f = 1, which needs 5, needs 9 clients with s = 2. One that is told a share
-    counts buckets. A bucket is no client: it claims its clients' examples together, verdicts inside speak of all
-    clients in it, and the note ``buckets`` says which these are. Rules that go by client id cannot stand inside.
+    Raises:
+        ConfigError: ``bucket_size`` is not at least 1, or a rule inside goes by client id, such as ``FoolsGold``.
+            Others: see ``RobustStrategy``.
+
+    Hands on (ceil(n / s), d) means of a round's (n, d) updates. The rule inside sees ceil(n / s) rows, of which as many
+    as f are hostile: its f stays what it is, and it needs as many rows as ever, so that Krum with f = 1, which needs 5,
+    needs 9 clients with s = 2. One that is told a share counts buckets. A bucket is no client: it claims its clients'
+    examples together, verdicts inside speak of all clients in it, and the note ``buckets`` says which these are. Rules
+    that go by client id cannot stand inside.
 
     Not a defense by itself. O(n d) time; O(n d / s) memory for the means, nothing kept between rounds.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.strategies import Median
+        >>> strategy = Bucketing(Median(FedAvg()), bucket_size=2)
+        >>> play_rounds(strategy, [[1.0], [1.0], [1.0], [1.0], [1.0], [900.0]])
+        tensor([1.])
+        >>> sorted(map(len, strategy.last_report.verdicts[0].notes["buckets"]))
+        [2, 2, 2]
 
     Source: Karimireddy et al., "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022.
     """

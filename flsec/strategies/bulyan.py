@@ -22,7 +22,17 @@ class Bulyan(RobustStrategy):
             ``"trimmed_mean"`` trims f on each side (SparseFed's appendix).
         options: see ``RobustStrategy``.
 
-    Needs n >= 4 f + 3 usable replies a round. O(n^2 d) time, O(n d) memory.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, ``second_phase`` is none of its values, or a first round asks fewer
+            than 4 f + 3 clients. Others: see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Needs n >= 4 f + 3 usable replies a round. O(n^2 d) time, O(n d) memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(Bulyan(FedAvg(), num_byzantine=1), [[1.0], [2.0], [3.0], [4.0], [5.0], [6.0], [900.0]])
+        tensor([3.])
 
     Source: El Mhamdi et al., ICML 2018, Sec. 4.
     """

@@ -21,7 +21,18 @@ class CAF(RobustStrategy):
         num_byzantine: f, an upper bound on the hostile clients among a round's replies.
         options: see ``RobustStrategy``.
 
-    Needs n >= 2 f + 1 usable replies a round. O(n^2 d + n^4) time, O(n d) memory.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, or a first round asks fewer than 2 f + 1 clients. Others: see
+            ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Needs n >= 2 f + 1 usable replies a round. O(n^2 d + n^4) time, O(n d)
+    memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(CAF(FedAvg(), num_byzantine=1), [[1.0], [2.0], [3.0], [900.0]]).round(decimals=1)
+        tensor([2.])
 
     Source: Allouah, Guerraoui and Stephan, ICML 2025, Algorithm 2.
     """

@@ -22,7 +22,18 @@ class CenteredClipping(RobustStrategy):
         num_iterations: clipping steps a round.
         options: see ``RobustStrategy``.
 
-    The centre is zero in the first round and is kept between rounds. O(n^2 d) time, O(n d) memory.
+    Raises:
+        ConfigError: ``radius`` is not positive, or ``num_iterations`` is not at least 1. Others: see
+            ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). The centre is zero in the first round and is kept between rounds. O(n^2
+    d) time, O(n d) memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(CenteredClipping(FedAvg(), radius=1.0), [[0.2], [0.4], [0.3], [900.0]])  # counts as 1
+        tensor([0.4750])
 
     Source: Karimireddy et al., ICML 2021, Sec. 4. The paper's worker momentum is an option of the client.
     """

@@ -25,13 +25,26 @@ class ClippedClustering(RobustStrategy):
             clients counts in full.
         options: see ``RobustStrategy``; with ``weighting="examples"`` the clipped updates are averaged by its weights.
 
-    Against a minority whose directions differ from the others'. One of two clusters is always dropped, so that honest
-    clients are dropped where nobody attacks, mostly few; fewer than 3 replies, and replies that all point the same way,
-    are all kept. Because each norm counts once for each round, attackers who are many in early rounds set the bound
-    for long. The verdict's scores are mean cosine distances to the larger cluster, ``max_norm`` the bound.
+    Raises:
+        ConfigError: ``num_norms`` is not at least 1. Others: see ``RobustStrategy``.
+
+    Keeps (m, d) of a round's (n, d) updates and makes one (d,) of them. Against a minority whose directions differ from
+    the others'. One of two clusters is always dropped, so that honest clients are dropped where nobody attacks, mostly
+    few; fewer than 3 replies, and replies that all point the same way, are all kept. Because each norm counts once for
+    each round, attackers who are many in early rounds set the bound for long. The verdict's scores are mean cosine
+    distances to the larger cluster, ``max_norm`` the bound.
 
     O(n^2 d) time, O(n d) memory for the rows kept; ``num_norms`` numbers are kept between rounds. Nothing on the
     client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = ClippedClustering(FedAvg())
+        >>> play_rounds(strategy, [[1.0, 0.0], [1.0, 0.1], [2.0, 0.0], [-9.0, 1.0]]).round(decimals=2)
+        tensor([1.1700, 0.0300])
+        >>> strategy.last_report.kept
+        (0, 1, 2)
 
     Source: Li, Ngai and Voigt, "An Experimental Study of Byzantine-Robust Aggregation Schemes in Federated Learning",
         IEEE Transactions on Big Data 2024, Sec. IV-H.

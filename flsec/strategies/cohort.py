@@ -39,6 +39,8 @@ class Layout:
         names: their names; positions if left out.
         state: positions of floating arrays that are state and not weights.
 
+    A vector is (d,) float32.
+
     Example:
         >>> layout = Layout([np.zeros((2, 3), np.float32), np.array(7)])
         >>> layout.size, [slot.start for slot in layout.slots]
@@ -182,6 +184,21 @@ class Cohort:
         global_state: the arrays beside the matrix that the clients started from.
         server_state: where a defense goes back to an earlier model, what the wrapped strategy remembered then.
         members: n tuples of the ids of the clients that a row is the mean of; by default each is its one client's.
+
+    Raises:
+        ValueError: ``with_updates`` is given rows of another shape.
+
+    Example:
+        >>> import torch
+        >>> cohort = Cohort(
+        ...     updates=torch.tensor([[1.0, 0.0], [4.0, 4.0], [0.0, 2.0]]), num_examples=torch.ones(3),
+        ...     client_ids=(3, 5, 8), metrics=({}, {}, {}), global_parameters=torch.zeros(2), round=1,
+        ...     layout=Layout([np.zeros(2, np.float32)]), sources=(0, 1, 2),
+        ... )
+        >>> cohort.squared_distances()[0].tolist()
+        [0.0, 25.0, 5.0]
+        >>> cohort.keep([0, 2]).client_ids
+        (3, 8)
     """
 
     def __init__(

@@ -20,8 +20,19 @@ class ComparativeGradientElimination(RobustStrategy):
         num_byzantine: f, an upper bound on the hostile clients among a round's replies.
         options: see ``RobustStrategy``.
 
-    Needs n >= 2 f + 1 usable replies a round. The kept replies are averaged; the paper's sum is the same with a server
-    learning rate of n - f. O(n d) time and memory.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, or a first round asks fewer than 2 f + 1 clients. Others: see
+            ``RobustStrategy``.
+
+    Hands on (n - f, d) of a round's (n, d) updates. Needs n >= 2 f + 1 usable replies a round. The kept replies are
+    averaged; the paper's sum is the same with a server learning rate of n - f. O(n d) time and memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = ComparativeGradientElimination(FedAvg(), num_byzantine=1)
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [-900.0]])
+        tensor([2.])
 
     Source: Gupta, Liu and Vaidya, 2020.
     """

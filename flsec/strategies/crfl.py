@@ -28,12 +28,21 @@ class CRFL(RobustStrategy):
         seed: seed of the noise. A round's noise depends on it and on the round's number alone.
         options: see ``RobustStrategy``.
 
-    What it buys is a certificate, for the final model: ``flsec.metrics.certify_model`` lets noisy copies of it vote on
-    each test sample and says how large a backdoor may have been that does not change the outcome;
-    ``flsec.metrics.certified_accuracy`` gives the curve. Without that it is a weak defense. BatchNorm's
+    Raises:
+        ConfigError: ``max_norm`` or ``initial_norm`` is not positive, ``std`` or ``norm_growth`` is negative, or
+            ``num_rounds`` is not at least 1. Others: see ``RobustStrategy``.
+
+    Changes the (d,) new model. What it buys is a certificate, for the final model: ``flsec.metrics.certify_model`` lets
+    noisy copies of it vote on each test sample and says how large a backdoor may have been that does not change the
+    outcome; ``flsec.metrics.certified_accuracy`` gives the curve. Without that it is a weak defense. BatchNorm's
     statistics are neither clipped nor perturbed, and no certificate covers what clients do to them: use networks
-    without. O(d) time and extra memory, nothing kept between
-    rounds, nothing on the client.
+    without. O(d) time and extra memory, nothing kept between rounds, nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(CRFL(FedAvg(), max_norm=10.0, std=0.0), [[15.0, 20.0], [45.0, 60.0]])  # from norm 50
+        tensor([6., 8.])
 
     Source: Xie et al., CRFL, ICML 2021, Algorithm 1.
     """

@@ -33,14 +33,28 @@ class CrossRound(RobustStrategy):
             are forgotten first. None: all, without end.
         options: see ``RobustStrategy``.
 
-    The first round has no verdict: all are accepted. A client that comes later for the first time is compared with the
-    global model only, and nobody is compared with a zero vector. A zero upload where there is something to compare
-    with has similarity 0. If everybody is dropped, the previous model and the memory are kept. An attacker who changes
-    slowly, or attacks from the first round on, passes. A forgotten client that comes back counts as new, so that an
-    attacker who stays away until ``max_clients`` others were accepted gains what a new client id gives at once.
+    Raises:
+        ConfigError: ``min_similarity`` is not in [-1, 1], ``compare`` or ``features`` is none of its values, or
+            ``max_clients`` is not at least 1. Others: see ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. The first round has no verdict: all are accepted. A client that comes
+    later for the first time is compared with the global model only, and nobody is compared with a zero vector. A zero
+    upload where there is something to compare with has similarity 0. If everybody is dropped, the previous model and
+    the memory are kept. An attacker who changes slowly, or attacks from the first round on, passes. A forgotten client
+    that comes back counts as new, so that an attacker who stays away until ``max_clients`` others were accepted gains
+    what a new client id gives at once.
 
     O(n k) time; keeps k float32 values, k the number of features, for each client remembered: at most
     4 k ``max_clients`` bytes, and k values of the previous global model. Nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = CrossRound(FedAvg(), compare="updates", features="all")
+        >>> play_rounds(strategy, [[[1.0], [1.2], [1.1]], [[1.0], [1.2], [-9.0]]])  # the third turns round
+        tensor([2.2000])
+        >>> strategy.last_report.verdicts[0].dropped
+        (2,)
 
     Source: FedML's security module (cross-round defense); Han et al., "Kick Bad Guys Out!", 2023. There a client that
     fails is handed to a second check, such as ``ThreeSigma``; here it is dropped.

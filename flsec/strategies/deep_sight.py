@@ -45,12 +45,13 @@ class DeepSight(RobustStrategy):
         seed: seed of the random inputs; a round draws its own.
         options: see ``RobustStrategy``; with ``weighting="examples"`` the clipped updates are averaged by its weights.
 
-    Against backdoors by clients whose training data are more alike than the others': a client is suspicious if few of
-    its output neurons changed much. Clients are compared by that, by the changes of the output biases, and by
-    how their models changed the predictions of random inputs. Those of accepted clusters are clipped to the median norm
-    of all updates. Honest clients that have one or two classes look suspicious where the others have many. It
-    can be told no number of attackers and expects more honest clients than others; of fewer than 3 replies all are
-    kept. With a hundred clients of a large network the random inputs take the time: lower ``num_samples``.
+    Keeps (m, d) of a round's (n, d) updates and makes one (d,) of them. Against backdoors by clients whose training
+    data are more alike than the others': a client is suspicious if few of its output neurons changed much. Clients are
+    compared by that, by the changes of the output biases, and by how their models changed the predictions of random
+    inputs. Those of accepted clusters are clipped to the median norm of all updates. Honest clients that have one or
+    two classes look suspicious where the others have many. It can be told no number of attackers and expects more
+    honest clients than others; of fewer than 3 replies all are kept. With a hundred clients of a large network the
+    random inputs take the time: lower ``num_samples``.
 
     The verdict's scores are the share of the output neuron that changed most, in energy; its notes are ``suspicious``,
     how many were, and ``max_norm``. BatchNorm's statistics are the global model's.
@@ -59,7 +60,23 @@ class DeepSight(RobustStrategy):
     between rounds, nothing on the client.
 
     Raises:
-        ConfigError: the network has no such output layer.
+        ConfigError: the network has no such output layer, a count is not at least 1 (``min_cluster_size``: 2), or
+            ``max_suspicious`` is not in (0, 1]. Others: see ``RobustStrategy``.
+
+    Example:
+        >>> import torch
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.models import Softmax
+        >>> from flsec.testing import play_rounds
+        >>> network, root_data = Softmax((1,), 2), (torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0]))
+        >>> strategy = DeepSight(
+        ...     FedAvg(), model_factory=lambda: network, input_shape=(1,), num_samples=100, min_cluster_size=2
+        ... )
+        >>> honest = [[-1.0, 1.0, -0.1, 0.1], [-1.1, 1.1, -0.1, 0.1], [-0.9, 1.0, -0.1, 0.1], [-1.0, 0.9, -0.1, 0.1]]
+        >>> hostile = [[0.0, 0.1, 0.0, 9.0], [0.0, 0.1, 0.0, 9.1]]
+        >>> _ = play_rounds(strategy, honest + hostile, model=network)
+        >>> strategy.last_report.kept
+        (0, 1, 2, 3)
 
     Source: Rieger, Nguyen, Miettinen and Sadeghi, "DeepSight: Mitigating Backdoor Attacks in Federated Learning Through
         Deep Model Inspection", NDSS 2022.

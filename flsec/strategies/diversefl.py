@@ -41,11 +41,29 @@ class DiverseFL(RobustStrategy):
         task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``.
 
-    The verdict's scores are C1 x C2 of each client (the paper's Fig. 1), 0 where there is none. A client without a
-    sample, or whose guiding update is zero or not finite, is rejected and listed in the notes ``no_sample`` and
-    ``no_guiding_update``. If nobody is accepted the previous model is kept. Clients are judged alone, so any number of
-    hostile ones can be rejected. Cost: the training of the round's clients on their samples; memory: one update and the
-    samples, nothing else is kept between rounds.
+    Raises:
+        ConfigError: a client's sample is not one label for each input, ``model_factory`` makes no network, ``training``
+            is no ``Training``, ``client_sample_share`` is not in (0, 1], or ``epsilon_1`` is not below ``epsilon_2``.
+            Others: see ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. The verdict's scores are C1 x C2 of each client (the paper's Fig. 1), 0
+    where there is none. A client without a sample, or whose guiding update is zero or not finite, is rejected and
+    listed in the notes ``no_sample`` and ``no_guiding_update``. If nobody is accepted the previous model is kept.
+    Clients are judged alone, so any number of hostile ones can be rejected. Cost: the training of the round's clients
+    on their samples; memory: one update and the samples, nothing else is kept between rounds.
+
+    Example:
+        >>> import torch
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.models import Softmax
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.training import Training
+        >>> network, root_data = Softmax((1,), 2), (torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0]))
+        >>> samples = dict.fromkeys(range(3), root_data)
+        >>> training = Training(learning_rate=2.0, steps=1)
+        >>> strategy = DiverseFL(FedAvg(), client_samples=samples, model_factory=lambda: network, training=training)
+        >>> play_rounds(strategy, [[-1.0, 1.0, 0.0, 0.0], [-0.9, 0.9, 0.0, 0.0], [9.0, -9.0, 0.0, 0.0]], model=network)
+        tensor([-0.9500,  0.9500,  0.0000,  0.0000])
 
     Source: DiverseFL, Sec. III and Algorithm 1. The paper compares single gradients; for clients that take several
     local steps the guiding update takes as many.

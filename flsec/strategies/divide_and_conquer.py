@@ -22,7 +22,22 @@ class DivideAndConquer(RobustStrategy):
         seed: seed of the coordinates, which depend on it and on the round's number alone.
         options: see ``RobustStrategy``.
 
-    Needs n >= 2 f + 1 and n > c f usable replies a round. O(n d + n^2 s) time for s coordinates, O(n d) memory.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, ``num_iterations`` or ``subsample`` is not at least 1,
+            ``filter_fraction`` is not positive, or a first round asks fewer than 2 f + 1, or no more than c f, clients.
+            Others: see ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. Needs n >= 2 f + 1 and n > c f usable replies a round. O(n d + n^2 s)
+    time for s coordinates, O(n d) memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = DivideAndConquer(FedAvg(), num_byzantine=1)
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [900.0]])
+        tensor([2.])
+        >>> strategy.last_report.kept
+        (0, 1, 2)
 
     Source: Shejwalkar and Houmansadr, NDSS 2021, Algorithm 2.
     """

@@ -33,9 +33,8 @@ class Eavesdrop(RobustStrategy):
 
     An honest but curious server: it aggregates as if this wrapper were not there, to the last bit, and looks at the
     updates of chosen clients in chosen rounds on the way. All it uses is what it sent, what came back, and the
-    assumptions below; it never has a client's data. An inversion that fails is logged and changes nothing, but one
-    that takes long holds the round up; with ``attack=None`` observations are only kept, for
-    ``flsec.reconstruction.invert_observation`` after the run.
+    assumptions below; it never has a client's data. An inversion that fails is logged and changes nothing, but one that
+    takes long holds the round up; ``flsec.reconstruction.invert_observation`` inverts what was only observed.
 
     Args:
         strategy: the strategy, or the defense, whose clients are listened to. Put this wrapper outermost: inside
@@ -44,22 +43,19 @@ class Eavesdrop(RobustStrategy):
             form, or a callable that is given the network as it was sent and the ``Observation`` and returns a
             ``Reconstruction``. None: only observe.
         clients: ids of the clients to listen to; None: all.
-        rounds: in which rounds; None: all. Every observation holds two models in memory. An untrained network gives
-            most away.
+        rounds: in which; None: all. An observation holds two models in memory. An untrained network gives most away.
         learning_rate: assumed, of the clients' SGD; None: as ``training`` says.
         steps: assumed, batches in a round; None: as ``training`` says, else what the examples make in batches.
         batch_size: assumed, examples in each batch; None: as ``training`` says, else all of them.
         num_examples: assumed, examples of each client; None: the number that its reply claims.
         labels: {client id: labels} where they are assumed known.
-        unknown_labels: other clients' labels are ``"revealed"`` by the last layer first, or ``"searched"`` by the
-            attack.
+        unknown_labels: other clients' are ``"revealed"`` by the last layer first, or ``"searched"`` by the attack.
         settings: of a named attack, such as ``{"max_iterations": 500}``.
         input_shape: of one example; a named attack needs it.
         num_classes: C; a named attack needs it.
         max_examples: an update of more than that is not inverted: it would take long and show nothing.
-        folder: where each observation and reconstruction is also written, as
-            ``round-000001-client-0.observation.safetensors`` and ``....reconstruction.safetensors``, which
-            ``Observation.load`` and ``Reconstruction.load`` read; those of an earlier run are replaced. None: nowhere.
+        folder: where each is also written, as ``round-000001-client-0.observation.safetensors`` (``.reconstruction``),
+            which ``Observation.load`` and ``Reconstruction.load`` read; those of an earlier run are replaced.
         model_factory: builds the clients' network; an attack needs it.
         training: how clients are told to train.
         num_rounds: rounds of the run, for learning-rate schedules that depend on it.
@@ -72,10 +68,20 @@ class Eavesdrop(RobustStrategy):
         reconstructions: {(round, client id): ``Reconstruction``}.
         failures: {(round, client id): why there is none}.
 
+    Raises:
+        ConfigError: what an attack needs is missing, ``settings`` for a callable, or a value out of its range.
+
     The three are no part of ``state_dict``: a resumed run has those of its own rounds, and ``folder`` those of all.
 
-    Source: FedMLSecurity, Sec. 3.3 (the passive adversary and what it uses); the attacks: see
-    ``flsec.reconstruction``.
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = Eavesdrop(FedAvg(), clients=[1], learning_rate=0.5)  # only observes
+        >>> _ = play_rounds(strategy, [[1.0], [2.0]])
+        >>> list(strategy.observations)  # (round, client)
+        [(1, 1)]
+
+    Source: FedMLSecurity, Sec. 3.3 (the passive adversary and what it uses); see ``flsec.reconstruction``.
     """
 
     compares_clients: ClassVar[bool] = False

@@ -26,9 +26,25 @@ class ErrorRateRejection(RobustStrategy):
         task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``; ``weighting="examples"`` weights the aggregate that is evaluated, too.
 
-    The aggregate is the mean, whatever this wraps. Scores are error rates without each client. Ties are common on a few
-    examples; of equal clients the longest updates are dropped first. Needs n >= f + 1 usable replies a round. O(n^2 d)
-    time and n evaluations a round; nothing is kept between rounds.
+    Raises:
+        ConfigError: ``root_data`` is not one label for each input, or ``model_factory`` makes no network,
+            ``num_byzantine`` is negative, or a first round asks fewer than f + 1 clients. Others: see
+            ``RobustStrategy``.
+
+    Hands on (n - f, d) of a round's (n, d) updates. The aggregate is the mean, whatever this wraps. Scores are error
+    rates without each client. Ties are common on a few examples; of equal clients the longest updates are dropped
+    first. Needs n >= f + 1 usable replies a round. O(n^2 d) time and n evaluations a round; nothing is kept between
+    rounds.
+
+    Example:
+        >>> import torch
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.models import Softmax
+        >>> from flsec.testing import play_rounds
+        >>> network, root_data = Softmax((1,), 2), (torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0]))
+        >>> strategy = ErrorRateRejection(FedAvg(), root_data=root_data, model_factory=lambda: network, num_byzantine=1)
+        >>> play_rounds(strategy, [[-1.0, 1.0, 0.0, 0.0], [-0.9, 0.9, 0.0, 0.0], [5.0, -5.0, 0.0, 0.0]], model=network)
+        tensor([-0.9500,  0.9500,  0.0000,  0.0000])
 
     Source: Fang et al., USENIX Security 2020, Sec. 5 (error rate based rejection).
     """

@@ -24,11 +24,25 @@ class FedGreed(RobustStrategy):
         task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``.
 
-    Needs neither an honest majority nor a number of attackers; the means that are tried are unweighted. Backdoors that
-    the server's examples do not show pass, and where all clients are worse than the global model, the least bad is
-    taken. Few honest clients are kept where one is much better than the others' mean. The verdict's scores are the
-    clients' own losses; nobody with a finite one: the previous model stays. At most 2 n evaluations of the root data a
-    round; nothing is kept between rounds, nothing on the client.
+    Raises:
+        ConfigError: ``root_data`` is not one label for each input, or ``model_factory`` makes no network. Others: see
+            ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. Needs neither an honest majority nor a number of attackers; the means
+    that are tried are unweighted. Backdoors that the server's examples do not show pass, and where all clients are
+    worse than the global model, the least bad is taken. Few honest clients are kept where one is much better than the
+    others' mean. The verdict's scores are the clients' own losses; nobody with a finite one: the previous model stays.
+    At most 2 n evaluations of the root data a round; nothing is kept between rounds, nothing on the client.
+
+    Example:
+        >>> import torch
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.models import Softmax
+        >>> from flsec.testing import play_rounds
+        >>> network, root_data = Softmax((1,), 2), (torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0]))
+        >>> strategy = FedGreed(FedAvg(), root_data=root_data, model_factory=lambda: network)
+        >>> play_rounds(strategy, [[-1.0, 1.0, 0.0, 0.0], [-0.9, 0.9, 0.0, 0.0], [9.0, -9.0, 0.0, 0.0]], model=network)
+        tensor([-1.,  1.,  0.,  0.])
 
     Source: Kritharakis, Makris, Jakovetic and Tserpes, "FedGreed: A Byzantine-Robust Loss-Based Aggregation Method for
         Federated Learning", arXiv:2508.18060, 2025.

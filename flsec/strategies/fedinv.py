@@ -56,10 +56,15 @@ class FedInv(RobustStrategy):
             number counts up to a bound, with ``"uniform"`` not at all, here and in the number of steps.
         options: see ``RobustStrategy``.
 
-    The gradient that stands for client n's update u_n of T steps is -u_n / (T learning rate), times s^t and the
-    amplification. The paper prints a plus, but u_n goes against the gradient, and leaves the rate out: with its Adam at
-    0.001 the dummies would then reproduce little more than no gradient at all, which is the same for all clients. T
-    follows from the client's number of examples.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, ``num_classes`` is not at least 2, another count is not at least 1,
+            ``target`` or ``selection`` is none of its values, ``training`` is no ``Training``, or a first round asks no
+            more than 2 F clients; by ``check_samples``: inputs are tokens. Others: see ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. The gradient that stands for client n's update u_n of T steps is -u_n /
+    (T learning rate), times s^t and the amplification. The paper prints a plus, but u_n goes against the gradient, and
+    leaves the rate out: with its Adam at 0.001 the dummies would then reproduce little more than no gradient at all,
+    which is the same for all clients. T follows from the client's number of examples.
 
     The verdict's scores are the paper's q; good are moderate ones. Clients are dropped in every round, also where all
     are honest: at most n - F are kept, and of a round's replies the larger of two clusters. A client whose dummies left
@@ -71,6 +76,22 @@ class FedInv(RobustStrategy):
     Cost: num_steps derivatives of n batch_size examples a round, in one batch; ``benchmarks/fedinv_inversion.py``.
     The server sees no more than it would anyway, and does to the updates what an attacker on privacy would do: that the
     dummies tell nothing of the data is for ``flsec.metrics.reconstruction_scores`` to say.
+
+    Example:
+        >>> import torch
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.models import Softmax
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.training import Training
+        >>> network = Softmax((1,), 2)
+        >>> strategy = FedInv(
+        ...     FedAvg(), num_byzantine=1, model_factory=lambda: network, training=Training(learning_rate=0.5, steps=1),
+        ...     input_shape=(1,), num_classes=2, num_steps=20,
+        ... )
+        >>> steps = torch.tensor([[1.0], [0.9], [1.1], [-90.0]])  # of four clients
+        >>> _ = play_rounds(strategy, steps * torch.tensor([-1.0, 1.0, 0.0, 0.0]), model=network)
+        >>> strategy.last_report.kept
+        (0, 1, 2)
 
     Source: FedInv (Zhao, Sun, Wang and Jiang, AAAI 2022), Algorithm 1.
     """

@@ -35,9 +35,9 @@ class FedNova(ServerOptimizer):
             its own weighting counts for the step.
         options: see ``RobustStrategy``.
 
-    Goes outside all defenses: ``FedNova(Krum(FedAvg(...), num_byzantine=2))``. Put ``flsec.client_apps.fednova_client``
-    around the clients, which report their steps; without it ``training`` must say. A round in which nobody's steps are
-    known keeps the previous model.
+    Hands on (n, d) updates for (n, d). Goes outside all defenses: ``FedNova(Krum(FedAvg(...), num_byzantine=2))``. Put
+    ``flsec.client_apps.fednova_client`` around the clients, which report their steps; without it ``training`` must say.
+    A round in which nobody's steps are known keeps the previous model.
 
     What is no number of steps (a text, NaN, zero) costs a client nothing: the median takes its place. Clients' SGD may
     have momentum, and FedProx may be inside; Adam's steps are worth no fixed number of anything, and are refused.
@@ -46,7 +46,14 @@ class FedNova(ServerOptimizer):
     the steps, and of how many clients they are not known.
 
     Raises:
-        ConfigError: clients train with Adam.
+        ConfigError: clients train with Adam, or ``max_ratio`` is less than 1. Others: see ``RobustStrategy``.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> steps = [{"fednova-steps": 1}, {"fednova-steps": 3}]
+        >>> play_rounds(FedNova(FedAvg()), [[1.0], [3.0]], metrics=steps)  # both took steps of 1, and 2 in the mean
+        tensor([2.])
 
     Source: Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization", NeurIPS
     2020, Equations 6 and 7. The bound ``max_ratio`` is ours.

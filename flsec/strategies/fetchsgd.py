@@ -44,10 +44,24 @@ class FetchSGD(RobustStrategy):
         seed: of the hash functions.
         options: see ``RobustStrategy``.
 
-    Keeps two sketches, 2 rows columns numbers whatever the number of clients, nothing per client, nothing on the
-    client. O((n + rows) d) time, O(d) extra memory. The verdict says how many updates were clipped, k, the L2 norm
-    of the error sketch over sqrt(rows), which estimates that of the error feedback, and the round's sparsity gap
-    |Delta - u|_1.
+    Raises:
+        ConfigError: ``k`` or ``columns`` is neither a count of at least 1 nor a share in (0, 1], ``rows`` is not at
+            least 1, ``max_norm`` or ``server_learning_rate`` is not positive, ``momentum`` is not in [0, 1), or
+            ``variant`` is none of its values. Others: see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Keeps two sketches, 2 rows columns numbers whatever the number of
+    clients, nothing per client, nothing on the client. O((n + rows) d) time, O(d) extra memory. The verdict says how
+    many updates were clipped, k, the L2 norm of the error sketch over sqrt(rows), which estimates that of the error
+    feedback, and the round's sparsity gap |Delta - u|_1.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = FetchSGD(FedAvg(), k=1, columns=20, momentum=0.0)
+        >>> play_rounds(strategy, [[3.0, 4.0], [5.0, 6.0]])  # the larger coordinate
+        tensor([0., 5.])
+        >>> play_rounds(strategy, [[0.0, 0.0], [0.0, 0.0]])  # what was held back comes later
+        tensor([4., 0.])
 
     Source: Rothchild et al., FetchSGD, ICML 2020, Algorithm 1; Panda et al., SparseFed, AISTATS 2022, App. B.1.4,
     Algorithm 10.

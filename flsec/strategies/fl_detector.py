@@ -30,12 +30,17 @@ class FLDetector(RobustStrategy):
             were not seen for the longest time are forgotten first. None: all, without end.
         options: see ``RobustStrategy``; with ``weighting="examples"`` the mean update is weighted by its weights.
 
-    A client is expected to send its last update, changed by the product of an approximate Hessian (L-BFGS, from
-    the steps of the model and of the mean update) with what the model has moved since. Its distance from that, over
-    the mean distance of the round's clients, is the round's score; suspicion is the mean of the last N. If the gap
-    statistic finds two clusters of suspicion, the clients of the higher are removed: they are dropped now and
-    whenever they come again. If half or more would be removed, nobody is: the rule stands on an honest majority. Until
-    ``min_scores`` rounds are over nobody is dropped, so put a rule that bounds the damage inside, such as ``Median``.
+    Raises:
+        ConfigError: ``min_scores`` is more than ``window``, or one of them, ``num_references`` or ``max_clients`` is
+            not at least 1. Others: see ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. A client is expected to send its last update, changed by the product of
+    an approximate Hessian (L-BFGS, from the steps of the model and of the mean update) with what the model has moved
+    since. Its distance from that, over the mean distance of the round's clients, is the round's score; suspicion is the
+    mean of the last N. If the gap statistic finds two clusters of suspicion, the clients of the higher are removed:
+    they are dropped now and whenever they come again. If half or more would be removed, nobody is: the rule stands on
+    an honest majority. Until ``min_scores`` rounds are over nobody is dropped, so put a rule that bounds the damage
+    inside, such as ``Median``.
 
     A client that was away longer than the window has no score in the round it comes back. Attackers whose updates go
     on as steadily as honest ones are not found, and neither are clients with a new id in each round. The verdict's
@@ -44,6 +49,15 @@ class FLDetector(RobustStrategy):
 
     O(N^2 d + n d) time; keeps 2 N + 2 vectors, and one vector and N numbers for each client remembered: at most
     4 d ``max_clients`` bytes. Nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = FLDetector(FedAvg(), window=4, min_scores=4)
+        >>> rounds = [[[1.0], [1.1], [0.9], [1.0], [5.0 * (-1) ** t]] for t in range(6)]  # the last is fitful
+        >>> _ = play_rounds(strategy, rounds)
+        >>> list(strategy.removed)
+        [4]
 
     Source: Zhang et al., KDD 2022. Left open there, chosen here: when judging begins; rounds in
         which only some take part; scores are divided by their mean, not their sum, because the number of clients

@@ -26,12 +26,25 @@ class Flame(RobustStrategy):
         seed: seed of the noise. A round's noise depends on it and on the round's number, but for its size.
         options: see ``RobustStrategy``; with ``weighting="examples"`` the clipped updates are averaged by its weights.
 
-    Against backdoors by fewer than half of the clients. It keeps the smallest group of more than half of the replies
-    that single linkage joins, and so often hardly more than half: many honest clients are dropped, also where nobody
-    attacks. Of fewer than 3 replies all are kept. The noise is too small for a privacy guarantee. The verdict's scores
-    are mean cosine distances to those who are kept, ``max_norm`` the median norm.
+    Raises:
+        ConfigError: ``noise`` is negative, or ``compare`` is none of its values. Others: see ``RobustStrategy``.
+
+    Keeps (m, d) of a round's (n, d) updates and makes one (d,) of them. Against backdoors by fewer than half of the
+    clients. It keeps the smallest group of more than half of the replies that single linkage joins, and so often hardly
+    more than half: many honest clients are dropped, also where nobody attacks. Of fewer than 3 replies all are kept.
+    The noise is too small for a privacy guarantee. The verdict's scores are mean cosine distances to those who are
+    kept, ``max_norm`` the median norm.
 
     O(n^2 d) time, O(n d) memory for the rows kept, nothing kept between rounds, nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = Flame(FedAvg(), noise=0.0)
+        >>> play_rounds(strategy, [[1.0, 0.0], [1.0, 0.1], [2.0, 0.0], [-9.0, 1.0]]).round(decimals=1)
+        tensor([1.2000, 0.0000])
+        >>> strategy.last_report.kept
+        (0, 1, 2)
 
     Source: Nguyen et al., "FLAME: Taming Backdoors in Federated Learning", USENIX Security 2022.
     """

@@ -33,14 +33,30 @@ class Flanders(RobustStrategy):
         seed: seed of the draw.
         options: see ``RobustStrategy``.
 
-    The sampled parameters of the clients' models are one matrix a round, a column a client; a matrix autoregression
-    over the last rounds forecasts the next, and a client's score is the distance of its column from that. In the first
-    two rounds nobody is dropped, and the verdict's note ``warm_up`` says so. A client that was not there in a round, or
-    was dropped, has in its place the mean of those who were kept, so that a new one is judged as well. Attackers
-    who are there from the first round on, and steady, become what is expected.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, ``num_parameters``, ``window`` or ``num_iterations`` is not at least
+            1, ``ridge`` is not positive, or a first round asks no more than 2 f clients. Others: see
+            ``RobustStrategy``.
+
+    Hands on (n - f, d) of a round's (n, d) updates. The sampled parameters of the clients' models are one matrix a
+    round, a column a client; a matrix autoregression over the last rounds forecasts the next, and a client's score is
+    the distance of its column from that. In the first two rounds nobody is dropped, and the verdict's note ``warm_up``
+    says so. A client that was not there in a round, or was dropped, has in its place the mean of those who were kept,
+    so that a new one is judged as well. Attackers who are there from the first round on, and steady, become what is
+    expected.
 
     Needs n > 2 f usable replies a round. O(window k n (k + n) + k^3) time a turn, k the number of parameters looked at;
     keeps k numbers for each client of the last ``window`` rounds. Nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = Flanders(FedAvg(), num_byzantine=1)
+        >>> steady = [[1.0], [1.1], [0.9], [1.0]]
+        >>> play_rounds(strategy, [steady, steady, [*steady[:3], [-9.0]]]).round(decimals=1)
+        tensor([3.])
+        >>> strategy.last_report.kept
+        (0, 1, 2)
 
     Source: Gabrielli et al., "Protecting Federated Learning from Extreme Model Poisoning Attacks via Multidimensional
         Time Series Anomaly Detection" (FLANDERS), arXiv 2303.16668. Left open there, chosen here: who was away.

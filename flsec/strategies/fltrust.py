@@ -32,9 +32,28 @@ class FLTrust(RobustStrategy):
         task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``.
 
-    Clients whose cosine with the server's update is not positive are dropped; if that is everybody, or if the server's
-    update is zero or not finite, the previous model is kept. Needs no honest majority. Two passes over the updates and
-    the training of one client a round; nothing is kept between rounds.
+    Raises:
+        ConfigError: ``root_data`` is not one label for each input, or ``model_factory`` makes no network, ``training``
+            is no ``Training``, or ``local_steps`` or ``num_rounds`` is not at least 1. Others: see ``RobustStrategy``.
+
+    Weights a round's (n, d) updates by (n,) trust scores and makes one (d,) of them. Clients whose cosine with the
+    server's update is not positive are dropped; if that is everybody, or if the server's update is zero or not finite,
+    the previous model is kept. Needs no honest majority. Two passes over the updates and the training of one client a
+    round; nothing is kept between rounds.
+
+    Example:
+        >>> import torch
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.models import Softmax
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.training import Training
+        >>> network, root_data = Softmax((1,), 2), (torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0]))
+        >>> training = Training(learning_rate=0.5, steps=1)
+        >>> strategy = FLTrust(FedAvg(), root_data=root_data, model_factory=lambda: network, training=training)
+        >>> play_rounds(strategy, [[-1.0, 1.0, 0.0, 0.0], [-0.9, 0.9, 0.0, 0.0], [9.0, -9.0, 0.0, 0.0]], model=network)
+        tensor([-0.2500,  0.2500,  0.0000,  0.0000])
+        >>> strategy.last_report.verdicts[0].kept
+        (0, 1)
 
     Source: Cao et al., NDSS 2021, Sec. IV and Algorithm 2.
     """

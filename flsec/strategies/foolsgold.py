@@ -28,9 +28,14 @@ class FoolsGold(RobustStrategy):
             first. None: all, without end. Set it above the number of clients that take part in the run.
         options: see ``RobustStrategy``; with ``weighting="examples"`` its weights multiply FoolsGold's.
 
-    Against sybils, however many, that pursue one goal. Honest clients must differ: with IID data they look like
-    sybils too. A single attacker is not noticed, and neither is size: put ``NormClipping`` outside. Clients of weight 0
-    are dropped; if all are copies of each other, the previous model is kept.
+    Raises:
+        ConfigError: ``features`` is none of its values, ``confidence`` is not positive, or ``max_clients`` is not at
+            least 1. Others: see ``RobustStrategy``.
+
+    Weights a round's (n, d) updates by (n,) numbers. Against sybils, however many, that pursue one goal. Honest clients
+    must differ: with IID data they look like sybils too. A single attacker is not noticed, and neither is size: put
+    ``NormClipping`` outside. Clients of weight 0 are dropped; if all are copies of each other, the previous model is
+    kept.
 
     The verdict's note ``forgotten`` counts the clients whose sums a round pushed out. One that comes back is compared
     by what it sends from then on, as in its first round. An attacker gains a clean record by staying away until
@@ -40,6 +45,15 @@ class FoolsGold(RobustStrategy):
 
     Compares the clients of one round: O(n^2 k) time. Memory: k float32 values, k the number of features, for each
     client remembered, not one vector a round: at most 4 k ``max_clients`` bytes. Nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = FoolsGold(FedAvg(), features="all")
+        >>> play_rounds(strategy, [[1.0, 0.0], [0.0, 1.0], [-9.0, -9.0], [-9.0, -9.0]])  # the last two are sybils
+        tensor([0.5000, 0.5000])
+        >>> strategy.last_report.kept
+        (0, 1)
 
     Source: Fung et al., RAID 2020, Algorithm 1. The weights are normalised to sum 1, which the paper leaves open.
     """

@@ -23,7 +23,18 @@ class GeometricMedian(RobustStrategy):
         tolerance: see ``flsec.aggregation.geometric_median``.
         options: see ``RobustStrategy``; ``weighting="examples"`` weights the distances.
 
-    Robust while less than half of the weight is hostile. O(n^2 d) time, O(n d) memory.
+    Raises:
+        ConfigError: ``smoothing`` or ``tolerance`` is not positive, or ``max_iterations`` is not at least 1. Others:
+            see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Robust while less than half of the weight is hostile. O(n^2 d) time, O(n
+    d) memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(GeometricMedian(FedAvg()), [[0.0, 0.0], [4.0, 0.0], [2.0, 2.0], [2.0, -2.0], [90.0, 0.0]])
+        tensor([3.1547, 0.0000])
 
     Source: Pillutla et al., IEEE TSP 2022, Sec. III (smoothed Weiszfeld algorithm).
     """

@@ -20,7 +20,21 @@ class Krum(RobustStrategy):
         num_neighbors: how many nearest replies a score sums over; None: n - f - 2, for which the paper's proof holds.
         options: see ``RobustStrategy``.
 
-    Needs n >= 2 f + 3 usable replies a round. O(n^2 d) time, O(n d) memory.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, ``num_neighbors`` is not at least 1, or a first round asks fewer
+            than 2 f + 3 clients. Others: see ``RobustStrategy``.
+
+    Hands on (1, d) of a round's (n, d) updates. Needs n >= 2 f + 3 usable replies a round. O(n^2 d) time, O(n d)
+    memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = Krum(FedAvg(), num_byzantine=1)
+        >>> play_rounds(strategy, [[0.0], [0.1], [0.15], [0.2], [9.0]])
+        tensor([0.1500])
+        >>> strategy.last_report.kept
+        (2,)
 
     Source: Blanchard et al., NeurIPS 2017, Sec. 4.
     """

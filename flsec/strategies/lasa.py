@@ -24,12 +24,23 @@ class LASA(RobustStrategy):
         sparsity: share of each update's entries, the smallest, that are set to zero.
         options: see ``RobustStrategy``; with ``weighting="examples"`` layers are averaged by its weights.
 
-    Each array of the model is a layer. A client that is left out of one layer counts in others, so that this is no
-    verdict on clients: all stay in the round, and the verdict's scores are the share of the model's entries in whose
-    layers a client counts. Its notes are ``max_norm``, the bound of the clipping, and ``empty_layers``, in how many
-    nobody counts: those stay as they were. Against fewer than half of the clients; not told how many.
+    Raises:
+        ConfigError: a radius is not positive, or ``sparsity`` is not in [0, 1). Others: see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Each array of the model is a layer. A client that is left out of one
+    layer counts in others, so that this is no verdict on clients: all stay in the round, and the verdict's scores are
+    the share of the model's entries in whose layers a client counts. Its notes are ``max_norm``, the bound of the
+    clipping, and ``empty_layers``, in how many nobody counts: those stay as they were. Against fewer than half of the
+    clients; not told how many.
 
     O(n d) time, O(d) memory, nothing kept between rounds, nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = LASA(FedAvg(), sparsity=0.0)
+        >>> play_rounds(strategy, [[1.0, 1.0], [1.0, 1.1], [1.1, 1.0], [1.1, 1.1], [-9.0, -9.0]]).round(decimals=1)
+        tensor([1.1000, 1.1000])
 
     Source: Xu, Zhang and Hu, "Achieving Byzantine-Resilient Federated Learning via Layer-Adaptive Sparsified Model
         Aggregation", WACV 2025.

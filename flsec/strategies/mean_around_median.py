@@ -20,7 +20,18 @@ class MeanAroundMedian(RobustStrategy):
         num_byzantine: f, an upper bound on the hostile clients among a round's replies.
         options: see ``RobustStrategy``.
 
-    Needs n >= 2 f + 1 usable replies a round. O(n d log n) time, O(n d) memory.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, or a first round asks fewer than 2 f + 1 clients. Others: see
+            ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Needs n >= 2 f + 1 usable replies a round. O(n d log n) time, O(n d)
+    memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(MeanAroundMedian(FedAvg(), num_byzantine=1), [[1.0], [2.0], [3.0], [900.0]])
+        tensor([2.])
 
     Source: Xie, Koyejo and Gupta, "Generalized Byzantine-tolerant SGD", 2018.
     """

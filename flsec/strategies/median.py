@@ -18,7 +18,17 @@ class Median(RobustStrategy):
         strategy: the strategy to protect.
         options: see ``RobustStrategy``; the median itself is always unweighted.
 
-    Robust while fewer than half of the replies are hostile. O(n d log n) time, O(n d) memory.
+    Raises:
+        ConfigError: only those of ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Robust while fewer than half of the replies are hostile. O(n d log n)
+    time, O(n d) memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(Median(FedAvg()), [[1.0, 2.0], [1.5, 2.5], [900.0, -900.0]])
+        tensor([1.5000, 2.0000])
 
     Source: Yin et al., ICML 2018, Definition 1.
     """

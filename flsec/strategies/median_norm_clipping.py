@@ -18,8 +18,21 @@ class MedianNormClipping(RobustStrategy):
         strategy: the strategy to protect, or a rule that goes over the clipped updates.
         options: see ``RobustStrategy``.
 
-    Bounds how long hostile updates are while they are fewer than half, not where they point. The note ``max_norm`` says
-    the round's bound, ``clipped`` how many updates were longer. O(n d) time and memory, nothing kept between rounds.
+    Raises:
+        ConfigError: only those of ``RobustStrategy``.
+
+    Hands on (n, d) updates for (n, d). Bounds how long hostile updates are while they are fewer than half, not where
+    they point. The note ``max_norm`` says the round's bound, ``clipped`` how many updates were longer. O(n d) time and
+    memory, nothing kept between rounds.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = MedianNormClipping(FedAvg())
+        >>> play_rounds(strategy, [[1.0], [2.0], [900.0]])
+        tensor([1.6667])
+        >>> strategy.last_report.verdicts[0].notes["max_norm"]
+        2.0
 
     Source: Nguyen et al., FLAME, USENIX Security 2022 (adaptive clipping), where it bounds the admitted updates;
     here it is clipping alone.

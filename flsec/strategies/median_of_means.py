@@ -22,11 +22,19 @@ class MedianOfMeans(RobustStrategy):
         num_groups: k, more than 2 f; as many as there are replies where those are fewer. 3 f + 1 if left out.
         options: see ``RobustStrategy``.
 
-    Needs n >= 2 f + 1 usable replies a round. Groups are runs of clients in the order of their ids. O(n^2 d) time,
-    O(n d) memory.
+    Makes one (d,) update of a round's (n, d). Needs n >= 2 f + 1 usable replies a round. Groups are runs of clients in
+    the order of their ids. O(n^2 d) time, O(n d) memory.
 
     Raises:
-        ConfigError: k is not more than 2 f.
+        ConfigError: ``num_byzantine`` is negative, ``num_groups`` is not more than 2 f, or a first round asks fewer
+            than 2 f + 1 clients. Others: see ``RobustStrategy``.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = MedianOfMeans(FedAvg(), num_byzantine=1, num_groups=3)
+        >>> play_rounds(strategy, [[1.0], [1.0], [2.0], [2.0], [3.0], [900.0]])  # of 1, 2 and 451.5
+        tensor([2.])
 
     Source: Chen, Su and Xu, POMACS 2017.
     """

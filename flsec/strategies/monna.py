@@ -22,8 +22,21 @@ class MoNNA(RobustStrategy):
             replies lie in the smallest ball around it.
         options: see ``RobustStrategy``.
 
-    Needs n >= 2 f + 1 usable replies a round. The verdict's note ``pivot`` is the pivot's id, its scores are squared
-    distances to it. O(n^2 d) time, O(n d) memory.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, or a first round asks fewer than 2 f + 1 clients. Others: see
+            ``RobustStrategy``.
+
+    Hands on (n - f, d) of a round's (n, d) updates. Needs n >= 2 f + 1 usable replies a round. The verdict's note
+    ``pivot`` is the pivot's id, its scores are squared distances to it. O(n^2 d) time, O(n d) memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = MoNNA(FedAvg(), num_byzantine=1, trusted_client=0)
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [900.0]])
+        tensor([2.])
+        >>> strategy.last_report.kept
+        (0, 1, 2)
 
     Source: Farhadkhani et al., ICML 2023, where every worker is its own pivot. The default pivot is ours.
     """

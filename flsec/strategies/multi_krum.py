@@ -25,7 +25,21 @@ class MultiKrum(RobustStrategy):
             scores that are reported are those of all replies.
         options: see ``RobustStrategy``.
 
-    Needs n >= 2 f + 3 and n >= f + m usable replies a round. O(n^2 d) time, O(n d) memory.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, ``num_selected`` or ``num_neighbors`` is not at least 1, or a first
+            round asks fewer than 2 f + 3 or f + m clients. Others: see ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. Needs n >= 2 f + 3 and n >= f + m usable replies a round. O(n^2 d)
+    time, O(n d) memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = MultiKrum(FedAvg(), num_byzantine=1, num_selected=3)
+        >>> play_rounds(strategy, [[0.0], [0.1], [0.15], [0.2], [9.0]])
+        tensor([0.1500])
+        >>> strategy.last_report.kept
+        (1, 2, 3)
 
     Source: Blanchard et al., NeurIPS 2017, Sec. 4.
     """

@@ -19,9 +19,22 @@ class MultiMetrics(RobustStrategy):
         fraction: p, the share of a round's clients that is kept, rounded down, but one at least.
         options: see ``RobustStrategy``.
 
-    Most honest clients are dropped as well, by design: 1 - p of all, whether somebody attacks or not. Hostile updates
-    of a usual size and a usual angle to the global model pass. The verdict's scores are the whitened deviations.
-    O(n d + n^2) time, nothing kept between rounds, nothing on the client.
+    Raises:
+        ConfigError: ``fraction`` is not in (0, 1). Others: see ``RobustStrategy``.
+
+    Hands on (max(1, floor(p n)), d) of a round's (n, d) updates. Most honest clients are dropped as well, by design: 1
+    - p of all, whether somebody attacks or not. Hostile updates of a usual size and a usual angle to the global model
+    pass. The verdict's scores are the whitened deviations. O(n d + n^2) time, nothing kept between rounds, nothing on
+    the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = MultiMetrics(FedAvg(), fraction=0.5)
+        >>> play_rounds(strategy, [[1.0, 1.0], [1.0, 1.1], [1.1, 1.0], [-9.0, 5.0]])
+        tensor([1.0500, 1.0500])
+        >>> strategy.last_report.kept
+        (1, 2)
 
     Source: Huang et al., "Multi-metrics Adaptively Identifies Backdoors in Federated Learning", ICCV 2023.
     """

@@ -18,10 +18,22 @@ class NearestNeighborMixing(RobustStrategy):
         num_byzantine: f, an upper bound on the hostile clients among a round's replies; give the rule inside the same.
         options: see ``RobustStrategy``.
 
-    Not a defense by itself: around a strategy that averages, a hostile client's own mixed row still counts. Needs
-    n >= 2 f + 1 usable replies a round. With Krum, Multi-Krum or Bulyan inside, distances of the mixed updates follow
-    from those of the updates: two passes over the round's replies in all. O(n^2 d) time; O(n d) memory for the mixed
-    updates beside the replies.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, or a first round asks fewer than 2 f + 1 clients. Others: see
+            ``RobustStrategy``.
+
+    Hands on (n, d) updates for (n, d). Not a defense by itself: around a strategy that averages, a hostile client's own
+    mixed row still counts. Needs n >= 2 f + 1 usable replies a round. With Krum, Multi-Krum or Bulyan inside, distances
+    of the mixed updates follow from those of the updates: two passes over the round's replies in all. O(n^2 d) time;
+    O(n d) memory for the mixed updates beside the replies.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.strategies import Median
+        >>> strategy = NearestNeighborMixing(Median(FedAvg()), num_byzantine=1)
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [900.0]])
+        tensor([2.])
 
     Source: Allouah et al., "Fixing by Mixing", AISTATS 2023 (NNM).
     """

@@ -28,9 +28,22 @@ class NoisyMedian(RobustStrategy):
         num_rounds: rounds of the run, where the schedule asks for it; a simulation supplies it.
         options: see ``RobustStrategy``.
 
-    Needs ``flsec.client_apps.noisy_client`` around the clients; without it, this is the plain median. Robust while
-    fewer than half of the replies are hostile. The noise costs accuracy: the median of n noisy values still has a
-    standard deviation of about 1.25 sigma / sqrt(n). O(n d log n) time, O(n d) memory, nothing kept between rounds.
+    Raises:
+        ConfigError: ``std`` is negative, or ``std_of="gradient"`` without ``training``. Others: see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Needs ``flsec.client_apps.noisy_client`` around the clients; without it,
+    this is the plain median. Robust while fewer than half of the replies are hostile. The noise costs accuracy: the
+    median of n noisy values still has a standard deviation of about 1.25 sigma / sqrt(n). O(n d log n) time, O(n d)
+    memory, nothing kept between rounds.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = NoisyMedian(FedAvg(), std=0.01)
+        >>> play_rounds(strategy, [[1.0], [2.0], [900.0]])
+        tensor([2.])
+        >>> strategy.client_config(server_round=1)  # what the clients are told
+        {'noisy-median-std': 0.01}
 
     Source: X. Chen et al., "Distributed Training with Heterogeneous Data: Bridging Median- and Mean-Based Algorithms",
     2019; DiverseFL, Sec. II-C and IV.

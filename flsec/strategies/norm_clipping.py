@@ -28,8 +28,21 @@ class NormClipping(RobustStrategy):
         num_rounds: rounds of the run, where the learning rate's schedule asks for it; a simulation supplies it.
         options: see ``RobustStrategy``.
 
-    Works with any number of replies; each hostile one still moves the model by up to L / n. O(n d) time and memory,
-    nothing kept between rounds.
+    Raises:
+        ConfigError: ``max_norm`` is not positive, or ``adaptive_clipping`` without ``training``. Others: see
+            ``RobustStrategy``.
+
+    Hands on (n, d) updates for (n, d). Works with any number of replies; each hostile one still moves the model by up
+    to L / n. O(n d) time and memory, nothing kept between rounds.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = NormClipping(FedAvg(), max_norm=5.0)
+        >>> play_rounds(strategy, [[3.0, 4.0], [300.0, 400.0]])
+        tensor([3., 4.])
+        >>> strategy.last_report.verdicts[0].notes["clipped"]
+        1
 
     Source: Sun et al., 2019, Sec. 4; the schedule is SparseFed, App. B.2.
     """

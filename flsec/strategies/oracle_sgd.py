@@ -22,7 +22,20 @@ class OracleSGD(RobustStrategy):
             they train, such as Flower's nodes where it counts partitions.
         options: see ``RobustStrategy``.
 
-    Works with any number of replies, as long as one is honest. No cost, nothing kept between rounds.
+    Raises:
+        ConfigError: ``adversaries`` is no ``Adversaries``, or does not know the clients that a round asks. Others: see
+            ``RobustStrategy``.
+
+    Hands on the honest (m, d) of a round's (n, d) updates. Works with any number of replies, as long as one is honest.
+    No cost, nothing kept between rounds.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.attacks import Adversaries
+        >>> strategy = OracleSGD(FedAvg(), adversaries=Adversaries(num_clients=3, ids=[2]))
+        >>> play_rounds(strategy, [[1.0], [2.0], [900.0]])
+        tensor([1.5000])
 
     Source: DiverseFL, Sec. IV (OracleSGD).
     """

@@ -36,6 +36,11 @@ class Reply:
         num_examples: as sent; not yet checked.
         metrics: as sent; not yet checked.
         origin: the Flower object that the reply came in.
+
+    Example:
+        >>> reply = Reply(client_id=7, tensors=(b"no array",), names=None, num_examples=-1, metrics={}, origin=None)
+        >>> reply.num_examples  # nothing of it has been checked
+        -1
     """
 
     client_id: int
@@ -52,6 +57,11 @@ class Malformed(ValueError):
     Args:
         reason: the sentence.
         kind: of reason.
+
+    Example:
+        >>> error = Malformed("NaN or infinity in the update", "not_finite")
+        >>> str(error), error.kind
+        ('NaN or infinity in the update', 'not_finite')
     """
 
     def __init__(self, reason: str, kind: Kind = "other"):
@@ -70,6 +80,18 @@ class GlobalModel:
     Raises:
         ConfigError: a model that flsec cannot defend: no arrays, none of floating numbers, arrays of objects or texts,
             or numbers that are not finite.
+
+    Read as one vector, (d,) float32, and the arrays beside it.
+
+    Example:
+        >>> import io
+        >>> def npy(array):
+        ...     stream = io.BytesIO()
+        ...     np.save(stream, array)
+        ...     return stream.getvalue()
+        >>> model = GlobalModel([npy(np.float32([1.0, 2.0])), npy(np.array(7))], ["weight", "steps"])
+        >>> model.vector, model.layout.size
+        (tensor([1., 2.]), 2)
     """
 
     def __init__(
@@ -305,7 +327,19 @@ def _read_as(expected: NDArray[Any], header: bytes, data: bytes, name: str) -> N
 
 
 def check_num_examples(value: Any, largest: int) -> None:
-    """Raise ``Malformed`` unless ``value`` is a number of examples that a client can have."""
+    """Raise ``Malformed`` unless ``value`` is a number of examples that a client can have.
+
+    Raises:
+        Malformed: it is no number, not above 0, or more than ``largest``.
+
+    Example:
+        >>> check_num_examples(20, largest=100)
+        >>> try:
+        ...     check_num_examples(10**12, largest=100)
+        ... except Malformed as error:
+        ...     print(error)
+        num_examples = 1e+12 is not in 1..100
+    """
     count = _numbers.real(value)
     if count is None or count != count:
         raise Malformed(f"num_examples is no number: {name_in_message(value)}", "num_examples")

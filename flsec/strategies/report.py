@@ -36,6 +36,10 @@ class Quarantined:
         client_id: Flower's node id.
         reason: what was wrong, on one line of at most 200 printable characters.
         kind: the kind of reason, of a fixed set: what to count by, as a client has a say in the reason's text.
+
+    Example:
+        >>> len(Quarantined(client_id=7, reason="a" * 10**6).reason)  # what a client wrote is cut
+        200
     """
 
     client_id: int
@@ -108,6 +112,16 @@ class Verdict:
         judges: whether it drops or weights clients at all, so that detection figures make sense.
         accused: ids of the clients that it dropped or weighed with zero, where that is an accusation and not what
             happens to a number of clients in every round, as with Krum. A rule that accepts nobody accuses nobody.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.strategies import Krum
+        >>> from flsec.testing import play_rounds
+        >>> strategy = Krum(FedAvg(), num_byzantine=1)
+        >>> _ = play_rounds(strategy, [[0.0], [0.1], [0.15], [0.2], [9.0]])
+        >>> verdict = strategy.last_report.verdicts[0]
+        >>> verdict.defense, verdict.dropped, verdict.threshold.tells(verdict.scores[4])
+        ('Krum', (0, 1, 3, 4), '155.8 > 0.005')
     """
 
     defense: str
@@ -144,6 +158,16 @@ class RoundReport:
         usable: how many well-formed replies came back.
         rejected: ids of those in ``quarantined`` who are there for what they sent; the others failed, sent nothing or
             were not asked, which proves nothing.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.strategies import Krum
+        >>> from flsec.testing import play_rounds
+        >>> strategy = Krum(FedAvg(), num_byzantine=1)
+        >>> _ = play_rounds(strategy, [[0.0], [0.1], [0.15], [0.2], [9.0], [float("nan")]])
+        >>> report = strategy.last_report
+        >>> report.asked, report.usable, report.rejected, report.kept, report.kept_previous_model
+        (6, 5, (5,), (1,), None)
     """
 
     round: int
@@ -164,7 +188,21 @@ class RoundReport:
 
 
 class KeepPreviousModel(Exception):
-    """Raised by a stage when this round's replies cannot give a new model; the message says why."""
+    """Raised by a stage when this round's replies cannot give a new model; the message says why.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.strategies import RobustStrategy
+        >>> from flsec.testing import play_rounds
+        >>> class Nobody(RobustStrategy):
+        ...     def before_aggregation(self, cohort):
+        ...         raise KeepPreviousModel("nobody is trusted")
+        >>> strategy = Nobody(FedAvg())
+        >>> play_rounds(strategy, [[1.0], [2.0]])
+        tensor([0.])
+        >>> strategy.last_report.kept_previous_model
+        'Nobody: nobody is trusted'
+    """
 
 
 def brief(reason: object) -> str:

@@ -22,8 +22,20 @@ class ResidualReweighting(RobustStrategy):
         threshold: confidence below which a value is replaced by the line's.
         options: see ``RobustStrategy``; the rule itself weights clients by residuals alone.
 
-    Needs 3 usable replies a round; robust while fewer than half of them are hostile. O(n^2 log(n) d) time, much slower
-    than the median; O(n d) memory, nothing kept between rounds, nothing on the client.
+    Raises:
+        ConfigError: ``confidence_interval`` is not positive, ``threshold`` is not in [0, 1], or a first round asks
+            fewer than 3 clients. Others: see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Needs 3 usable replies a round; robust while fewer than half of them are
+    hostile. O(n^2 log(n) d) time, much slower than the median; O(n d) memory, nothing kept between rounds, nothing on
+    the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = ResidualReweighting(FedAvg())
+        >>> play_rounds(strategy, [[1.0], [1.1], [1.2], [1.3], [900.0]]).round(decimals=1)
+        tensor([1.2000])
 
     Source: Fu et al., "Attack-Resistant Federated Learning with Residual-based Reweighting", 2019, Sec. 3; the
     formulas are in ``flsec.aggregation.residual_reweighting``.

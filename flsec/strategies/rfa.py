@@ -22,8 +22,19 @@ class RFA(GeometricMedian):
             size can do; or ``"mean"``, the paper's, which four steps do not lead back from huge ones.
         options: see ``RobustStrategy``; ``weighting="examples"`` weights the distances as the paper does.
 
-    Robust while less than half of the weight is hostile; ``flsec.aggregation.rfa`` states the bound. See
-    ``GeometricMedian`` for the exact rule at the same cost. O(n^2 d) time, O(n d) memory.
+    Raises:
+        ConfigError: ``smoothing`` or ``tolerance`` is not positive, ``max_iterations`` is not at least 1, or
+            ``start_from`` is neither ``"medoid"`` nor ``"mean"``. Others: see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Robust while less than half of the weight is hostile;
+    ``flsec.aggregation.rfa`` states the bound. See ``GeometricMedian`` for the exact rule at the same cost. O(n^2 d)
+    time, O(n d) memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(RFA(FedAvg()), [[1.0], [2.0], [3.0], [4.0], [900.0]]).round(decimals=1)
+        tensor([3.])
 
     Source: Pillutla et al., IEEE TSP 2022, Algorithm 2; there the start is the mean, as its server sees no single
     update.

@@ -26,15 +26,27 @@ class RFLBAT(RobustStrategy):
         seed: seed of these.
         options: see ``RobustStrategy``.
 
-    Against backdoors that several clients have in common. It asks for no honest majority, and so gives none a right:
-    honest clients of like data that are a cluster of their own are dropped, and clients whose updates are opposite and
-    tiny can be the cluster that is chosen. Where attackers lie apart, the gap statistic often finds several clusters
-    among the honest clients too, of which one is kept: 4 to 7 of 16 in a test with 4 attackers. Attackers on both sides
-    of the honest clients hide each other from it, and updates are not clipped: ``MedianNormClipping(RFLBAT(...))``
-    bounds what they can do. Of fewer than 3 replies all are kept. The verdict's scores are sums of distances over their
-    median.
+    Raises:
+        ConfigError: a factor is not more than 1, or ``num_components``, ``max_clusters`` or ``num_references`` is not
+            at least 1. Others: see ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. Against backdoors that several clients have in common. It asks for no
+    honest majority, and so gives none a right: honest clients of like data that are a cluster of their own are dropped,
+    and clients whose updates are opposite and tiny can be the cluster that is chosen. Where attackers lie apart, the
+    gap statistic often finds several clusters among the honest clients too, of which one is kept: 4 to 7 of 16 in a
+    test with 4 attackers. Attackers on both sides of the honest clients hide each other from it, and updates are not
+    clipped: ``MedianNormClipping(RFLBAT(...))`` bounds what they can do. Of fewer than 3 replies all are kept. The
+    verdict's scores are sums of distances over their median.
 
     O(n^2 d) time, O(n^2) memory, nothing kept between rounds, nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = RFLBAT(FedAvg())
+        >>> _ = play_rounds(strategy, [[1.0, 0.1], [0.9, -0.1], [1.1, 0.0], [1.0, 0.2], [90.0, 90.0]])
+        >>> strategy.last_report.verdicts[0].dropped
+        (4,)
 
     Source: Wang, Zhai, Zhan and Xia, "RFLBAT: A Robust Federated Learning Algorithm against Backdoor Attack",
         arXiv:2201.03772, 2022.

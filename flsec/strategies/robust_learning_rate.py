@@ -23,9 +23,20 @@ class RobustLearningRate(RobustStrategy):
             the number of hostile clients, and less than the number of honest ones.
         options: see ``RobustStrategy``; ``weighting="examples"`` weights the mean, never the vote.
 
-    Needs theta usable replies a round: with fewer, every coordinate would be negated. Against backdoors, not against
-    large values: put ``NormClipping`` outside. O(n d) time, O(d) extra memory, nothing kept between rounds, nothing on
-    the client.
+    Raises:
+        ConfigError: ``threshold`` is negative, or a first round asks fewer than theta clients. Others: see
+            ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Needs theta usable replies a round: with fewer, every coordinate would be
+    negated. Against backdoors, not against large values: put ``NormClipping`` outside. O(n d) time, O(d) extra memory,
+    nothing kept between rounds, nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = RobustLearningRate(FedAvg(), threshold=3)
+        >>> play_rounds(strategy, [[1.0, 2.0], [1.0, 2.0], [1.0, -1.0]])  # 3 votes, and 1
+        tensor([ 1., -1.])
 
     Source: Ozdayi et al., AAAI 2021, section "Robust Learning Rate".
     """

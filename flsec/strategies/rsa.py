@@ -31,14 +31,26 @@ class RSA(RobustStrategy):
         num_rounds: rounds of the run, where the schedule asks for it; a simulation supplies it.
         options: see ``RobustStrategy``.
 
-    Needs ``flsec.client_apps.rsa_client`` around the clients. The server moves each parameter by up to mu delta n a
-    round, from one step a round, whatever clients do in theirs; with delta too large for mu it swings, and with it too
-    small it stands still. For convex losses: DiverseFL left it out of its experiments with networks.
+    Raises:
+        ConfigError: neither ``learning_rate`` nor ``training`` is given, ``delta`` or ``lambda_`` is negative, or
+            ``learning_rate`` or ``gradient_scale`` is not positive. Others: see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Needs ``flsec.client_apps.rsa_client`` around the clients. The server
+    moves each parameter by up to mu delta n a round, from one step a round, whatever clients do in theirs; with delta
+    too large for mu it swings, and with it too small it stands still. For convex losses: DiverseFL left it out of its
+    experiments with networks.
 
     Equation 7 uses the clients' models of the round before. In a Flower round the server has the new ones when it
     moves, and uses them.
 
     O(n d) time, O(d) extra memory, nothing kept between rounds on the server; each client keeps a model.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = RSA(FedAvg(), delta=1.0, learning_rate=0.1)
+        >>> play_rounds(strategy, [[0.2], [0.3], [-900.0]]).round(decimals=3)  # two votes up, one down
+        tensor([0.1000])
 
     Source: Li et al., RSA, AAAI 2019, Algorithm 1 with p = 1; DiverseFL, Equations 6-7, delta and lambda from its
     Sec. IV.

@@ -33,8 +33,8 @@ class Scaffold(ServerOptimizer):
         server_learning_rate: eta_g, factor of the server's step.
         options: see ``RobustStrategy``. Clients count alike, as in the paper.
 
-    Goes inside all defenses: ``Krum(Scaffold(FedAvg(...), ...), num_byzantine=2)``. Put
-    ``flsec.client_apps.scaffold_client`` around the clients.
+    Takes the step of one (d,) update and moves c, (d,). Goes inside all defenses:
+    ``Krum(Scaffold(FedAvg(...), ...), num_byzantine=2)``. Put ``flsec.client_apps.scaffold_client`` around the clients.
 
     No client sends a control variate. The server computes the change of c from the update that the defenses around it
     have accepted, with the steps and the learning rate that it knows; see ``flsec.aggregation.scaffold_control``. So c
@@ -45,7 +45,20 @@ class Scaffold(ServerOptimizer):
     float32 bytes in the clients' configuration. Kept: d numbers on the server, d on each client.
 
     Raises:
-        ConfigError: clients train with Adam, with momentum, or for epochs, whose number of steps differs among clients.
+        ConfigError: clients train with Adam, with momentum, or for epochs, whose number of steps differs among clients;
+            ``num_clients`` is not at least 1, or ``server_learning_rate`` is not positive. Others: see
+            ``RobustStrategy``.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.training import Training
+        >>> training = Training(learning_rate=0.5, steps=2)
+        >>> strategy = Scaffold(FedAvg(), training=training, num_clients=2)
+        >>> play_rounds(strategy, [[-1.0], [-3.0]])
+        tensor([-2.])
+        >>> strategy.control  # the mean gradient: 2 in 2 steps of 0.5
+        tensor([2.])
 
     Source: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020, Algorithm
     1 with option II.

@@ -21,7 +21,21 @@ class ServerOptimizer(RobustStrategy):
         strategy: the strategy that takes the step, or for one outside also a defense.
         options: see ``RobustStrategy``.
 
-    From a file it is ``strategy: {name: ...}``, around FedAvg. Replies are screened as a defense screens them.
+    Raises:
+        ConfigError: a defense stands on the wrong side of it. Others: see ``RobustStrategy``.
+
+    Works on a round's (n, d) updates, or on one (d,) of them. From a file it is ``strategy: {name: ...}``, around
+    FedAvg. Replies are screened as a defense screens them.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> class HalfStep(ServerOptimizer):
+        ...     place = "inside"
+        ...     def before_aggregation(self, cohort):
+        ...         return cohort.with_updates(0.5 * cohort.updates)
+        >>> play_rounds(HalfStep(FedAvg()), [[1.0], [3.0]])
+        tensor([1.])
     """
 
     defends: ClassVar[bool] = False
@@ -53,6 +67,18 @@ def defended(strategy: FlowerStrategy, defend: Callable[[FlowerStrategy], Any]) 
     Args:
         strategy: what takes the server's step.
         defend: puts defenses around a strategy, or returns it as it is.
+
+    Raises:
+        ConfigError: the defense refuses to stand there; see ``RobustStrategy``.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.strategies import FedNova, Median
+        >>> type(defended(FedAvg(), Median)).__name__
+        'Median'
+        >>> optimizer = defended(FedNova(FedAvg()), Median)  # which has to stay outside
+        >>> type(optimizer).__name__, type(optimizer.strategy).__name__
+        ('FedNova', 'Median')
     """
     if isinstance(strategy, ServerOptimizer) and strategy.place == "outside":
         return strategy.around(defend(strategy.strategy))

@@ -27,14 +27,21 @@ class ServerWeightDecay(ServerOptimizer):
         num_rounds: rounds of the run, where the learning rate's schedule asks for it; a simulation supplies it.
         options: see ``RobustStrategy``.
 
-    With one local step it is the gradient step of the penalised loss. Statistics such as BatchNorm's are not shrunk.
-    Goes inside all defenses. Memory and time: those of one more model.
+    Raises:
+        ConfigError: ``weight_decay`` is negative, ``training`` is no ``Training``, or ``num_rounds`` is not at least 1.
+            Others: see ``RobustStrategy``.
+
+    Changes the (d,) new model. With one local step it is the gradient step of the penalised loss. Statistics such as
+    BatchNorm's are not shrunk. Goes inside all defenses. Memory and time: those of one more model.
 
     Example:
         >>> from flwr.serverapp.strategy import FedAvg
-        >>> from flsec.strategies import Median
-        >>> training = Training(learning_rate=0.06, steps=1)
-        >>> strategy = Median(ServerWeightDecay(FedAvg(), weight_decay=0.0005, training=training))
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.training import Training
+        >>> training = Training(learning_rate=0.5, steps=1)
+        >>> strategy = ServerWeightDecay(FedAvg(), weight_decay=0.1, training=training)
+        >>> play_rounds(strategy, [[[1.0], [3.0]], [[0.5], [-0.5]]])  # 2, and then 2 - 0.5 * 0.1 * 2
+        tensor([1.9000])
 
     Source: DiverseFL, Eq. 4 and 13.
     """

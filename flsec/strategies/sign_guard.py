@@ -31,13 +31,27 @@ class SignGuard(RobustStrategy):
         seed: seed of that draw.
         options: see ``RobustStrategy``; with ``weighting="examples"`` the clipped updates are averaged by its weights.
 
-    Against a minority. Its filter knows shares of signs only: an update with every entry's sign as often as the honest
-    ones have it passes, and is then clipped. Honest updates outside the largest cluster are dropped, also where nobody
-    attacks. If nobody passes, the previous model is kept; of fewer than 3 replies
-    nobody is dropped for signs. The verdict's scores are the norms in units of their median, ``max_norm`` that median.
+    Raises:
+        ConfigError: ``lower``, ``fraction`` or ``quantile`` is not in (0, 1), ``upper`` is not more than 1, or
+            ``similarity`` is none of its values. Others: see ``RobustStrategy``.
+
+    Keeps (m, d) of a round's (n, d) updates and makes one (d,) of them. Against a minority. Its filter knows shares of
+    signs only: an update with every entry's sign as often as the honest ones have it passes, and is then clipped.
+    Honest updates outside the largest cluster are dropped, also where nobody attacks. If nobody passes, the previous
+    model is kept; of fewer than 3 replies nobody is dropped for signs. The verdict's scores are the norms in units of
+    their median, ``max_norm`` that median.
 
     O(n d) time, O(n d) memory for the rows kept; one vector, the last aggregate, is kept between rounds. Nothing on
     the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = SignGuard(FedAvg())
+        >>> play_rounds(strategy, [[1.0, 1.0], [1.0, 1.1], [1.1, 1.0], [90.0, 90.0]]).round(decimals=1)
+        tensor([1., 1.])
+        >>> strategy.last_report.verdicts[0].dropped
+        (3,)
 
     Source: Xu et al., "Byzantine-robust Federated Learning through Collaborative Malicious Gradient Filtering", ICDCS
         2022. For what it leaves open see ``flsec.aggregation.sign_guard``.

@@ -53,9 +53,15 @@ class Siren(RobustStrategy):
         task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``.
 
-    Needs ``flsec.client_apps.siren_client`` around the clients: their last model and the bit ``siren-alarm`` in their
-    metrics. Only the number 1 is an alarm; anything else, or nothing, is none. An alarm in the first round can have no
-    model to go back to.
+    Raises:
+        ConfigError: ``root_data`` is not one label for each input, or ``model_factory`` makes no network, a share or
+            tolerance is out of its range, a rule is none of its values, ``max_clients`` or ``start_round`` is not at
+            least 1, or the wrapped strategy remembers something that cannot be set back. Others: see
+            ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. Needs ``flsec.client_apps.siren_client`` around the clients: their last
+    model and the bit ``siren-alarm`` in their metrics. Only the number 1 is an alarm; anything else, or nothing, is
+    none. An alarm in the first round can have no model to go back to.
 
     The verdict's notes tell the case of Fig. 3 by name, who alarmed, the accuracies that were looked at, why clients
     were dropped, penalty counts and bans. Case 2 shows in the round after it: its note ``previous_round`` says so.
@@ -66,6 +72,20 @@ class Siren(RobustStrategy):
     evaluations of the root set and a few passes more. Memory: a model, the server optimizer's state, and one number for
     each of at most ``max_clients`` clients that were judged malicious. A banned client that stays away until so many
     others were has a clean record again, which a new client id gives at once.
+
+    Example:
+        >>> import torch
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.models import Softmax
+        >>> from flsec.testing import play_rounds
+        >>> network, root_data = Softmax((1,), 2), (torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0]))
+        >>> strategy = Siren(FedAvg(), root_data=root_data, model_factory=lambda: network)
+        >>> alarms = [{"siren-alarm": 0}, {"siren-alarm": 0}, {"siren-alarm": 1}]
+        >>> updates = [[-1.0, 1.0, 0.0, 0.0], [-0.9, 0.9, 0.0, 0.0], [9.0, -9.0, 0.0, 0.0]]
+        >>> play_rounds(strategy, updates, model=network, metrics=alarms)
+        tensor([-0.9500,  0.9500,  0.0000,  0.0000])
+        >>> strategy.last_report.verdicts[0].notes["case"]
+        'case 3: alike alarming clients, false alarms'
 
     Source: SIREN (Guo et al., SoCC 2021), Sec. 4 and Table 2; the delayed start is Sec. 5.9. Where text and Algorithms
     differ it follows the text: case 4 is not in Algorithm 2, and the client's test is printed with the wrong sign.

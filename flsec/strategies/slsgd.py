@@ -22,8 +22,18 @@ class SLSGD(RobustStrategy):
         num_trimmed: b, how many values to drop on each side of each coordinate, by value and not by number of examples.
         options: see ``RobustStrategy``; the trimmed mean itself is always unweighted.
 
-    Needs n > 2 b usable replies a round, at most b of them hostile. O(n d log n) time, O(n d) memory, nothing kept
-    between rounds, nothing on the client.
+    Raises:
+        ConfigError: ``alpha`` is not in (0, 1], ``num_trimmed`` is negative, or a first round asks no more than 2 b
+            clients. Others: see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Needs n > 2 b usable replies a round, at most b of them hostile. O(n d
+    log n) time, O(n d) memory, nothing kept between rounds, nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(SLSGD(FedAvg(), alpha=0.5, num_trimmed=1), [[1.0], [2.0], [3.0], [900.0]])
+        tensor([1.2500])
 
     Source: Xie, Koyejo and Gupta, ECML PKDD 2019, Algorithm 1.
     """

@@ -18,9 +18,22 @@ class SMEA(RobustStrategy):
         num_byzantine: f, an upper bound on the hostile clients among a round's replies.
         options: see ``RobustStrategy``.
 
-    Needs n >= 2 f + 1 usable replies a round. Exact while the number of subsets times (n - f)^3 is at most 10^8 (f = 5
-    of 20), beyond that greedy, see ``flsec.aggregation.smea``; each verdict's note ``exact`` says which. O(n^2 d) time
-    beside the search, O(n d) memory.
+    Raises:
+        ConfigError: ``num_byzantine`` is negative, or a first round asks fewer than 2 f + 1 clients. Others: see
+            ``RobustStrategy``.
+
+    Hands on (n - f, d) of a round's (n, d) updates. Needs n >= 2 f + 1 usable replies a round. Exact while the number
+    of subsets times (n - f)^3 is at most 10^8 (f = 5 of 20), beyond that greedy, see ``flsec.aggregation.smea``; each
+    verdict's note ``exact`` says which. O(n^2 d) time beside the search, O(n d) memory.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = SMEA(FedAvg(), num_byzantine=1)
+        >>> play_rounds(strategy, [[1.0], [2.0], [3.0], [900.0]])
+        tensor([2.])
+        >>> strategy.last_report.kept
+        (0, 1, 2)
 
     Source: Allouah et al., ICML 2023.
     """

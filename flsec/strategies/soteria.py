@@ -18,9 +18,22 @@ class Soteria(RobustStrategy):
         layer: name of a ``torch.nn.Linear`` in the clients' model; None: its last one.
         options: see ``RobustStrategy``.
 
-    The server only sends the settings: this protects clients from the server, and the model from nobody. Needs
-    ``flsec.client_apps.soteria_client`` around the clients, which costs each of them one backward pass for each feature
-    in each round. A client that does not trust the server gives the settings to that half itself.
+    Raises:
+        ConfigError: ``percentile`` is not in [0, 100]. Others: see ``RobustStrategy``.
+
+    Hands the (n, d) updates on as they are. The server only sends the settings: this protects clients from the server,
+    and the model from nobody. Needs ``flsec.client_apps.soteria_client`` around the clients, which costs each of them
+    one backward pass for each feature in each round. A client that does not trust the server gives the settings to that
+    half itself.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = Soteria(FedAvg(), percentile=40.0)
+        >>> play_rounds(strategy, [[1.0], [2.0]])
+        tensor([1.5000])
+        >>> strategy.client_config(server_round=1)  # what the clients are told
+        {'soteria-percentile': 40.0}
 
     Source: Sun et al., Soteria, CVPR 2021, Algorithm 1.
     """

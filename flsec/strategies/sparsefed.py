@@ -43,10 +43,25 @@ class SparseFed(RobustStrategy):
         num_rounds: rounds of the run, where the schedule asks for it; a simulation supplies it.
         options: see ``RobustStrategy``.
 
-    Without clipping the defense is void: who sends large entries fills the top-k. Keeps momentum and error feedback,
-    2 d numbers whatever the number of clients, nothing per client, nothing on the client. O(n d) time, O(d) extra
-    memory. The verdict says how many updates were clipped, the bound, k, the L2 norm of the error feedback, and the
-    round's sparsity gap |Delta - u|_1, from which ``flsec.metrics.certified_radius_of_run`` computes the radius.
+    Raises:
+        ConfigError: ``k`` is neither a count of at least 1 nor a share in (0, 1], ``max_norm`` or
+            ``server_learning_rate`` is not positive, ``momentum`` is not in [0, 1), or ``variant`` is none of its
+            values. Others: see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). Without clipping the defense is void: who sends large entries fills the
+    top-k. Keeps momentum and error feedback, 2 d numbers whatever the number of clients, nothing per client, nothing on
+    the client. O(n d) time, O(d) extra memory. The verdict says how many updates were clipped, the bound, k, the L2
+    norm of the error feedback, and the round's sparsity gap |Delta - u|_1, from which
+    ``flsec.metrics.certified_radius_of_run`` computes the radius.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = SparseFed(FedAvg(), k=1, max_norm=5.0, momentum=0.0)
+        >>> play_rounds(strategy, [[3.0, 4.0], [300.0, 400.0]])  # the larger coordinate
+        tensor([0., 4.])
+        >>> play_rounds(strategy, [[0.0, 0.0], [0.0, 0.0]])  # what was held back comes later
+        tensor([3., 0.])
 
     Source: Panda et al., SparseFed, AISTATS 2022, Algorithms 1 and 5, App. B.1.4 and B.2; the released program.
     """

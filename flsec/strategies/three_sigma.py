@@ -32,12 +32,25 @@ class ThreeSigma(RobustStrategy):
         max_clients: how many clients FoolsGold's score remembers, as for ``FoolsGold``; None: all, without end.
         options: see ``RobustStrategy``.
 
-    Finds fewer than half of the round's clients (``"moments"``: about n / (1 + lambda^2)). It always keeps somebody.
-    The usual is estimated anew in each round: FedML's frozen first round is out of date as soon as updates shrink, and
-    an attacker of the first round sets it.
+    Raises:
+        ConfigError: ``num_sigmas`` is not positive, ``max_clients`` is not at least 1, or ``score``, ``estimate`` or
+            ``features`` is none of its values. Others: see ``RobustStrategy``.
+
+    Hands on (m, d) of a round's (n, d) updates. Finds fewer than half of the round's clients (``"moments"``: about n /
+    (1 + lambda^2)). It always keeps somebody. The usual is estimated anew in each round: FedML's frozen first round is
+    out of date as soon as updates shrink, and an attacker of the first round sets it.
 
     O(n^2 d) time, O(n^2) extra memory, nothing on the client. FoolsGold's score keeps one float32 vector of the k
     features for each client remembered, at most 4 k ``max_clients`` bytes; the others keep nothing.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> strategy = ThreeSigma(FedAvg())
+        >>> play_rounds(strategy, [[1.0], [1.1], [1.2], [1.3], [900.0]]).round(decimals=2)
+        tensor([1.1500])
+        >>> strategy.last_report.verdicts[0].accused
+        (4,)
 
     Source: FedML's security module (Han et al., "FedMLSecurity", KDD 2024; "Kick Bad Guys Out!", 2023).
     """

@@ -23,10 +23,19 @@ class TrimmedMean(RobustStrategy):
         beta: the share to drop on each side, floor(beta n), instead of ``num_trimmed``.
         options: see ``RobustStrategy``.
 
-    Needs n > 2 ``num_trimmed`` usable replies a round. O(n d log n) time, O(n d) memory.
+    Makes one (d,) update of a round's (n, d). Needs n > 2 ``num_trimmed`` usable replies a round. O(n d log n) time,
+    O(n d) memory.
 
     Raises:
-        ConfigError: both or neither of ``num_trimmed`` and ``beta`` are given.
+        ConfigError: both or neither of ``num_trimmed`` and ``beta`` are given, ``num_trimmed`` is negative, ``beta`` is
+            not in [0, 0.5), or a first round asks no more than 2 ``num_trimmed`` clients. Others: see
+            ``RobustStrategy``.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(TrimmedMean(FedAvg(), num_trimmed=1), [[1.0], [2.0], [3.0], [900.0]])
+        tensor([2.5000])
 
     Source: Yin et al., ICML 2018, Definition 2. The sum is divided by the number of values kept.
     """

@@ -23,8 +23,20 @@ class WeakDP(RobustStrategy):
         seed: seed of the noise. A round's noise depends on it and on the round's number alone.
         options: see ``RobustStrategy``.
 
-    A defense against backdoors, with far too little noise for a privacy guarantee; each hostile client still moves the
-    model by up to L / n. O(n d) time, O(d) extra memory, nothing kept between rounds, nothing on the client.
+    Raises:
+        ConfigError: ``max_norm`` is not positive, or ``std`` is negative. Others: see ``RobustStrategy``.
+
+    Makes one (d,) update of a round's (n, d). A defense against backdoors, with far too little noise for a privacy
+    guarantee; each hostile client still moves the model by up to L / n. O(n d) time, O(d) extra memory, nothing kept
+    between rounds, nothing on the client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> play_rounds(WeakDP(FedAvg(), max_norm=5.0, std=0.0), [[3.0, 4.0], [300.0, 400.0]])
+        tensor([3., 4.])
+        >>> play_rounds(WeakDP(FedAvg(), max_norm=5.0, std=0.1), [[3.0, 4.0], [300.0, 400.0]]).round(decimals=3)
+        tensor([3.1650, 4.0010])
 
     Source: Sun et al., "Can You Really Backdoor Federated Learning?", 2019, Sec. 4.
     """

@@ -25,9 +25,13 @@ class WorkerMomentum(RobustStrategy):
             forgotten first. None: all, without end. Set it above the number of clients that take part in the run.
         options: see ``RobustStrategy``.
 
-    A client's first update is its first momentum: as long as the others', where a start from zero would be shorter and
-    would show who is new. Where each round samples other clients, a momentum is as old as the client's last round: it
-    is not moved meanwhile, and points to where the model was then. Take a smaller ``beta`` the rarer a client's turn.
+    Raises:
+        ConfigError: ``beta`` is not in [0, 1), or ``max_clients`` is not at least 1. Others: see ``RobustStrategy``.
+
+    Hands on (n, d) updates for (n, d). A client's first update is its first momentum: as long as the others', where a
+    start from zero would be shorter and would show who is new. Where each round samples other clients, a momentum is as
+    old as the client's last round: it is not moved meanwhile, and points to where the model was then. Take a smaller
+    ``beta`` the rarer a client's turn.
 
     Not a defense by itself: it takes out the noise between rounds behind which attackers hide, and what an attacker
     once sent stays in its momentum for some 1 / (1 - beta) rounds. A quarantined update leaves the client's momentum as
@@ -36,6 +40,14 @@ class WorkerMomentum(RobustStrategy):
 
     O(n d) time. Memory: d float32 values for each client remembered, at most 4 d ``max_clients`` bytes. Nothing on the
     client.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.testing import play_rounds
+        >>> from flsec.strategies import Median
+        >>> strategy = WorkerMomentum(Median(FedAvg()), beta=0.5)
+        >>> play_rounds(strategy, [[[1.0], [2.0], [3.0]], [[0.0], [0.0], [0.0]]])  # 2, then half of it
+        tensor([3.])
 
     Source: Karimireddy et al., "Learning from History for Byzantine Robust Optimization", ICML 2021 (worker
     momentum), kept on the server.

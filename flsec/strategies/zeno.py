@@ -32,8 +32,23 @@ class Zeno(RobustStrategy):
         task: what the clients learn; see ``flsec.tasks``.
         options: see ``RobustStrategy``.
 
-    Needs n >= b + 1 usable replies a round, and no honest majority. n + 1 evaluations of the batch a round; nothing is
-    kept between rounds.
+    Raises:
+        ConfigError: ``root_data`` is not one label for each input, or ``model_factory`` makes no network,
+            ``num_byzantine`` or ``rho`` is negative, ``batch_size`` is not at least 1, or a first round asks fewer than
+            b + 1 clients. Others: see ``RobustStrategy``.
+
+    Hands on (n - b, d) of a round's (n, d) updates. Needs n >= b + 1 usable replies a round, and no honest majority. n
+    + 1 evaluations of the batch a round; nothing is kept between rounds.
+
+    Example:
+        >>> import torch
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.models import Softmax
+        >>> from flsec.testing import play_rounds
+        >>> network, root_data = Softmax((1,), 2), (torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0]))
+        >>> strategy = Zeno(FedAvg(), root_data=root_data, model_factory=lambda: network, num_byzantine=1)
+        >>> play_rounds(strategy, [[-1.0, 1.0, 0.0, 0.0], [-0.9, 0.9, 0.0, 0.0], [9.0, -9.0, 0.0, 0.0]], model=network)
+        tensor([-0.9500,  0.9500,  0.0000,  0.0000])
 
     Source: Xie et al., "Zeno: Distributed SGD with suspicion-based fault-tolerance", ICML 2019, Sec. 4.
     """

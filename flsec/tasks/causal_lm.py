@@ -27,6 +27,8 @@ class CausalLM(Task):
     Raises:
         ConfigError: one answer alone, or two that begin with the same token.
 
+    Inputs (n, L) tokens, labels (n, L), logits (n, L, C).
+
     Example:
         >>> task = CausalLM(answers=[3, 5])
         >>> labels = torch.tensor([[-100, 5, 1], [-100, -100, 3]])

@@ -10,6 +10,8 @@ __all__ = ["CLASSIFICATION", "Classification"]
 class Classification(Task):
     """One of C classes for an image or a vector of features: cross-entropy, judged by accuracy.
 
+    Inputs (n, ...) floats, labels (n,), logits (n, C).
+
     Example:
         >>> import torch
         >>> Classification().tallies(torch.eye(2), torch.tensor([0, 0]))

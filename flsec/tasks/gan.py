@@ -28,10 +28,11 @@ class _Judged(NamedTuple):
 class GAN(Task):
     """Images like the clients', by a generator and a discriminator that train together and are averaged together.
 
-    A client steps on both at once: the discriminator along the gradient of its cross-entropy, real against generated
-    images; the generator along that of the non-saturating loss, -log D(G(z)). Neither sees the other's gradient. A
-    model has ``generator``, ``discriminator`` and ``latent_size``, as ``flsec.models.MLPGAN``. Labels are not looked
-    at, so attacks on labels are refused; partitioners may deal images out by their labels all the same.
+    Inputs are images (n, c, height, width). A client steps on both at once: the discriminator along the gradient of its
+    cross-entropy, real against generated images; the generator along that of the non-saturating loss, -log D(G(z)).
+    Neither sees the other's gradient. A model has ``generator``, ``discriminator`` and ``latent_size``, as
+    ``flsec.models.MLPGAN``. Labels are not looked at, so attacks on labels are refused; partitioners may deal images
+    out by their labels all the same.
 
     Judged by ``accuracy``, the discriminator's share of right calls, real and generated images weighing the same. It
     measures a balance, not quality: 0.5 is what a discriminator reaches that cannot tell the two apart, because the

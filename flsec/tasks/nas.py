@@ -30,6 +30,8 @@ class NAS(Task):
     Raises:
         ConfigError: a validation_weight that is negative.
 
+    Inputs (n, ...) floats, labels (n,), logits (n, C).
+
     Example:
         >>> NAS().inputs, NAS().labels
         ('numbers', 'class')

@@ -20,6 +20,8 @@ class NextToken(Task):
     Raises:
         ConfigError: another value of ``positions``.
 
+    Inputs (n, L) tokens; labels (n,) and logits (n, C), or (n, L) and (n, L, C) for ``"all"``.
+
     Example:
         >>> NextToken().labels, NextToken(positions="all").labels
         ('class', 'sequence')

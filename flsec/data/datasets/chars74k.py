@@ -35,6 +35,9 @@ def chars74k(root: str | None = None) -> DataSource:
     Args:
         root: folder to look in; default: FLSEC_DATA, ./data, ~/.cache/flsec.
 
+    Returns:
+        Images (n, 1, 28, 28) float32 and labels (n,) int64, in ``train`` and ``test``.
+
     Raises:
         ConfigError: not there, with what would supply it; or broken, with what is wrong.
 

@@ -36,6 +36,9 @@ def cifar10(root: str | None = None) -> DataSource:
     Args:
         root: folder to look in; default: FLSEC_DATA, ./data, ~/.cache/flsec.
 
+    Returns:
+        Images (n, 3, 32, 32) float32 and labels (n,) int64, in ``train`` and ``test``.
+
     Raises:
         ConfigError: not there, with the command that fetches it; or broken, with what is wrong.
 

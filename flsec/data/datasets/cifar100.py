@@ -41,6 +41,9 @@ def cifar100(root: str | None = None, *, labels: Literal["fine", "coarse"] = "fi
         root: folder to look in; default: FLSEC_DATA, ./data, ~/.cache/flsec.
         labels: the 100 ``"fine"`` classes, or the 20 ``"coarse"`` ones.
 
+    Returns:
+        Images (n, 3, 32, 32) float32 and labels (n,) int64, in ``train`` and ``test``.
+
     Raises:
         ConfigError: not there, with the command that fetches it; or broken, with what is wrong.
 

@@ -71,6 +71,9 @@ def huggingface(
         size: scale every picture to size x size pixels; default: all have one size.
         channels: 1: grey, 3: RGB; default: as the first picture is.
 
+    Returns:
+        Inputs (n, ...), pictures as (n, c, height, width), float32, and labels (n,) int64, in ``train`` and ``test``.
+
     Raises:
         ConfigError: ``datasets`` is not installed, no such data set, split or column, or inputs that are no numbers.
 

@@ -41,8 +41,24 @@ def image_folder(
         test_fraction: share of the pictures of each class that is the test set, where there are no folders ``train``
             and ``test``; default 0.2. The same pictures whatever the seed.
 
+    Returns:
+        Images (n, c, height, width) float32 and labels (n,) int64, in ``train`` and ``test``.
+
     Raises:
         ConfigError: not there, no pictures, or (when it is asked for) a picture that cannot be decoded.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("cat", "dog"):
+        ...     (root / name).mkdir()
+        ...     for number in range(5):
+        ...         Image.new("L", (8, 8), color=51 * number).save(root / name / f"{number}.png")
+        >>> source = image_folder(folder=str(root))
+        >>> source.class_names, len(source.train), len(source.test), source.input_shape
+        (('cat', 'dog'), 8, 2, (1, 8, 8))
 
     Source: ours; the layout is that of torchvision's ``ImageFolder``.
     """

@@ -29,6 +29,9 @@ def mnist_writers(root: str | None = None) -> DataSource:
     Args:
         root: folder to look in; default: FLSEC_DATA, ./data, ~/.cache/flsec.
 
+    Returns:
+        Images (n, 1, 28, 28) float32 and labels (n,) int64, in ``train`` and ``test``.
+
     Raises:
         ConfigError: images or writers are not there, with what would supply them; or broken, with what is wrong.
 

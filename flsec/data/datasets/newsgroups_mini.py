@@ -42,6 +42,9 @@ def newsgroups_mini(
         length: tokens of a post; the first are kept.
         subject: put the subject in front of the text.
 
+    Returns:
+        Tokens (n, L) int64 and labels (n,) int64, in ``train`` and ``test``.
+
     Raises:
         ConfigError: not there, with what would supply it; or broken, with what is wrong.
 

@@ -54,6 +54,9 @@ def pubmedqa(
         vocab_size: tokens of ``"words"``, counted in the training questions.
         length: L, tokens of a sample.
 
+    Returns:
+        Tokens (n, L) int64 and labels (n, L) int64, or (n,) for ``"classification"``, in ``train`` and ``test``.
+
     Raises:
         ConfigError: not there, with what would supply it; or broken; or a length that a question does not fit in, or a
             tokenizer for which two answers start with the same token.

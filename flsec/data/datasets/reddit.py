@@ -39,6 +39,9 @@ def reddit(root: str | None = None, *, vocab_size: PositiveCount = 10_000) -> Da
         root: folder to look in; default: FLSEC_DATA, ./data, ~/.cache/flsec.
         vocab_size: tokens, padding and unknown included; LEAF's 10,000.
 
+    Returns:
+        Tokens (n, 10) int64 and labels (n, 10) int64, in ``train`` and ``test``.
+
     Raises:
         ConfigError: not there, with what would supply it; or broken, with file and user.
 

@@ -49,6 +49,9 @@ def shakespeare(
             ``"all"`` (every character is a label once).
         min_characters: a speaker with fewer takes no part. 1,000 leaves 141 of 309 names.
 
+    Returns:
+        Tokens (n, 80) int64 and labels (n,) int64, or (n, 80) for ``"all"``, in ``train`` and ``test``.
+
     Raises:
         ConfigError: not there, with what would supply it; or no text of that form.
 

@@ -112,6 +112,20 @@ class InProcessGrid(OwnGrid):
         client_app: what the clients run, of either Flower API.
         num_clients: how many there are.
         run_config: what clients find in ``context.run_config``.
+
+    Example:
+        >>> import numpy as np
+        >>> from flwr.app import ArrayRecord
+        >>> from flwr.client import NumPyClient
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> from flsec.client_apps import numpy_client_app
+        >>> class Step(NumPyClient):
+        ...     def fit(self, parameters, config):
+        ...         return [parameters[0] + 1.0], 10, {}
+        >>> grid = InProcessGrid(numpy_client_app(lambda context: Step()), num_clients=2)
+        >>> result = FedAvg(fraction_evaluate=0.0).start(grid, ArrayRecord([np.zeros(1)]), num_rounds=3)
+        >>> result.arrays.to_numpy_ndarrays()
+        [array([3.])]
     """
 
     def __init__(self, client_app: ClientApp, num_clients: int, run_config: dict[str, Any] | None = None):

@@ -202,7 +202,13 @@ def resolve_claims(name: str | None) -> list[str]:
 
 
 def has_form(name: str, size: Size) -> bool:
-    """Return whether the file of a packaged claim has a form."""
+    """Return whether the file of a packaged claim has a form.
+
+    Example:
+        >>> name = next(iter(packaged_claims()))
+        >>> has_form(name, "small")
+        True
+    """
     data, _ = read(packaged_claims()[name])
     return data.get(size) is not None
 
@@ -218,6 +224,12 @@ def load_claim(name: str, size: Size = "small", *, path: Path | None = None) -> 
     Raises:
         ConfigError: something in the file cannot work, the claim has no such form, curves differ in their weighting
             and the file does not say why, or a statement cannot be decided.
+
+    Example:
+        >>> name = next(iter(packaged_claims()))
+        >>> claim = load_claim(name)
+        >>> claim.name == name, claim.size, len(claim.curves) > 1
+        (True, 'small', True)
     """
     path = path or packaged_claims()[resolve_claims(name)[0]]
     data, lines = read(path)

@@ -32,6 +32,11 @@ class Curve:
     Attributes:
         rounds: (r,) at which it was measured, ascending.
         seeds: {seed: (r,) values}; nan where there is none.
+
+    Example:
+        >>> curve = Curve((0, 5, 10), {1: (0.1, 0.9, 0.7), 2: (0.1, 0.8, 0.9)})
+        >>> view_of(curve, "last").tolist()
+        [0.7, 0.9]
     """
 
     rounds: tuple[int, ...]
@@ -171,6 +176,12 @@ def value_of(term: str, measured: Measured, measure: str, view: str) -> Values:
 
     Raises:
         ConfigError: a curve without this measure.
+
+    Example:
+        >>> import numpy as np
+        >>> measured = {"krum": {"accuracy": Curve((5,), {1: (0.75,)})}, "mean": {"accuracy": Curve((5,), {1: (0.5,)})}}
+        >>> value_of("krum - mean", measured, "accuracy", "last").tolist()
+        [0.25]
     """
     parts = []
     for name in curves_of(term):

@@ -91,6 +91,14 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), further: Sequenc
 
     Raises:
         ConfigError: something in the file, or in the runs, cannot work; what is wrong in several runs is said once.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "seeds.yaml"
+        >>> _ = file.write_text("{experiment: quickstart, vary: {seed: [1, 2], training.epochs: [1, 2, 3]}}")
+        >>> sweep = load_sweep(file)
+        >>> len(sweep.cells), sweep.cells[0].labels
+        (6, {'seed': '1', 'training.epochs': '1'})
     """
     data, lines = read(Path(path))
     origin = Origin(str(path), lines)

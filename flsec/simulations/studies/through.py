@@ -64,7 +64,12 @@ class Through:
 
 
 class Unchanged(Through):
-    """The update as the client made it."""
+    """The update as the client made it.
+
+    Example:
+        >>> Unchanged().strengths
+        (0.0,)
+    """
 
     def __init__(self) -> None:
         super().__init__([0.0])
@@ -75,6 +80,13 @@ class NormClipping(Through):
 
     Args:
         max_norm: the bounds, in parameter units.
+
+    Raises:
+        ConfigError: ``max_norm`` is empty.
+
+    Example:
+        >>> NormClipping(max_norm=[1.0, 0.1]).strengths
+        (1.0, 0.1)
 
     Source: Sun et al., "Can You Really Backdoor Federated Learning?", 2019, Sec. 4.
     """
@@ -95,6 +107,13 @@ class TopK(Through):
     Args:
         share: shares of the entries that stay.
 
+    Raises:
+        ConfigError: ``share`` is empty.
+
+    Example:
+        >>> TopK(share=[0.1, 0.01]).strengths
+        (0.1, 0.01)
+
     Source: Panda et al., SparseFed, AISTATS 2022, Algorithm 1 (the operator top_k).
     """
 
@@ -114,6 +133,13 @@ class WeakDP(Through):
     Args:
         std: standard deviations of the noise, in parameter units.
         max_norm: bound on the L2 norm before the noise.
+
+    Raises:
+        ConfigError: ``std`` is empty.
+
+    Example:
+        >>> WeakDP(std=[0.001], max_norm=1.0).max_norm
+        1.0
 
     Source: Sun et al., "Can You Really Backdoor Federated Learning?", 2019, Sec. 4, where the server adds the noise to
     the aggregate.
@@ -139,6 +165,13 @@ class Soteria(Through):
         percentile: shares of the layer's input features that are pruned, in percent.
         layer: name of a ``torch.nn.Linear`` in the model; None: its last one.
 
+    Raises:
+        ConfigError: ``percentile`` is empty.
+
+    Example:
+        >>> Soteria(percentile=[40.0]).layer is None
+        True
+
     Source: Sun et al., Soteria, CVPR 2021, Algorithm 1.
     """
 
@@ -160,6 +193,13 @@ class Averaging(Through):
 
     Args:
         num_clients: over how many clients: the one at hand and those with the next ids.
+
+    Raises:
+        ConfigError: ``num_clients`` is empty.
+
+    Example:
+        >>> Averaging(num_clients=[2, 4]).strengths
+        (2, 4)
 
     Source: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017.
     """
