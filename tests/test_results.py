@@ -10,7 +10,7 @@ from flsec.simulations.studies.claims import load_claim, packaged_claims, read_a
 from results.tables import PAGES, PAPERS, page_with_tables, verdict_of
 
 RESULTS = Path(__file__).parents[1] / "results"
-FILES = sorted(RESULTS.glob("*/*.json"))
+FILES = sorted(file for paper in PAPERS for file in (RESULTS / paper).glob("*.json"))
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 
 

@@ -14,6 +14,9 @@ from flsec import __version__
 from flsec.errors import ConfigError, NoProgressError, SaveError
 from flsec.simulations import lookup
 from flsec.simulations._help import Group
+from flsec.simulations.figure import figure
+from flsec.simulations.leaderboard import leaderboard
+from flsec.simulations.report import report
 from flsec.simulations.submit import submit
 
 __all__ = ["app", "main"]
@@ -95,6 +98,7 @@ def run(
 
 
 app.command(epilog="Example: flsec submit quickstart --superlink my_federation")(submit)
+app.command(epilog="Example: flsec leaderboard --help")(leaderboard)
 
 
 @app.command(epilog="Example: flsec sweep attack_table --set simulation.num_rounds=5")
@@ -225,23 +229,8 @@ app.command(epilog="Example: flsec check quickstart --set 'defenses[0].num_byzan
 app.command(epilog="Example: flsec doctor --start-ray")(lookup.doctor)
 
 
-@app.command(epilog="Example: flsec report runs/quickstart")
-def report(
-    paths: Annotated[list[Path], typer.Argument(help="Run folders or audit logs, such as runs/quickstart.")],
-) -> None:
-    """Replay runs and audit logs, a line a round; fail if an audit log is damaged."""
-    from flsec.simulations.report import told_by
-
-    damaged = False
-    for path in paths:
-        told = told_by(path)
-        console.print(f"{path}: {len(told.lines)} rounds", markup=False, highlight=False, soft_wrap=True)
-        for line in told.lines:
-            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
-        for problem in told.problems:
-            errors.print(f"{path}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
-        damaged = damaged or bool(told.problems)
-    raise typer.Exit(1 if damaged else 0)
+app.command(epilog="Example: flsec report runs/quickstart")(report)
+app.command(epilog="Example: flsec figure runs/quickstart")(figure)
 
 
 class _Progress:

@@ -24,7 +24,7 @@ class Stages:
     defends: ClassVar[bool] = True  # whether it is a defense, and not the attackers' or the experimenter's part
     goes_back: ClassVar[bool] = False  # whether it may have the new model made from an earlier one
     merges_clients: ClassVar[bool] = False  # whether it hands on rows that are means of several clients'
-    outermost: ClassVar[bool] = False  # whether it must stand around all others
+    outermost: ClassVar[int] = 0  # a wrapper with a larger number must stand around those with a smaller
     place: ClassVar[Literal["outside", "inside"] | None] = None  # of a server optimizer: on which side of the defenses
 
     weighting: Weighting

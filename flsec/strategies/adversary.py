@@ -55,6 +55,7 @@ class Adversary(RobustStrategy):
     Source: FedMLSecurity, Sec. 3.2 (attacks injected at the server).
     """
 
+    outermost: ClassVar[int] = 1  # inside, it would complete attacks that the defense outside has judged already
     compares_clients: ClassVar[bool] = False
     defends: ClassVar[bool] = False
 

@@ -141,9 +141,9 @@ class RobustStrategy(Rounds):
         one = self.most_kept(10**9) == 1
         check_can_be_wrapped(type(self).__name__, self.base, hands_on_one=one)
         inner = self.strategy
-        if isinstance(inner, RobustStrategy) and inner.outermost:
+        if isinstance(inner, RobustStrategy) and inner.outermost > self.outermost:
             name = type(inner).__name__
-            raise ConfigError(f"{name} stands around all others. Put it outside: {name}({type(self).__name__}(...)).")
+            raise ConfigError(f"{name} stands around all defenses. Put it outside: {name}({type(self).__name__}(...)).")
         if one and isinstance(inner, RobustStrategy):
             needed = max(wrapper.minimum_clients for wrapper in inner.chain())
             if needed > 1:

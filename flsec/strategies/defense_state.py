@@ -80,7 +80,7 @@ class DefenseState(RobustStrategy):
 
     compares_clients: ClassVar[bool] = False
     defends: ClassVar[bool] = False
-    outermost: ClassVar[bool] = True
+    outermost: ClassVar[int] = 2
     state_names: ClassVar[tuple[str, ...]] = ("rounds_done",)
 
     def __init__(self, strategy: FlowerStrategy, path: str | Path, *, keep: PositiveCount = 3) -> None:

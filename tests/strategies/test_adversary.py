@@ -8,6 +8,7 @@ from flsec._contracts.server import MODEL, ClassicServer, MessageServer, flower_
 from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps._cohort_attack import CohortAttack
 from flsec.errors import ConfigError
+from flsec.strategies import DEFENSES as REGISTERED
 from flsec.strategies import (
     Adversary,
     CenteredClipping,
@@ -19,6 +20,7 @@ from flsec.strategies import (
     RobustStrategy,
     TrimmedMean,
 )
+from flsec.testing import example
 
 CLIENTS = tuple(range(8))
 ATTACKERS = (2, 5)
@@ -168,6 +170,21 @@ def test_attacks_act_in_order_each_on_what_the_one_before_left():
     strategy = Adversary(flower_strategy("classic", "FedAvg", 8), attacks=[first, second])
     ClassicServer(strategy, CLIENTS).play([1], honest)
     torch.testing.assert_close(second.views[0].own, first.views[0].honest.mean(dim=0).expand(2, -1) + 5)
+
+
+@pytest.mark.parametrize("api", SERVERS)
+def test_it_is_refused_inside_a_defense_which_would_have_judged_already(api):
+    refused = 0
+    for _, member in REGISTERED.items():
+        try:
+            parameters = example(member, flower_strategy(api, "FedAvg", 8))
+        except ConfigError:
+            continue  # needs another network than the examples' one
+        inside = Adversary(flower_strategy(api, "FedAvg", 8), attacks=[Shift(adversaries=WHO)])
+        with pytest.raises(ConfigError, match=r"Adversary stands around all defenses\. Put it outside: Adversary\("):
+            member(inside, **parameters)
+        refused += 1
+    assert refused > 50
 
 
 def test_an_attack_without_adversaries_is_refused():

@@ -12,7 +12,7 @@ from flsec.attacks.adversaries import Adversaries
 from flsec.client_apps import ALIE, numpy_client_app, tells_partition
 from flsec.errors import ConfigError
 from flsec.simulations.engines.grid import InProcessGrid
-from flsec.strategies import Adversary, Median, OracleSGD, partition_ids
+from flsec.strategies import Adversary, DefenseState, Median, OracleSGD, partition_ids
 from tests.support.deployed import IDS, Deployed, deployed, echo
 
 N = 4
@@ -53,12 +53,12 @@ def colluding(num_clients: int) -> ALIE:
 
 @both
 @pytest.mark.parametrize("num_clients", [N, 2**64])  # whether or not it knows the nodes
-def test_adversary_is_refused_where_clients_are_supernodes(configure, num_clients: int) -> None:
+def test_adversary_is_refused_where_clients_are_supernodes(configure, num_clients: int, tmp_path) -> None:
     attacks = [colluding(num_clients)]
     with pytest.raises(ConfigError, match=r"Adversary: ALIE needs .* these clients are SuperNodes\. Leave it out"):
         configure(lambda base: Adversary(Median(base), attacks=attacks), deployed(0, 1, 2, 3))
-    with pytest.raises(ConfigError, match="these clients are SuperNodes"):  # wherever it stands
-        configure(lambda base: Median(Adversary(base, attacks=attacks)), deployed(0, 1, 2, 3))
+    with pytest.raises(ConfigError, match="these clients are SuperNodes"):  # also inside what may stand around it
+        configure(lambda base: DefenseState(Adversary(base, attacks=attacks), path=tmp_path), deployed(0, 1, 2, 3))
 
 
 def test_adversary_is_refused_where_it_does_not_know_the_clients() -> None:

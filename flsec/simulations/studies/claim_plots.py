@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from flsec.simulations.figure_style import PALETTE, figures, save_figure
+from flsec.simulations.readable_names import readable_measure
 from flsec.simulations.studies.claims import Claim
 from flsec.simulations.studies.statements import Curve, Measured, interval, view_of
 
@@ -23,20 +25,13 @@ def plot_claim(claim: Claim, measured: Measured, path: Path) -> None:
         measured: its curves, at least one.
         path: the PNG to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
-    draw = {"curves": _over_rounds, "bars": _bars, "line": _line}[claim.file.figure]
-    draw(axes, claim, measured)
-    axes.set_title(f"{claim.name}: {claim.file.title}", fontsize=9)
-    axes.grid(alpha=0.3)
-    axes.tick_params(labelsize=8)
-    figure.legend(fontsize=7, loc="outside right upper")
-    figure.savefig(path, dpi=80, pil_kwargs={"optimize": True})
-    plt.close(figure)
+    with figures() as plt:
+        figure, axes = plt.subplots(figsize=_SIZE)
+        draw = {"curves": _over_rounds, "bars": _bars, "line": _line}[claim.file.figure]
+        draw(axes, claim, measured)
+        axes.set_title(f"{claim.name}: {claim.file.title}", fontsize=9)
+        figure.legend(fontsize=7, loc="outside right upper")
+        save_figure(figure, path, dpi=80)
 
 
 def _over_rounds(axes: Any, claim: Claim, measured: Measured) -> None:
@@ -46,7 +41,7 @@ def _over_rounds(axes: Any, claim: Claim, measured: Measured) -> None:
             of = curve.removesuffix("_attack_free")
             colours.setdefault(of, f"C{len(colours)}")
             _band(axes, curve, measures[claim.file.measure], colours[of], dotted=of != curve)
-    axes.set(xlabel="round", ylabel=claim.file.measure.replace("_", " "))
+    axes.set(xlabel="round", ylabel=readable_measure(claim.file.measure))
     _limits(axes, claim.file.measure)
 
 
@@ -65,13 +60,13 @@ def _bars(axes: Any, claim: Claim, measured: Measured) -> None:
     names = [curve for curve, measures in measured.items() if measure in measures]
     means, errors = _means(measured, names, measure, claim.file.of)
     places = np.arange(len(names))
-    axes.bar(places, means, yerr=errors, capsize=2, width=0.6, color="#7aa6c2", label="ours")
+    axes.bar(places, means, yerr=errors, capsize=2, width=0.6, color=PALETTE[0], alpha=0.6, label="ours")
     paper = claim.paper_numbers(measure)
     there = [(place, paper[name]) for place, name in enumerate(names) if name in paper]
     if there:
-        axes.plot(*zip(*there, strict=True), "D", color="#b03a2e", markersize=5, label="paper")
+        axes.plot(*zip(*there, strict=True), "D", color=PALETTE[1], markersize=5, label="paper")
     axes.set_xticks(places, [name.replace("_", " ") for name in names], rotation=40, ha="right")
-    axes.set(ylabel=measure.replace("_", " "))
+    axes.set(ylabel=readable_measure(measure))
     _limits(axes, measure)
 
 
@@ -83,7 +78,7 @@ def _line(axes: Any, claim: Claim, measured: Measured) -> None:
             means, errors = _means(measured, names, measure, claim.file.of)
             places = [numbers[name] for name in names]
             look: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2}
-            axes.errorbar(places, means, yerr=errors, label=measure.replace("_", " "), **look)
+            axes.errorbar(places, means, yerr=errors, label=readable_measure(measure), **look)
     if min(numbers.values()) > 0 and max(numbers.values()) > 20 * min(numbers.values()):
         axes.set_xscale("log")
     axes.set(xlabel="")

@@ -32,6 +32,7 @@ __all__ = [
     "resolve_claims",
     "resolved_settings",
     "settings_hash",
+    "settings_hash_of",
     "twin_of",
 ]
 
@@ -164,7 +165,7 @@ class Claim:
             output = config.output.model_copy(update={"folder": str(folder)})
             simulation = config.simulation.model_copy(update=dict(machinery or {}))
             for seed in self.seeds:
-                name = f"{_hash(_settings(config))}-{seed}"
+                name = f"{settings_hash_of(config)}-{seed}"
                 changed = {"name": name, "seed": seed, "output": output, "simulation": simulation}
                 runs[curve, seed] = config.model_copy(update=changed)
         return runs
@@ -412,6 +413,11 @@ def _grouped(every: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 def settings_hash(claim: Claim) -> str:
     """Return what changes with any setting of any curve: 16 hexadecimal digits."""
     return _hash(resolved_settings(claim))
+
+
+def settings_hash_of(config: Config) -> str:
+    """Return what changes with any setting of a run that its numbers may depend on, but the seed."""
+    return _hash(_settings(config))
 
 
 def _hash(settings: Any) -> str:

@@ -1,9 +1,12 @@
 """Runs of a study: one that is finished is taken as it is, one that was stopped goes on."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from flsec.errors import ConfigError
 from flsec.simulations import engine
@@ -11,7 +14,7 @@ from flsec.simulations.config import load_config
 from flsec.simulations.run_folder import RunFolder
 from flsec.simulations.schema import Config
 
-__all__ = ["earlier_run", "finish_run", "is_finished"]
+__all__ = ["earlier_run", "finish_run", "is_finished", "one_thread"]
 
 
 def is_finished(folder: Path) -> bool:
@@ -68,3 +71,14 @@ def finish_run(
     if not is_finished(folder.path):
         return engine.resume(folder.path, on_round=on_round, verbose=verbose)
     return folder
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch work on one thread: runs that go on at once share the cores, and any machine gives the same numbers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -122,7 +122,10 @@ def _measured(bench: Bench, case: Case, folder: Path) -> Row:
         picture = folder / "pictures" / name.replace("/", "-")
         similarity = scores.reconstruction
         caption = f"{setting_of(row)}: {similarity.psnr:.1f} dB, SSIM {similarity.ssim or 0:.2f}"
-        plot_pairs(x.numpy(), rebuilt[torch.from_numpy(scores.rows)].numpy(), picture, caption)
+        rows = torch.from_numpy(scores.rows)
+        found = result.labels.cpu()[rows].tolist()
+        captions = [f"label {true}, found {label}" for true, label in zip(y.tolist(), found, strict=True)]
+        plot_pairs(x.numpy(), rebuilt[rows].numpy(), picture, caption, captions)
     return {
         **row,
         **asdict(scores.reconstruction),

@@ -1,14 +1,11 @@
 """Running what claims still lack, each curve and seed a run of its own on one thread, and saying what comes out."""
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 
 from flsec.errors import ConfigError
@@ -23,8 +20,9 @@ from flsec.simulations.studies.claim_results import (
     write_record,
 )
 from flsec.simulations.studies.claims import Claim, Size, has_form, load_claim, resolve_claims
-from flsec.simulations.studies.missing_runs import earlier_run, finish_run, is_finished
+from flsec.simulations.studies.missing_runs import earlier_run, finish_run, is_finished, one_thread
 from flsec.simulations.studies.statements import Measured, Outcome, interval, view_of
+from flsec.simulations.studies.workers import worker_pool
 
 __all__ = ["Report", "Reproduction", "list_claims", "missing_runs", "run_all"]
 
@@ -69,25 +67,20 @@ def run_all(
         Interrupted: the user stopped it; what was run so far is kept.
     """
     if jobs == 1:
-        with _one_thread():
+        with one_thread():
             for number, (key, config) in enumerate(runs.items()):
                 on_round = _first_checked(needed(key[0]), on_run(number, key, config))
                 finish_run(config, on_round=on_round, verbose=verbose)
         return
-    context = multiprocessing.get_context("spawn")  # torch and Ray do not survive a fork
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with worker_pool(jobs) as pool:
         waiting = {pool.submit(_run, config.to_dict(), needed(key[0])): key for key, config in runs.items()}
-        try:
-            for number, done in enumerate(as_completed(waiting)):
-                done.result()
-                on_run(number, waiting[done], runs[waiting[done]])
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for number, done in enumerate(as_completed(waiting)):
+            done.result()
+            on_run(number, waiting[done], runs[waiting[done]])
 
 
 def _run(settings: dict[str, Any], needed: Sequence[str]) -> Path:
-    with _one_thread():
+    with one_thread():
         return finish_run(make_config(settings), on_round=_first_checked(needed, lambda record: None)).path
 
 
@@ -100,16 +93,6 @@ def _first_checked(needed: Sequence[str], on_round: OnRound) -> OnRound:
         on_round(record)
 
     return checked
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- claims of a command ----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ makes one number of a curve over the rounds: ``last``, ``last 5`` (mean of the l
 reaches it; where none does, the one after the last).
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,11 +99,17 @@ def interval(values: Sequence[float] | Values) -> tuple[float, float] | None:
     """
     if len(values) < 2:
         return None
+    array = np.asarray(values, dtype=np.float64)
+    half = float(_student(len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
+    return float(array.mean()) - half, float(array.mean()) + half
+
+
+@functools.cache
+def _student(freedom: int) -> float:
+    """Return the 0.975 quantile of Student's t."""
     from scipy.stats import t  # takes a while, and most commands need none
 
-    array = np.asarray(values, dtype=np.float64)
-    half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
-    return float(array.mean()) - half, float(array.mean()) + half
+    return float(t.ppf(0.975, freedom))
 
 
 # --- views ------------------------------------------------------------------------------------------------------

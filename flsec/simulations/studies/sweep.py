@@ -29,6 +29,7 @@ from flsec.simulations.problems import (
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.schema import Config
 from flsec.simulations.studies.missing_runs import earlier_run, finish_run
+from flsec.simulations.studies.statements import interval
 from flsec.simulations.yaml_lines import read
 
 __all__ = ["Cell", "Sweep", "load_sweep", "run_sweep"]
@@ -353,4 +354,22 @@ def _plot(sweep: Sweep, rows: Sequence[Row]) -> None:
     for measure in measures(rows):
         values = averaged(rows, axes, measure)
         table = [[values.get((row, column)) for column in sweep.axes[axes[1]]] for row in sweep.axes[axes[0]]]
-        plot_heatmap(table, sweep.axes[axes[0]], sweep.axes[axes[1]], sweep.folder / f"{measure}.png", measure)
+        halves = _halves(rows, axes, measure)
+        spread = [[halves.get((row, column)) for column in sweep.axes[axes[1]]] for row in sweep.axes[axes[0]]]
+        plot_heatmap(table, sweep.axes[axes[0]], sweep.axes[axes[1]], sweep.folder / f"{measure}.png", measure, spread)
+
+
+def _halves(rows: Sequence[Row], axes: Sequence[str], measure: str) -> dict[tuple[str, ...], float]:
+    """Return {labels on these axes: half the 95 % interval over seeds}, where nothing but the seed is averaged over."""
+    if any(len({row[axis] for row in rows}) > 1 for axis in _other_axes(rows, axes)):
+        return {}
+    found: dict[tuple[str, ...], list[float]] = {}
+    for row in rows:
+        if row.get(measure) is not None:
+            found.setdefault(tuple(row[axis] for axis in axes), []).append(float(row[measure]))
+    spreads = {labels: interval(values) for labels, values in found.items()}
+    return {labels: (spread[1] - spread[0]) / 2 for labels, spread in spreads.items() if spread is not None}
+
+
+def _other_axes(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
+    return [axis for axis in itertools.takewhile(lambda key: key != "accuracy", rows[0]) if axis not in (*axes, "seed")]
