@@ -98,7 +98,7 @@ def run(
 
 
 app.command(epilog="Example: flsec submit quickstart --superlink my_federation")(submit)
-app.command(epilog="Example: flsec leaderboard --help")(leaderboard)
+app.command(epilog="Example: flsec leaderboard digits")(leaderboard)
 
 
 @app.command(epilog="Example: flsec sweep attack_table --set simulation.num_rounds=5")

@@ -23,7 +23,7 @@ _ENGINES = ("inprocess", "pooled", "flower")
 
 def leaderboard(
     board: Annotated[
-        str, typer.Argument(help="A YAML file, or a packaged board: digits, mnist, har, text.")
+        str, typer.Argument(help="A YAML file, or a packaged board, such as digits, mnist, har or text.")
     ] = "digits",
     overrides: Annotated[
         list[str] | None,
