@@ -19,7 +19,7 @@ from docs.coverage import public_items
 from flsec.errors import ConfigError
 from flsec.simulations.attack_forms import forms_in_words
 from flsec.simulations.config import packaged_experiments
-from flsec.simulations.describe import KINDS, _knowledge, _needs, _serves, snippet
+from flsec.simulations.facts import KINDS, _knowledge, _needs, _serves, snippet
 from flsec.simulations.studies.claim_results import read_result
 from flsec.simulations.studies.claims import packaged_claims
 from flsec.simulations.yaml_lines import dump

@@ -4,17 +4,19 @@ A signature such as ``num_byzantine: Count`` is read by the constructor's check,
 ``flsec describe``, so that the three cannot disagree.
 """
 
+import contextlib
 import difflib
 import functools
 import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from flsec._calls import MARK
 from flsec.errors import ConfigError
 
 if TYPE_CHECKING:  # imported where a value is first checked: an import of flsec alone does not pay for pydantic
@@ -31,7 +33,11 @@ __all__ = [
     "check_parameters",
     "checked",
     "describe_type",
+    "nearest_parameter",
     "parameters_of",
+    "say_nearest",
+    "wrong_call",
+    "wrong_value",
 ]
 
 Count = Annotated[int, Ge(0)]
@@ -137,48 +143,166 @@ def checked(cls: Class, after: Callable[[Any], None] = lambda self: None) -> Cla
             try:
                 given = signature.bind_partial(self, *args, **kwargs).arguments
             except TypeError:
-                raise _wrong_call(cls, name, args, kwargs) from None
+                raise wrong_call(type(self), name, args, kwargs) from None
             given.update(given.pop("options", {}))
             given.pop("self")
             check_parameters(cls, given, name=name)
-            _check_nothing_is_missing(cls, signature, given, name)
+            _check_nothing_is_missing(cls, given, name)
         original(self, *args, **kwargs)
         if outermost:
             after(self)
 
+    setattr(init, MARK, True)
     setattr(cls, "__init__", init)  # noqa: B010 - as above
     return cls
 
 
-def _check_nothing_is_missing(cls: type, signature: inspect.Signature, given: Mapping[str, Any], name: str) -> None:
+def _check_nothing_is_missing(cls: Callable[..., Any], given: Collection[str], name: str) -> None:
     known = parameters_of(cls)
-    needed = [key for key in known if key in signature.parameters and known[key][1].default is inspect.Parameter.empty]
+    needed = [key for key, (_, parameter) in known.items() if parameter.default is inspect.Parameter.empty]
     missing = [key for key in needed if key not in given]
     if missing:
         form = ", ".join(key if _is_positional(known[key][1]) else f"{key}=..." for key in needed)
-        what = " and ".join(f"{key} ({describe_type(known[key][0])})" for key in missing)
+        types = {key: describe_type(known[key][0]) for key in missing}
+        what = " and ".join(f"{key} ({text})" if len(text) < _LONGEST_TYPE else key for key, text in types.items())
         raise ConfigError(f"{name} needs {what}. For example: {name}({form}).", parameter=missing[0])
+
+
+_LONGEST_TYPE = 100  # characters: numpy's ArrayLike is longer
 
 
 def _is_positional(parameter: inspect.Parameter) -> bool:
     return parameter.kind is not inspect.Parameter.KEYWORD_ONLY
 
 
-def _wrong_call(cls: type, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ConfigError:
-    """Return the error about a call that the signature of a constructor does not allow, with one that it does.
+def wrong_call(cls: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ConfigError:
+    """Return the error about a call that the signature does not allow, with one that it does.
 
     A class may know better what is meant, and say so in a class method ``_misused(args)``.
+
+    Args:
+        cls: the class, or a function.
+        name: how the message calls it.
+        args: what it was called with by position.
+        kwargs: what it was called with by name.
     """
     misused: ConfigError | None = getattr(cls, "_misused", lambda args: None)(args)
     if misused is not None:
         return misused
-    parameters = [(key, parameter.kind) for key, (_, parameter) in parameters_of(cls).items()]
-    first = [key for key, kind in parameters if kind is not inspect.Parameter.KEYWORD_ONLY]
-    others = [key for key, kind in parameters if kind is inspect.Parameter.KEYWORD_ONLY and key not in kwargs]
+    known = parameters_of(cls)
+    first = [key for key, (_, parameter) in known.items() if _is_positional(parameter)]
+    if unknown := [key for key in kwargs if key not in known]:
+        return _unknown(unknown[0], known, name)
+    if twice := [key for key in first[: len(args)] if key in kwargs]:
+        return ConfigError(f"{name} got {twice[0]} twice, by position and by name. Keep one.", parameter=twice[0])
+    if len(args) <= len(first):
+        try:
+            _check_nothing_is_missing(cls, {*first[: len(args)], *kwargs}, name)
+        except ConfigError as error:
+            return error
+        return ConfigError(f"{name} cannot be called so. It takes {', '.join(known) or 'nothing'}.")
+    if len(first) == len(known):
+        return ConfigError(f"{name} takes {', '.join(first) or 'no arguments'} and no more; got {len(args)} arguments.")
+    others = [key for key in known if key not in first and key not in kwargs]
     by_name = {**dict(zip(others, args[len(first) :], strict=False)), **kwargs}
-    given = [*first[: len(args)], *(f"{key}={value!r:.40}" for key, value in by_name.items() if key not in first)]
+    shown = {key: _as_argument(value) if _fits(cls, key, value) else "..." for key, value in by_name.items()}
+    given = [*first, *(f"{key}={value}" for key, value in shown.items() if key not in first)]
     after = f" after {' and '.join(first)}" if first else ""
     return ConfigError(f"{name} takes keyword arguments only{after}. For example: {name}({', '.join(given)}).")
+
+
+def _as_argument(value: Any) -> str:
+    text = repr(value)
+    return "..." if "<" in text or len(text) > 40 else text
+
+
+def wrong_value(
+    cls: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> ConfigError | None:
+    """Return the error about the first argument that does not fit its type, if there is one.
+
+    Args:
+        cls: the class, or a function.
+        name: how the message calls it.
+        args: what it was called with by position.
+        kwargs: what it was called with by name.
+    """
+    try:
+        check_parameters(cls, {**dict(zip(parameters_of(cls), args, strict=False)), **kwargs}, name=name)
+    except ConfigError as error:
+        return error
+    return None
+
+
+def _unknown(key: str, known: Iterable[str], name: str) -> ConfigError:
+    hint = say_nearest(key, known)
+    takes = ", ".join(sorted(known)) or "none"
+    return ConfigError(f"{name}: unknown parameter {key!r}; it takes {takes}.{hint}", parameter=key)
+
+
+# What papers, Flower and other libraries call a parameter of ours; said only where there is the one on the right.
+_ALSO_CALLED = {
+    "f": ("num_byzantine", "count"),
+    "byzantine_client_num": ("num_byzantine",),
+    "n_byzantine": ("num_byzantine",),
+    "nb_byz": ("num_byzantine",),
+    "num_adversaries": ("num_byzantine", "count"),
+    "num_attackers": ("count", "num_byzantine"),
+    "num_malicious": ("num_byzantine", "count"),
+    "num_malicious_clients": ("num_byzantine", "count"),
+    "num_malicious_nodes": ("num_byzantine", "count"),
+    "krum_param_m": ("num_selected",),
+    "m": ("num_selected",),
+    "num_clients_to_keep": ("num_selected",),
+    "num_nodes_to_select": ("num_selected",),
+    "to_keep": ("num_selected",),
+    "clip": ("max_norm", "radius"),
+    "clip_norm": ("max_norm", "radius"),
+    "clipping_norm": ("max_norm", "radius"),
+    "norm_bound": ("max_norm", "radius"),
+    "tau": ("radius", "max_norm"),
+    "trim": ("num_trimmed", "beta"),
+    "noise": ("std",),
+    "noise_multiplier": ("std",),
+    "sigma": ("std",),
+    "stddev": ("std",),
+    "boost": ("scale",),
+    "factor": ("scale",),
+    "multiplier": ("scale",),
+    "original_class": ("source",),
+    "original_class_list": ("source",),
+    "source_class": ("source",),
+    "src": ("source",),
+    "dst": ("target",),
+    "target_class": ("target",),
+    "target_class_list": ("target",),
+    "target_label": ("target",),
+    "poison_fraction": ("fraction",),
+    "ratio": ("fraction",),
+    "lr": ("learning_rate",),
+    "eta": ("learning_rate",),
+    "local_epochs": ("epochs",),
+    "num_epochs": ("epochs",),
+    "rounds": ("num_rounds",),
+}
+
+
+def nearest_parameter(key: str, known: Iterable[str]) -> str | None:
+    """Return the parameter that was meant by one that there is not: by its spelling, or by what others call it.
+
+    Example:
+        >>> nearest_parameter("f", ["num_byzantine", "weighting"])
+        'num_byzantine'
+    """
+    names = list(known)
+    also = (name for name in _ALSO_CALLED.get(key.lower(), ()) if name in names)
+    return next(also, None) or next(iter(difflib.get_close_matches(key, names, n=1, cutoff=0.5)), None)
+
+
+def say_nearest(key: str, known: Iterable[str]) -> str:
+    """Return a hint such as " Did you mean 'scale'?", or nothing if no known parameter is near."""
+    near = nearest_parameter(key, known)
+    return f" Did you mean {near!r}?" if near else ""
 
 
 @functools.cache
@@ -261,20 +385,47 @@ def check_parameters(target: Callable[..., Any], values: Mapping[str, Any], *, n
     known = parameters_of(target)
     for key, value in values.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            takes = ", ".join(sorted(known))
-            raise ConfigError(f"{name}: unknown parameter {key!r}; it takes {takes}.{hint}", parameter=key)
+            raise _unknown(key, known, name)
         error = None if _fits_plainly(known[key][0], value) else _first_error(target, key, value)
         if error is not None:
             inner = "".join(f"[{part!r}]" for part in error["loc"] if isinstance(part, int))
             allowed = describe_type(known[key][0])
-            wrong = error["input"]
-            instance = f" Is it an instance that is meant, {wrong.__name__}(...)?" if isinstance(wrong, type) else ""
             raise ConfigError(
-                f"{name}: {key}{inner} {_requirement(error)}; got {value!r}. Allowed: {allowed}.{instance}",
+                f"{name}: {key}{inner} {_requirement(error)}; got {value!r}. Allowed: {allowed}."
+                f"{_what_would_do(target, key, value, error['input'])}",
                 parameter=key,
             )
+
+
+def _fits(target: Callable[..., Any], key: str, value: Any) -> bool:
+    return _fits_plainly(parameters_of(target)[key][0], value) or _first_error(target, key, value) is None
+
+
+def _what_would_do(target: Callable[..., Any], key: str, value: Any, wrong: Any) -> str:
+    """Return what was meant by a value that does not fit, if that is plain: to go behind another sentence."""
+    if isinstance(wrong, type):
+        return f" Is it an instance that is meant, {wrong.__name__}(...)?"
+    if _fits(target, key, [value]):
+        return f" In a list: {key}=[...]."
+    if isinstance(value, list | tuple) and len(value) == 1 and _fits(target, key, value[0]):
+        return f" Without a list: {key}=..."
+    for plain in _plainer(value):
+        if _fits(target, key, plain):
+            return f" For example: {key}={plain!r}."
+    return ""
+
+
+def _plainer(value: Any) -> Iterator[Any]:
+    """Yield a number that a text, or a number of numpy's or torch's, stands for."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            yield int(value)
+        with contextlib.suppress(ValueError):
+            yield float(value)
+    if isinstance(getattr(value, "ndim", None), int) and value.ndim == 0:
+        yield value.item()
+    if isinstance(value, float) and value.is_integer():
+        yield int(value)
 
 
 def _requirement(error: "ErrorDetails") -> str:

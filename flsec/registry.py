@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flsec.errors import ConfigError
-from flsec.parameters import check_parameters, parameters_of
+from flsec.parameters import check_parameters, parameters_of, say_nearest
 
 __all__ = ["Registry", "find_spelling", "say_usual_name", "yaml_name"]
 
@@ -185,8 +185,7 @@ class Registry:
         known = {key: value for key, value in parameters_of(member).items() if key not in supplied}
         for key in params:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = say_nearest(key, known)
                 takes = ", ".join(known) or "none"
                 raise ConfigError(
                     f"{self.kind} {title!r} has no parameter {key!r}.{hint} It takes: {takes}.", parameter=key

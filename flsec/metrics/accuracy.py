@@ -1,11 +1,13 @@
 import numpy as np
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.metrics._labels import Labels, matching
 
 __all__ = ["accuracy", "per_class_accuracy"]
 
 
+@explained
 def accuracy(predictions: Labels, true_labels: Labels) -> float | None:
     """Return the share of predictions that equal the true label.
 
@@ -27,6 +29,7 @@ def accuracy(predictions: Labels, true_labels: Labels) -> float | None:
     return float((predicted == truth).mean()) if len(truth) else None
 
 
+@explained
 def per_class_accuracy(predictions: Labels, true_labels: Labels, num_classes: int) -> list[float | None]:
     """Return, for each class, the share of its examples that were recognised (its recall).
 

@@ -1,9 +1,11 @@
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.metrics._labels import Labels, matching
 
 __all__ = ["attack_success_rate", "source_to_target_rate"]
 
 
+@explained
 def attack_success_rate(predictions: Labels, true_labels: Labels, target: int) -> float | None:
     """Return how often a trigger turns an example of another class into the attacker's target.
 
@@ -32,6 +34,7 @@ def attack_success_rate(predictions: Labels, true_labels: Labels, target: int) -
     return float((counted == target).mean()) if len(counted) else None
 
 
+@explained
 def source_to_target_rate(predictions: Labels, true_labels: Labels, source: int, target: int) -> float | None:
     """Return the share of the examples of one class that the model takes for another.
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.parameters import Fraction, NonNegative, Positive, PositiveCount, check_parameters
 from flsec.training import Training
@@ -20,6 +21,7 @@ __all__ = [
 SOFTMAX_LIPSCHITZ = 0.25  # c of one linear layer, softmax and cross-entropy, inputs in [0, 1]: SparseFed, App. A.3.1
 
 
+@explained
 def certified_radius(
     learning_rates: Sequence[Positive],
     *,
@@ -83,6 +85,7 @@ def certified_radius(
     return radius
 
 
+@explained
 def certified_radius_closed_form(
     learning_rates: Sequence[Positive],
     *,
@@ -128,6 +131,7 @@ def certified_radius_closed_form(
         return math.inf
 
 
+@explained
 def corruption_bound(fraction: Fraction, *, max_norm: Positive, size: PositiveCount) -> float:
     """Return rho: how much a share p of clipped clients can change the mean update of a round, in l1.
 
@@ -154,6 +158,7 @@ def corruption_bound(fraction: Fraction, *, max_norm: Positive, size: PositiveCo
     return 2 * fraction * max_norm * math.sqrt(size)
 
 
+@explained
 def sparsity_gap_bound(max_norm: Positive, *, size: PositiveCount, loss_rate: Fraction) -> float:
     """Return gamma of SparseFed without momentum, if top-k never loses more than a share of the l1 mass.
 
@@ -182,6 +187,7 @@ def sparsity_gap_bound(max_norm: Positive, *, size: PositiveCount, loss_rate: Fr
     return 2 * max_norm * math.sqrt(size) * loss_rate / (1 - loss_rate)
 
 
+@explained
 def certified_radius_of_run(
     records: Sequence[Mapping[str, Any]],
     training: Training,

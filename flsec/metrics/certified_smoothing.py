@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flsec._calls import explained
 from flsec.aggregation.crfl import clip_model
 from flsec.errors import ConfigError
 from flsec.metrics._labels import Labels, matching
@@ -65,6 +66,7 @@ class Certificate(NamedTuple):
     radii: Tensor
 
 
+@explained
 @torch.no_grad()
 def smoothed_votes(
     model: nn.Module,
@@ -123,6 +125,7 @@ def smoothed_votes(
     return votes
 
 
+@explained
 def vote_bounds(votes: Tensor, alpha: OpenFraction = 0.001) -> VoteBounds:
     """Return the predicted class of each row of votes, and Hoeffding's bounds on its and the next class's probability.
 
@@ -161,6 +164,7 @@ def vote_bounds(votes: Tensor, alpha: OpenFraction = 0.001) -> VoteBounds:
     return VoteBounds(torch.where(top > runner_up, winners, ABSTAIN), top, runner_up)
 
 
+@explained
 def certified_backdoor_radius(
     votes: Tensor,
     *,
@@ -229,6 +233,7 @@ def certified_backdoor_radius(
     return Certificate(bounds.predictions, torch.where(bounds.predictions == ABSTAIN, 0.0, radii))
 
 
+@explained
 def noise_contraction(max_norms: Sequence[Positive], std: Positive = 0.01) -> float:
     """Return what clipping and noise leave of an attack in the rounds after it: prod_t (2 Phi(rho_t / sigma) - 1).
 
@@ -251,6 +256,7 @@ def noise_contraction(max_norms: Sequence[Positive], std: Positive = 0.01) -> fl
     return math.prod(math.erf(bound / (std * math.sqrt(2))) for bound in max_norms)
 
 
+@explained
 def logistic_lipschitz(max_norm: Positive) -> float:
     """Return L_Z of multi-class logistic regression on inputs of norm at most 1: sqrt(2 + 2 rho + rho^2).
 
@@ -270,6 +276,7 @@ def logistic_lipschitz(max_norm: Positive) -> float:
     return math.sqrt(2 + 2 * max_norm + max_norm**2)
 
 
+@explained
 def certified_accuracy(certificate: Certificate, true_labels: Labels, radii: Sequence[NonNegative]) -> list[float]:
     """Return, for each radius, the share of examples that are predicted right and certified at least that far.
 
@@ -298,6 +305,7 @@ def certified_accuracy(certificate: Certificate, true_labels: Labels, radii: Seq
     return [int((right >= radius).sum()) / len(truth) for radius in radii]
 
 
+@explained
 def certify_model(
     model: nn.Module,
     x: Tensor,

@@ -1,10 +1,12 @@
 from torch import Tensor
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 
 __all__ = ["misclassification_confidence"]
 
 
+@explained
 def misclassification_confidence(logits: Tensor, targets: Tensor) -> float:
     """Return how sure a model is of the labels that an attacker wants: the mean of their probabilities.
 

@@ -1,6 +1,7 @@
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 
 __all__ = ["Detection", "detection"]
@@ -58,6 +59,7 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+@explained
 def detection(
     rejected: Collection[Hashable], adversaries: Collection[Hashable], participants: Collection[Hashable]
 ) -> Detection:

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.metrics._images import Examples, matching_examples
 from flsec.metrics._labels import Labels, matching
@@ -13,6 +14,7 @@ from flsec.randomness import numpy_generator
 __all__ = ["ReconstructionScores", "Similarity", "match_examples", "reconstruction_scores"]
 
 
+@explained
 def match_examples(reconstructed: Examples, original: Examples) -> npt.NDArray[np.int64]:
     """Return which reconstruction belongs to which original: the pairs with the least total squared error.
 
@@ -87,6 +89,7 @@ class ReconstructionScores:
     rows: npt.NDArray[np.int64]
 
 
+@explained
 def reconstruction_scores(
     reconstructed: Examples,
     original: Examples,

@@ -1,9 +1,11 @@
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.parameters import Count, PositiveCount, check_parameters
 
 __all__ = ["outsized_impact_factor"]
 
 
+@explained
 def outsized_impact_factor(
     num_poisoned: Count, *, num_attackers: PositiveCount, num_clients: PositiveCount, num_samples: PositiveCount
 ) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.state_arrays import is_state_name
 
@@ -13,6 +14,7 @@ __all__ = ["cost_of_defense", "damage", "l1_distance"]
 Weights = Mapping[str, npt.NDArray[np.generic]]
 
 
+@explained
 def damage(accuracy: float, attack_free: float) -> float:
     """Return the accuracy that an attack has taken; for a backdoor, whose goal is another, how far it shows.
 
@@ -27,6 +29,7 @@ def damage(accuracy: float, attack_free: float) -> float:
     return attack_free - accuracy
 
 
+@explained
 def cost_of_defense(accuracy: float, undefended: float) -> float:
     """Return the accuracy that a defense costs where nobody attacks.
 
@@ -41,6 +44,7 @@ def cost_of_defense(accuracy: float, undefended: float) -> float:
     return undefended - accuracy
 
 
+@explained
 def l1_distance(weights: Weights, others: Weights) -> float:
     """Return the L1 distance of two models, summed in float64 over their floating arrays.
 

@@ -1,12 +1,14 @@
 import numpy as np
 import numpy.typing as npt
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.metrics._images import Examples, matching_examples
 
 __all__ = ["mse", "psnr"]
 
 
+@explained
 def mse(reconstructed: Examples, original: Examples) -> npt.NDArray[np.float64]:
     """Return the mean squared error of each example.
 
@@ -29,6 +31,7 @@ def mse(reconstructed: Examples, original: Examples) -> npt.NDArray[np.float64]:
     return error
 
 
+@explained
 def psnr(reconstructed: Examples, original: Examples, *, peak: float = 1.0) -> npt.NDArray[np.float64]:
     """Return the peak signal-to-noise ratio of each example, 10 log10(peak^2 / mse), in decibels.
 

@@ -1,6 +1,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.metrics._images import Examples, matching_examples
 
@@ -10,6 +11,7 @@ _SIGMA = 1.5  # of the Gaussian window, in pixels
 _K1, _K2 = 0.01, 0.03
 
 
+@explained
 def ssim(
     reconstructed: Examples, original: Examples, *, peak: float = 1.0, window: int = 11
 ) -> npt.NDArray[np.float64]:

@@ -5,6 +5,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.parameters import PositiveCount
 from flsec.reconstruction._arguments import check_attack
@@ -15,6 +16,7 @@ from flsec.reconstruction.result import Reconstruction
 __all__ = ["analytic_inverse"]
 
 
+@explained
 def analytic_inverse(
     model: nn.Module,
     gradients: Sequence[Tensor],

@@ -5,6 +5,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from flsec._calls import explained
 from flsec.parameters import NonNegative, PositiveCount
 from flsec.randomness import generator
 from flsec.reconstruction._arguments import check_attack
@@ -17,6 +18,7 @@ from flsec.reconstruction.result import Reconstruction
 __all__ = ["deep_leakage"]
 
 
+@explained
 def deep_leakage(
     model: nn.Module,
     gradients: Sequence[Tensor],

@@ -5,6 +5,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.parameters import NonNegative, Positive, PositiveCount
 from flsec.randomness import generator
@@ -18,6 +19,7 @@ from flsec.reconstruction.result import Reconstruction
 __all__ = ["invert_gradients"]
 
 
+@explained
 def invert_gradients(
     model: nn.Module,
     gradients: Sequence[Tensor],

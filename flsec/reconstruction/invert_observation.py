@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from torch import nn
 
+from flsec._calls import explained
 from flsec.parameters import PositiveCount, check_parameters
 from flsec.reconstruction import INVERSIONS
 from flsec.reconstruction.labels import reveal_labels
@@ -28,6 +29,7 @@ INVERSION_SUPPLIED = (
 )
 
 
+@explained
 def invert_observation(
     model: nn.Module,
     observation: Observation,

@@ -8,6 +8,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.parameters import Positive, PositiveCount
 from flsec.randomness import generator
@@ -46,6 +47,7 @@ class InvertedUpdates:
     start_loss: Tensor
 
 
+@explained
 def invert_update(
     model: nn.Module,
     gradients: Tensor | Sequence[Sequence[Tensor]],

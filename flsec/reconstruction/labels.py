@@ -10,6 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from flsec._calls import explained
 from flsec.errors import ConfigError
 from flsec.parameters import PositiveCount
 from flsec.randomness import generator
@@ -46,6 +47,7 @@ class RevealedLabels:
     estimates: Tensor
 
 
+@explained
 def reveal_labels(
     model: nn.Module,
     gradients: Sequence[Tensor],

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flsec.errors import ConfigError
+from flsec.registry import find_spelling
 from flsec.simulations.checks import check_on_data
-from flsec.simulations.config import Check, load_config, packaged_experiments, resolve_experiment
+from flsec.simulations.config import Check, load_config
 from flsec.simulations.engines.machine import check_on_machine
+from flsec.simulations.names import KINDS_OF_FILES, elsewhere, packaged_experiments, resolve_experiment
 from flsec.simulations.resources import resources_of
 from flsec.simulations.schema import Config
 from flsec.simulations.yaml_lines import read
 
 __all__ = ["also_said", "check_file"]
 
-KINDS = ("", ".sweep", ".reconstruct")
 _EVERYTHING: tuple[Check, ...] = (check_on_machine, check_on_data)
 
 
@@ -32,8 +33,11 @@ def check_file(name_or_path: str, overrides: Sequence[str] = ()) -> str:
         SettingsError: all that is wrong.
         ConfigError: the file cannot be read at all.
     """
-    packaged = [kind for kind in KINDS if name_or_path in packaged_experiments(kind)]
-    path = resolve_experiment(name_or_path, packaged[0] if packaged else "")
+    packaged = [kind for kind in KINDS_OF_FILES.values() if find_spelling(name_or_path, packaged_experiments(kind))]
+    written = not packaged and (Path(name_or_path).exists() or name_or_path.endswith((".yaml", ".yml")))
+    if not packaged and not written and (sentence := elsewhere(name_or_path, *KINDS_OF_FILES)):
+        raise ConfigError(sentence)
+    path = Path(name_or_path) if written else resolve_experiment(name_or_path, packaged[0] if packaged else "")
     kind = packaged[0] if packaged else _kind_of(path)
     if kind == ".sweep":
         from flsec.simulations.studies.sweep import load_sweep

@@ -9,31 +9,52 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from flsec import __version__
 from flsec.errors import ConfigError, NoProgressError, SaveError
+from flsec.simulations import lookup
+from flsec.simulations._help import Group
 from flsec.simulations.figure import figure
 from flsec.simulations.leaderboard import leaderboard
 from flsec.simulations.report import report
 from flsec.simulations.submit import submit
-from flsec.simulations.terminal import RunProgress, console, errors, is_plain, print_json, say, show_grid, show_table
+from flsec.simulations.terminal import RunProgress, errors, is_plain, print_json, say, show_grid, show_table
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Attacks, defenses and honest measurements for federated learning.",
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=3. Repeatable.")
-]
+Overrides = lookup.Overrides
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Also show what Flower and Ray log.")]
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"flsec {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Example: flsec run quickstart")
+def flsec(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """Attacks, defenses and honest measurements for federated learning."""
+
+
+@app.command(epilog="Example: flsec run quickstart --set seed=3 --set 'defenses[0].num_byzantine=3'")
 def run(
-    experiment: Annotated[str | None, typer.Argument(help="A YAML file, or the name of a packaged experiment.")] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            help="A YAML file, or the name of a packaged experiment, such as quickstart.",
+            autocompletion=lookup.names_or_files("experiments"),
+        ),
+    ] = None,
     overrides: Overrides = None,
     compare: Annotated[
         bool | None,
@@ -90,8 +111,9 @@ def _new_config(experiment: str, overrides: list[str], of_resumed: dict[str, int
     for option, value in of_resumed.items():
         if value is not None:
             raise ConfigError(f"{option} goes with --resume FOLDER.")
+    path = resolve_experiment(experiment)
     try:
-        return load_config(resolve_experiment(experiment), overrides)
+        return load_config(path, overrides)
     except ConfigError as error:
         raise also_said(error, experiment, overrides) from None
 
@@ -126,13 +148,19 @@ def _run_twins(comparison: Any, folder: Any, again: str, verbose: bool) -> list[
     return rows
 
 
-app.command()(submit)
-app.command()(leaderboard)
+app.command(epilog="Example: flsec submit quickstart --superlink my_federation")(submit)
+app.command(epilog="Example: flsec leaderboard digits")(leaderboard)
 
 
-@app.command()
+@app.command(epilog="Example: flsec sweep attack_table --set simulation.num_rounds=5")
 def sweep(
-    grid: Annotated[str, typer.Argument(help="A YAML file with an experiment and what to vary, or a packaged one.")],
+    grid: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file with an experiment and what to vary, or a packaged one, such as attack_table.",
+            autocompletion=lookup.names_or_files("sweeps"),
+        ),
+    ],
     overrides: Overrides = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -158,9 +186,15 @@ def sweep(
     _print_sweep(cells, rows, as_json)
 
 
-@app.command()
+@app.command(epilog="Example: flsec reconstruct reconstruction/quick --set attack.max_iterations=50")
 def reconstruct(
-    study: Annotated[str, typer.Argument(help="A YAML file, or a packaged one: reconstruction/quick.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file, or a packaged one, such as reconstruction/quick.",
+            autocompletion=lookup.names_or_files("reconstructions"),
+        ),
+    ],
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -186,9 +220,15 @@ def reconstruct(
     _print_places({"Folder": folder, "Plot": folder / "leakage.png"})
 
 
-@app.command()
+@app.command(epilog="Example: flsec reproduce diversefl --quick")
 def reproduce(
-    claim: Annotated[str | None, typer.Argument(help="A paper, or PAPER/CLAIM, such as siren/fig6; else all.")] = None,
+    claim: Annotated[
+        str | None,
+        typer.Argument(
+            help="A paper, or PAPER/CLAIM, such as siren/fig5_40; else all.",
+            autocompletion=lookup.names_or_files("papers", "claims", files=False),
+        ),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="The paper's size.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="One claim a paper, in seconds each.")] = False,
     list_only: Annotated[bool, typer.Option("--list", help="Only list claims and recorded verdicts.")] = False,
@@ -243,57 +283,16 @@ def reproduce(
         raise typer.Exit(1)
 
 
-@app.command(name="list")
-def list_(
-    kind: Annotated[
-        str | None, typer.Argument(help="defenses, attacks, datasets, partitioners, models or experiments.")
-    ] = None,
-) -> None:
-    """List what there is, one line each."""
-    from flsec.simulations.describe import list_kinds
-
-    console.print(list_kinds(kind))
+app.command(name="list", epilog="Example: flsec list defenses")(lookup.list_)
+app.command(epilog="Example: flsec describe krum")(lookup.describe)
+app.command(epilog="Example: flsec init quickstart > my.yaml")(lookup.init)
+app.command(epilog="Example: flsec schema > flsec.schema.json")(lookup.schema)
+app.command(epilog="Example: flsec check quickstart --set 'defenses[0].num_byzantine=9'")(lookup.check)
+app.command(epilog="Example: flsec doctor --start-ray")(lookup.doctor)
 
 
-@app.command()
-def describe(name: Annotated[str, typer.Argument(help="A name that `flsec list` shows.")]) -> None:
-    """Show what something does, its parameters, what it needs and where it comes from."""
-    from flsec.simulations.describe import describe as described
-
-    console.print(described(name))
-
-
-app.command()(report)
-app.command()(figure)
-
-
-@app.command()
-def check(
-    file: Annotated[str, typer.Argument(help="A YAML file: an experiment, a sweep or a reconstruction; or a name.")],
-    overrides: Overrides = None,
-) -> None:
-    """Say all that is wrong with a file at once, without running it."""
-    from flsec.simulations.check import check_file
-
-    console.print(f"fine: {check_file(file, overrides or [])}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
-    start_ray: Annotated[bool, typer.Option("--start-ray", help="Also start Ray, which takes some seconds.")] = False,
-) -> None:
-    """Show what there is to run experiments on, and what would stop a run."""
-    from flsec.simulations.doctor import as_table, examine, verdict
-
-    facts = examine(start_ray=start_ray)
-    if as_json:
-        print(json.dumps({"facts": [fact._asdict() for fact in facts], "stops": verdict(facts)}, indent=2))
-    else:
-        console.print(as_table(facts))
-        for line in verdict(facts) or ["Nothing would stop a run."]:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(1 if verdict(facts) else 0)
+app.command(epilog="Example: flsec report runs/quickstart")(report)
+app.command(epilog="Example: flsec figure runs/quickstart")(figure)
 
 
 def _print_result(folder: Any, as_json: bool) -> None:

@@ -1,13 +1,14 @@
 """Reading an experiment: its YAML file, settings changed from outside, and those that come with the package."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flsec.errors import ConfigError
-from flsec.registry import find_spelling, say_usual_name
 from flsec.simulations.checks import check_settings
-from flsec.simulations.problems import Findings, Origin, as_yaml_text, nearest, override_label, say_where
+from flsec.simulations.names import packaged_experiments, resolve_experiment
+from flsec.simulations.problems import Findings, Origin, as_yaml_text, key_text, override_label, say_where
 from flsec.simulations.resources import Partial, Resources, resources_of
 from flsec.simulations.schema import Config
 from flsec.simulations.signatures import validate_as_far
@@ -35,7 +36,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), further: Sequen
 
     Args:
         path: of a YAML file.
-        overrides: ``key.sub=value`` each, the value in YAML; ``defenses.0.num_byzantine=3`` reaches into a list.
+        overrides: ``key.sub=value`` each, the value in YAML; ``defenses[0].num_byzantine=3`` reaches into a list, and
+            so does ``defenses.0.num_byzantine=3``.
         further: checks beyond the settings themselves, such as of the data.
 
     Raises:
@@ -126,53 +128,20 @@ def make_config(data: Mapping[str, Any], origin: Origin | None = None, further: 
     return made
 
 
-def packaged_experiments(kind: str = "") -> dict[str, Path]:
-    """Return the files that come with the package, by name.
-
-    Args:
-        kind: what is before ``.yaml`` in their names: nothing for experiments, ``".sweep"`` for sweeps,
-            ``".reconstruct"`` for reconstructions.
-    """
-    folder = Path(__file__).parent / "experiments"
-    files = {file.relative_to(folder).as_posix().removesuffix(f"{kind}.yaml"): file for file in folder.rglob("*.yaml")}
-    return {name: file for name, file in sorted(files.items()) if "." not in name}
-
-
-def resolve_experiment(name_or_path: str | Path, kind: str = "") -> Path:
-    """Return the file of a packaged experiment, such as ``"quickstart"``, or the path that was given.
-
-    Args:
-        name_or_path: as the user wrote it; a packaged name also in another spelling, as ``Registry.get`` has it.
-        kind: see ``packaged_experiments``.
-
-    Raises:
-        ConfigError: neither a path nor a packaged experiment.
-    """
-    packaged = packaged_experiments(kind)
-    name, path = str(name_or_path), Path(name_or_path)
-    if name in packaged:
-        return packaged[name]
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return path
-    if usual := find_spelling(name, packaged):
-        say_usual_name("experiment", name, usual)
-        return packaged[usual]
-    raise ConfigError(
-        f"{name}: no packaged experiment has this name.{nearest(name, packaged)} Packaged: "
-        f"{', '.join(packaged) or 'none'}. Or give the path of a file that ends in .yaml."
-    )
-
-
 def apply_override(data: dict[str, Any], text: str, origin: Origin) -> None:
     """Apply one ``key.sub=value`` to ``data`` and note where it came from."""
     label = override_label(text)
     key, equals, value = text.partition("=")
-    path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
-    if not equals or "" in path:
-        raise ConfigError(f"{label}: must be key=value. For example: --set simulation.num_rounds=5")
+    if not equals or not _KEY.fullmatch(key.strip()):
+        raise ConfigError(
+            f"{label}: must be key=value. For example: --set simulation.num_rounds=5, or "
+            "--set 'defenses[0].num_byzantine=2'"
+        )
+    parts = _INDEX.sub(r".\1", key.strip()).split(".")
+    path: KeyPath = tuple(int(part) if part.isdigit() else part for part in parts)
     place: Any = data
     for depth, part in enumerate(path):
-        above = ".".join(map(str, path[:depth])) or "the experiment"
+        above = key_text(path[:depth]) or "the experiment"
         if isinstance(place, list) and isinstance(part, int):
             if part > len(place):
                 raise ConfigError(f"{label}: {above} has {len(place)} entries, so no number {part}. {_ADDRESSING}")
@@ -193,7 +162,9 @@ def apply_override(data: dict[str, Any], text: str, origin: Origin) -> None:
     origin.overrides[path] = text
 
 
-_ADDRESSING = "Name a key of a section, or an entry of a list by its number from 0, such as defenses.0.num_byzantine=2"
+_ADDRESSING = "Name a key of a section, or an entry of a list by its number from 0, such as defenses[0].num_byzantine=2"
+_INDEX = re.compile(r"\[(\d+)\]")
+_KEY = re.compile(r"[^.\[\]]+(\[\d+\]|\.[^.\[\]]+)*")
 
 
 def split_overrides(text: str) -> list[str]:

@@ -1,299 +1,163 @@
-"""What can be named in an experiment, and what each takes: read from signatures and docstrings, never from a list."""
+"""``flsec list`` and ``flsec describe``: what can be named, and what each does and takes, shown."""
 
-import contextlib
-import inspect
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from pydantic import BaseModel
 from rich.console import Group, RenderableType
 from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-from flsec.attacks.adversaries import Adversaries
 from flsec.errors import ConfigError
-from flsec.parameters import describe_type, parameters_of
-from flsec.registry import snake_case
-from flsec.simulations.attack_forms import forms_in_words
-from flsec.simulations.config import make_config, packaged_experiments
+from flsec.registry import find_spelling
+from flsec.simulations.index import INDEXED, members
+from flsec.simulations.names import KINDS_OF_FILES, elsewhere, names_of, packaged_experiments
 from flsec.simulations.problems import nearest
-from flsec.simulations.schema import (
-    ADVERSARIES_SUPPLIED,
-    AttackEntry,
-    Component,
-    Config,
-    DataEntry,
-    DefenseEntry,
-    ModelEntry,
-    Output,
-    PartitionEntry,
-    Simulation,
-    StrategyEntry,
-    TaskEntry,
-)
-from flsec.simulations.signatures import example_of, example_value, field_type, fields_of, parameters_model
-from flsec.simulations.supplies import SUPPLIED_TO_DEFENSES, SUPPLIED_TO_STRATEGIES
 from flsec.simulations.yaml_lines import dump
-from flsec.tasks import fits_in_words
-from flsec.training import Training
 
-__all__ = ["KINDS", "describe", "list_kinds", "snippet"]
-
-KINDS: dict[str, type[Component]] = {
-    "defenses": DefenseEntry,
-    "attacks": AttackEntry,
-    "strategies": StrategyEntry,
-    "datasets": DataEntry,
-    "partitioners": PartitionEntry,
-    "models": ModelEntry,
-    "tasks": TaskEntry,
-}
-_SECTIONS = {
-    "data": DataEntry,
-    "model": ModelEntry,
-    "training": Training,
-    "adversaries": Adversaries,
-    "simulation": Simulation,
-    "output": Output,
-}
+__all__ = ["describe", "description", "list_kinds", "listed"]
 
 
-def list_kinds(kind: str | None = None) -> RenderableType:
-    """Return tables of what an experiment can name, one line each.
+def listed(kind: str | None = None) -> dict[str, dict[str, str]]:
+    """Return {kind: {name: what it is, in a sentence}} of what an experiment, or a command, can name.
 
     Args:
-        kind: a key of ``KINDS``, ``"sections"`` or ``"experiments"``; None: all.
+        kind: the one that is asked for; None: all.
 
     Raises:
         ConfigError: no such kind.
     """
-    everything = _everything()
-    if kind is not None and kind not in everything:
-        raise ConfigError(f"no kind {kind!r}.{nearest(kind, everything)} Known: {', '.join(everything)}.")
+    kinds = names_of("kinds")
+    if kind is not None and kind not in kinds:
+        if not (hint := nearest(kind, kinds)) and (sentence := elsewhere(kind, "kinds")):
+            raise ConfigError(f"{kind} is no kind of names. {sentence}")
+        raise ConfigError(f"no kind {kind!r}.{hint} Known: {', '.join(kinds)}.")
+    return {found: dict(_summaries(found)) for found in (kinds if kind is None else [kind])}
+
+
+def _summaries(kind: str) -> Iterator[tuple[str, str]]:
+    if kind in INDEXED:
+        yield from ((name, facts["summary"]) for name, facts in members(kind).items())
+        return
+    for name, file in packaged_experiments(KINDS_OF_FILES[kind]).items():
+        yield name, _first_comment(file.read_text(encoding="utf-8"))
+
+
+def _first_comment(text: str) -> str:
+    """Return what a file's first comment says, to the first line that ends a sentence."""
+    said: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        said.append(line.removeprefix("#").strip())
+        if line.endswith("."):
+            break
+    return " ".join(said)
+
+
+def list_kinds(kind: str | None = None) -> RenderableType:
+    """Return tables of what an experiment, or a command, can name, one line each.
+
+    Args:
+        kind: the one that is asked for; None: all.
+
+    Raises:
+        ConfigError: no such kind.
+    """
     tables: list[RenderableType] = []
-    for title in everything if kind is None else [kind]:
+    for title, names in listed(kind).items():
         table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
-        for name, member in everything[title].items():
-            table.add_row(Text(name), _code(_summary(member)))
+        for name, summary in names.items():
+            table.add_row(Text(name), _code(summary))
         tables += [table, Text()]
     return Group(*tables[:-1])
 
 
-def describe(name: str) -> RenderableType:
-    """Return what something does, its parameters, what it needs, where it comes from and how to name it in YAML.
+def description(name: str) -> list[dict[str, Any]]:
+    """Return what is to be said about all that has this name, as plain data; see ``facts.facts_of``.
 
     Args:
-        name: as ``list_kinds`` shows it; upper case and underscores do not matter.
+        name: as ``list_kinds`` shows it; upper case and underscores do not matter. Or ``package.module:Name``, which
+            is imported.
+
+    Raises:
+        ConfigError: nothing has this name.
+
+    Example:
+        >>> [facts["parameters"][0]["name"] for facts in description("Krum")]
+        ['num_byzantine']
+    """
+    if ":" in name:
+        from flsec.simulations.facts import facts_of, imported
+
+        kind, member = imported(name)
+        return [facts_of(kind, name, member)]
+    found: list[dict[str, Any]] = []
+    for kind in INDEXED:
+        every = members(kind)
+        found += [every[usual]] if (usual := find_spelling(name, every)) else []
+    for kind, ending in KINDS_OF_FILES.items():
+        files = packaged_experiments(ending)
+        found += [_of_file(kind, usual, files[usual])] if (usual := find_spelling(name, files)) else []
+    if not found:
+        if sentence := elsewhere(name, *INDEXED, *KINDS_OF_FILES):
+            raise ConfigError(sentence)
+        names = [title for kind in names_of("kinds") for title in names_of(kind)]
+        raise ConfigError(f"nothing is called {name!r}.{nearest(name.lower(), names)} `flsec list` shows all names.")
+    return found
+
+
+def _of_file(kind: str, name: str, file: Path) -> dict[str, Any]:
+    return {"name": name, "kind": kind, "file": file.read_text(encoding="utf-8")}
+
+
+def describe(name: str) -> RenderableType:
+    """Return what something does, its parameters, what it needs, where it comes from, and how to name it.
+
+    Args:
+        name: as for ``description``.
 
     Raises:
         ConfigError: nothing has this name.
     """
-    everything = _everything()
-    wanted = name.replace("_", "").lower()
-    found = [
-        _description(kind, title, member)
-        for kind, members in everything.items()
-        for title, member in members.items()
-        if title.replace("_", "").lower() == wanted
-    ]
-    if not found:
-        names = [title for members in everything.values() for title in members]
-        raise ConfigError(f"nothing is called {name!r}.{nearest(name.lower(), names)} `flsec list` shows all names.")
-    return Group(*found)
+    return Group(*map(_shown, description(name)))
 
 
-def snippet(kind: str, name: str) -> dict[str, Any]:
-    """Return the part of an experiment that names a member of a kind, with parameters that work.
-
-    Example:
-        >>> snippet("defenses", "krum")
-        {'defenses': [{'name': 'krum', 'num_byzantine': 2}]}
-    """
-    fields = _model(kind, KINDS[kind].registry.get(name)).model_fields
-    needed = {key: example_value(field_type(info)) for key, info in fields.items() if info.is_required()}
-    optional = {key: example_value(field_type(info)) for key, info in fields.items() if key not in needed}
-    entries = [{"name": name, **needed, **also} for also in ({}, *({k: v} for k, v in optional.items()))]
-    for training in _TRAININGS if kind == "strategies" else ({},):
-        for entry in entries:  # some take one of several
-            candidate = {**_section(kind, entry), **training}
-            with contextlib.suppress(ConfigError):
-                make_config({**_BASE, **candidate})
-                return candidate
-    return _section(kind, {"name": name, **needed})
-
-
-_BASE: dict[str, Any] = {
-    "name": "example",
-    "model": {"name": "mlp"},
-    "training": {"learning_rate": 0.1},
-    "attacks": [{"name": "zero_attack"}],
-    "adversaries": {"fraction": 0.2},
-}
+def _shown(facts: Mapping[str, Any]) -> RenderableType:
+    title = Text.assemble((facts["name"], "bold"), f"  ({facts['kind']})\n")
+    if "file" in facts:
+        return Group(title, Text(facts["file"]))
+    parts: list[RenderableType] = [title, Markdown(facts["text"])]
+    if facts["parameters"]:
+        parts += [Text(), _table(facts["parameters"])]
+    for key in ("knows", "forms", "wrapping", "needs", "fits", "serves"):
+        if key in ("knows", "wrapping", "serves") and key in facts:
+            parts.append(Text())
+        if key in facts:
+            parts.append(Text(_in_lines(key, facts[key])))
+    if facts["source"]:
+        parts += [Text(), _code(" ".join(line.strip() for line in facts["source"].splitlines()))]
+    if facts["python"]:
+        parts += [Text("\nIn Python:\n"), Text(indent("\n".join(facts["python"]), "  "))]
+    if "docs" in facts:
+        parts.append(Text(f"\nIn the documentation: {facts['docs']}"))
+    return Group(*parts, Text("\nIn YAML:\n"), Text(indent(dump(facts["yaml"]), "  ")))
 
 
-# Some server optimizers are one only for clients that train in a certain way.
-_TRAININGS: tuple[dict[str, Any], ...] = (
-    {},
-    {"training": {"learning_rate": 0.1, "steps": 10}},
-    {"training": {"learning_rate": 0.1, "steps": 1, "batch_size": 1.0}},
-)
+def _in_lines(key: str, said: Any) -> str:
+    return "\n".join(["Goes on clients", *(f"- {sentence}" for sentence in said)]) if key == "forms" else str(said)
 
 
-def _section(kind: str, entry: dict[str, Any]) -> dict[str, Any]:
-    if kind == "partitioners":
-        return {"data": {"partition": entry}}
-    if kind in ("defenses", "attacks"):
-        return {kind: [entry]}
-    return {{"datasets": "data", "models": "model", "strategies": "strategy", "tasks": "task"}[kind]: entry}
-
-
-def _everything() -> dict[str, Mapping[str, Any]]:
-    members: dict[str, Mapping[str, Any]] = {kind: dict(entry.registry.items()) for kind, entry in KINDS.items()}
-    return {
-        **members,
-        "sections": _SECTIONS,
-        "experiments": packaged_experiments(),
-        "sweeps": packaged_experiments(".sweep"),
-    }
-
-
-def _description(kind: str, name: str, member: Any) -> RenderableType:
-    title = Text.assemble((name, "bold"), f"  ({kind})\n")
-    if kind in ("experiments", "sweeps"):
-        return Group(title, Text(member.read_text(encoding="utf-8")))
-    document, model = _parse(member), _model(kind, member)
-    parts: list[RenderableType] = [title, Markdown(document["text"])]
-    if model.model_fields:
-        parts += [Text(), _parameters(model, member)]
-    if kind == "attacks":
-        parts += [Text(), Text(_knowledge(member)), Text("\n".join(["Goes on clients", *_as_list(member)]))]
-    if hasattr(member, "client_half"):  # a wrapper: a defense, or a server optimizer that is one
-        parts += [Text(), Text(_wrapping(member)), Text(_needs(member))]
-    if kind in ("attacks", "defenses"):
-        parts.append(Text(f"Fits {fits_in_words(member)}."))
-    if kind == "models":
-        parts += [Text(), Text(_serves(member))]
-    if document["Source"]:
-        parts += [Text(), _code(document["Source"])]
-    written = {name: example_of(Config, name)} if kind == "sections" else snippet(kind, name)
-    return Group(*parts, Text("\nIn YAML:\n"), Text(indent(dump(written), "  ")))
-
-
-_SEES = {
-    "own": "its own data and update, and the global model",
-    "colluders": "the attackers' updates",
-    "all": "the updates of all clients",
-}
-
-
-def _knowledge(attack: Any) -> str:
-    """Say what an attacker knows by default."""
-    parameter = parameters_of(attack).get("knowledge")
-    sees = attack.knowledge if parameter is None else parameter[1].default
-    return f"Knows: {_SEES[sees]}{', and the defense' if attack.knows_defense else ''}."
-
-
-def _as_list(attack: Any) -> list[str]:
-    return [f"- {sentence}" for sentence in forms_in_words(attack)]
-
-
-def _wrapping(defense: Any) -> str:
-    name, (_, _, half) = defense.__name__, (defense.client_half or "").partition(":")
-    server = f"Goes around a strategy of flwr.server.strategy or of flwr.serverapp.strategy: {name}(strategy, ...)."
-    if not half:
-        return server
-    return (
-        f"{server}\nIts other half goes on clients: as a decorator, {half}(...)(client) or @{half}(...) above a class, "
-        f"or as a mod, numpy_client_app(client_fn, mods=[{half}(...).mod])."
-    )
-
-
-def _needs(defense: Any) -> str:
-    """Say what a defense needs on the clients, and on the server beside the strategy that it wraps."""
-    half = defense.client_half and snake_case(defense.client_half.partition(":")[2])
-    clients = f"flsec.client_apps.{half} around each, which a simulation puts there" if half else "nothing"
-    wanted = [
-        name
-        for name, (_, parameter) in parameters_of(defense).items()
-        if name in (*SUPPLIED_TO_DEFENSES, *SUPPLIED_TO_STRATEGIES) and parameter.default is inspect.Parameter.empty
-    ]
-    server = f"{', '.join(wanted)}, which a simulation supplies" if wanted else "nothing"
-    return f"Needs on the clients: {clients}.\nNeeds on the server: {server}."
-
-
-def _serves(model: Any) -> str:
-    """Say which tasks a model is for."""
-    if hasattr(model, "tasks"):
-        return f"Serves the tasks: {', '.join(model.tasks)}."
-    return "Serves classification, and any task that judges such outputs: two examples are tried before a run."
-
-
-def _model(kind: str, member: Any) -> type[BaseModel]:
-    """Return a model of the parameters that a user may write."""
-    if isinstance(member, type) and issubclass(member, BaseModel):
-        return member
-    supplied = ADVERSARIES_SUPPLIED if member is Adversaries else KINDS[kind].supplied if kind in KINDS else ()
-    return parameters_model(member, supplied)
-
-
-def _parameters(model: type[BaseModel], member: Any) -> Table:
+def _table(parameters: list[dict[str, str]]) -> Table:
     table = Table("parameter", "allowed", "default", "meaning", box=None, padding=(0, 2, 0, 0))
-    owners = inspect.getmro(member)[:-1] if isinstance(member, type) else (member,)
-    documents = [_arguments(_parse(owner)) for owner in owners]
-    for name, info in fields_of(model).items():
-        meanings = [document[name] for document in documents if name in document]
-        meaning = next((text for text in meanings if not text.startswith("see ``")), "".join(meanings[:1]))
-        default = "required" if info.is_required() else _default_text(info.default)
-        table.add_row(Text(name), Text(describe_type(field_type(info))), Text(default), _code(meaning))
+    for parameter in parameters:
+        name, allowed, default, meaning = (parameter[key] for key in ("name", "allowed", "default", "meaning"))
+        table.add_row(Text(name), Text(allowed), Text(default), _code(meaning))
     return table
-
-
-def _default_text(default: Any) -> str:
-    return dump(default.model_dump(by_alias=True) if isinstance(default, BaseModel) else default, flow=True)
-
-
-# --- docstrings -----------------------------------------------------------------------------------------------
-
-
-def _parse(member: Any) -> dict[str, str]:
-    """Cut a Google-style docstring into its sections; what stands outside of all is ``"text"``."""
-    sections: dict[str, list[str]] = {"text": [], "Args": [], "Source": []}
-    current = "text"
-    for line in (inspect.getdoc(member) or "").splitlines():
-        if header := re.fullmatch(r"(Args|Attributes|Returns|Raises|Example|Examples):", line):
-            current = header[1].replace("Attributes", "Args")
-            sections.setdefault(current, [])
-            continue
-        if line.startswith("Source:"):
-            current = "Source"
-        elif not line if current == "Source" else line[:1].strip():
-            current = "text"
-        sections[current].append(line)
-    return {name: "\n".join(lines).strip("\n") for name, lines in sections.items()}
-
-
-def _arguments(document: Mapping[str, str]) -> dict[str, str]:
-    """Return what an ``Args:`` section says about each parameter."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in document["Args"].splitlines():
-        if start := re.match(r" {4}\**(\w+): (.*)", line):
-            name, found[start[1]] = start[1], start[2]
-        elif name and line.strip():
-            found[name] += " " + line.strip()
-    return found
-
-
-def _summary(member: Any) -> str:
-    if isinstance(member, Path):  # an experiment: its first comment
-        return member.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
-    return _parse(member)["text"].partition("\n\n")[0].replace("\n", " ")
 
 
 def _code(text: str) -> Text:

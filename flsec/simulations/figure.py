@@ -9,7 +9,7 @@ __all__ = ["figure"]
 
 
 def figure(
-    paths: Annotated[list[Path], typer.Argument(help="Folders of runs or of a sweep.")],
+    paths: Annotated[list[Path], typer.Argument(help="Folders of runs or of a sweep, such as runs/quickstart.")],
     kind: Annotated[str, typer.Option(help="curve, heatmap, clients or trade-off.")] = "curve",
     output: Annotated[
         Path | None, typer.Option(help="The file; pdf, svg or png by its ending. By default KIND.pdf.")

@@ -23,7 +23,7 @@ _ENGINES = ("inprocess", "pooled", "flower")
 
 def leaderboard(
     board: Annotated[
-        str, typer.Argument(help="A YAML file, or a packaged board: digits, mnist, har, text.")
+        str, typer.Argument(help="A YAML file, or a packaged board, such as digits, mnist, har or text.")
     ] = "digits",
     overrides: Annotated[
         list[str] | None,
@@ -47,12 +47,9 @@ def leaderboard(
     ray_address: Annotated[str | None, typer.Option(help="Of a Ray cluster to join; with --engine.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON.")] = False,
 ) -> None:
-    """Run what a board of defenses and attacks lacks, and rank the defenses; the same command goes on.
-
-    For example: flsec leaderboard digits --defense my_package:MyDefense
-    """
+    """Run what a board of defenses and attacks lacks, and rank the defenses; the same command goes on."""
     from flsec.simulations.studies.board import load_board, row_label
-    from flsec.simulations.studies.board_files import read_csv, record_board
+    from flsec.simulations.studies.board_files import read_csv
     from flsec.simulations.studies.board_runs import lines_at, lines_of
     from flsec.simulations.studies.board_tuning import tuned as tune
 
@@ -85,8 +82,9 @@ def leaderboard(
         else:
             _errors.print(f"No recorded board at {stored}: the row stands alone. --against names one.", style="yellow")
     _print(asked, lines, as_json)
-    for file in record_board(asked, lines, record) if record is not None else ():
-        _errors.print(f"Recorded: {file}", soft_wrap=True)
+    if record is not None:
+        for file in _record(asked, lines, record):
+            _errors.print(f"Recorded: {file}", soft_wrap=True)
 
 
 def _with_own(board: "Board", name: str) -> "Board":
@@ -122,6 +120,21 @@ def _finish(cells: Sequence["Cell"], path: Path, jobs: int, machinery: dict[str,
             bar.update(task, advance=1, description=f"left {_duration(left[0] / jobs)}, {what}")
 
         run_cells(ordered, path, jobs=jobs, machinery=machinery, on_line=on_line)
+
+
+def _record(board: "Board", lines: Sequence["Line"], folder: Path) -> list[Path]:
+    """Write what is kept of a board: ``NAME.csv``, ``NAME.md`` and the page ``NAME.html``."""
+    from flsec._files import replacing
+    from flsec.simulations.pages.board_page import write_board_page
+    from flsec.simulations.studies.board_files import markdown, write_csv
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{board.name}{suffix}" for suffix in (".csv", ".md", ".html")]
+    write_csv(board, lines, paths[0])
+    with replacing(paths[1]) as file:
+        file.write(markdown(board, lines).encode())
+    write_board_page(board, lines, paths[2])
+    return paths
 
 
 def _duration(seconds: float) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "as_yaml_text",
     "blame_parameter",
     "has_yaml_notation",
+    "key_text",
     "nearest",
     "nearest_key",
     "override_label",
@@ -214,8 +215,18 @@ def say_where(origin: Origin) -> Iterator[None]:
 def _located(problem: ConfigError, origin: Origin) -> str:
     if not isinstance(problem, Problem):
         return str(problem)
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem.path)[1:]
+    name = key_text(problem.path)
     return f"{origin.locate(problem.path)}: {name}: {problem}" if name else f"{origin.locate(problem.path)}: {problem}"
+
+
+def key_text(path: KeyPath) -> str:
+    """Return a key path as messages print it and ``--set`` takes it.
+
+    Example:
+        >>> key_text(("defenses", 0, "beta"))
+        'defenses[0].beta'
+    """
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
 
 
 def blame_parameter(

@@ -73,7 +73,7 @@ def _of_audit_log(path: Path) -> Told:
 
 def report(
     paths: Annotated[
-        list[Path], typer.Argument(help="Folders of runs, sweeps and reconstructions, or audit logs of servers.")
+        list[Path], typer.Argument(help="Folders of runs, sweeps, studies, or audit logs, such as runs/quickstart.")
     ],
     html: Annotated[
         Path | None,

@@ -28,6 +28,7 @@ from flsec.parameters import Count, NonNegative, OpenFraction, Positive, Positiv
 from flsec.registry import Registry
 from flsec.simulations.any_strategy import SAMPLING, check_strategy
 from flsec.simulations.exporter import EXPORTERS
+from flsec.simulations.names import elsewhere_in_file
 from flsec.simulations.problems import Findings, Origin, Problem, Unread, as_yaml_data, blame_parameter
 from flsec.simulations.run_names import check_folder_name, check_output_folder
 from flsec.simulations.server_strategies import STRATEGIES
@@ -162,7 +163,8 @@ class Component(Readable):
             member = cls.registry.get(name)
             cls.check_member(name, member)
         except ConfigError as error:
-            raise Problem(("name",), str(error)) from None
+            there = elsewhere_in_file(name)
+            raise Problem(("name",), f"no {cls.registry.kind} {name!r}. {there}" if there else str(error)) from None
         values = values_with_defaults(parameters_model(member, cls.supplied), params, legal=tuple(fields_of(cls)))
         for key, (hint, _) in parameters_of(member).items():
             if Path in typing.get_args(hint) and isinstance(values.get(key), str):  # a place that it writes to

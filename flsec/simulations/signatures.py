@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
 
-from flsec.parameters import describe_type, parameters_of
+from flsec.parameters import describe_type, nearest_parameter, parameters_of, say_nearest
 from flsec.simulations.problems import (
     ABSENT,
     Findings,
@@ -23,8 +23,6 @@ from flsec.simulations.problems import (
     as_yaml_data,
     as_yaml_text,
     has_yaml_notation,
-    nearest,
-    nearest_key,
     problems_of,
 )
 from flsec.simulations.yaml_lines import KeyPath, dump
@@ -179,10 +177,10 @@ def problems_in(model: type[BaseModel], errors: Sequence[Any], legal: tuple[str,
             ]
         elif error["type"] == "extra_forbidden":
             known = [*legal, *fields_of(owner)]
-            near = nearest_key(str(path[-1]), known)
+            near = nearest_parameter(str(path[-1]), known)
             hole = None if near is None else (*path[:-1], near)
             meant |= {hole} if hole else set()
-            text = f"no such key.{nearest(str(path[-1]), known)} Legal here: {', '.join(known) or 'none'}."
+            text = f"no such key.{say_nearest(str(path[-1]), known)} Legal here: {', '.join(known) or 'none'}."
             found[path] = [Problem(path, text, mend=Mend(path, ABSENT, hole))]
         else:
             in_union = sum(_find(model, other["loc"])[0] == path for other in errors) > 1

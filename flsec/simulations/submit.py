@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from flsec.errors import ConfigError
+from flsec.simulations.lookup import Overrides, names_or_files
 
 __all__ = ["submit"]
 
@@ -41,11 +42,14 @@ resume = ""
 
 
 def submit(
-    experiment: Annotated[str | None, typer.Argument(help="A YAML file, or the name of a packaged experiment.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as seed=3. Repeatable."),
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            help="A YAML file, or the name of a packaged experiment, such as quickstart.",
+            autocompletion=names_or_files("experiments"),
+        ),
     ] = None,
+    overrides: Overrides = None,
     superlink: Annotated[
         str | None, typer.Option(help="Its name in Flower's config.toml; by default the one that is set there.")
     ] = None,

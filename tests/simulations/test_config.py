@@ -554,6 +554,13 @@ def test_an_override_can_start_a_section_and_a_list(write):
         ("=3", "--set =3: must be key=value."),
         ("a..b=3", "--set a..b=3: must be key=value."),
         ("seed.x=1", "--set seed.x=1: seed is 7, so it has no 'x'. Name a key of a section, or an entry of a list"),
+        ("defenses[1].num_byzantine=x", "--set defenses[1].num_byzantine=x: defenses[1].num_byzantine: must be int"),
+        ("defenses[1].zzz=1", "--set defenses[1].zzz=1: defenses[1].zzz: no such key."),
+        ("defenses[5].name=krum", "--set defenses[5].name=krum: defenses has 2 entries, so no number 5."),
+        ("defenses[one]=1", "--set defenses[one]=1: must be key=value."),
+        ("[0].name=krum", "--set [0].name=krum: must be key=value."),
+        ("defenses[0]name=krum", "--set defenses[0]name=krum: must be key=value."),
+        ("defenses[0].name.x=krum", "--set defenses[0].name.x=krum: defenses[0].name is norm_clipping, so it has"),
         ("defenses.krum=1", "--set defenses.krum=1: defenses is a list, so it has no 'krum'."),
         ("defenses.5.name=krum", "--set defenses.5.name=krum: defenses has 2 entries, so no number 5."),
         ("model.0=1", "--set model.0=1: model is a section, so it has no 0."),
@@ -838,3 +845,14 @@ def test_a_misspelt_parameter_of_anything_names_the_right_one(write, registry):
         word = random.Random(name).choice(legal.rstrip(".").split(", "))
         message = unknown_key(messages_of(load_config, write(), [f"{kind}=[{{name: {name}, {word}x: 1}}]"]))
         assert f"{kind}[0].{word}x: no such key. Did you mean '{word}'?" in message
+
+
+@pytest.mark.parametrize(
+    "override", ["zzz=1", "defenses[1].zzz=1", "data.partition.zzz=1", "attacks[0].scale=x", "training.zzz=1"]
+)
+def test_set_takes_the_path_that_a_message_prints(write, override):
+    """What is wrong is said under its path, which is what ``--set`` was given."""
+    path, _, _ = override.partition("=")
+    assert any(
+        message.startswith(f"--set {override}: {path}: ") for message in messages_of(load_config, write(), [override])
+    )

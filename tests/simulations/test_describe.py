@@ -9,7 +9,8 @@ from flsec.client_apps import forms_of
 from flsec.errors import ConfigError
 from flsec.simulations.attack_forms import page
 from flsec.simulations.config import make_config, packaged_experiments
-from flsec.simulations.describe import KINDS, describe, list_kinds, snippet
+from flsec.simulations.describe import describe, list_kinds
+from flsec.simulations.facts import KINDS, snippet
 from flsec.simulations.signatures import fields_of
 
 EVERYTHING = [(kind, name) for kind, entry in KINDS.items() for name in entry.registry.names()]
@@ -128,7 +129,7 @@ def test_narrow_terminals_lose_nothing():
             list_kinds,
             "defense",
             "no kind 'defense'. Did you mean 'defenses'? Known: defenses, attacks, strategies, datasets, partitioners, "
-            "models, tasks, sections, experiments, sweeps.",
+            "models, tasks, sections, experiments, sweeps, reconstructions.",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from flsec.client_apps import ATTACKS
 from flsec.errors import ConfigError
 from flsec.parameters import parameters_of
 from flsec.simulations.config import make_config
-from flsec.simulations.describe import snippet
+from flsec.simulations.facts import snippet
 from flsec.simulations.problems import Problem, blame_parameter
 from flsec.simulations.schema import AttackEntry, DefenseEntry
 from flsec.simulations.signatures import parameters_model

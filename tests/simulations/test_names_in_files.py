@@ -11,7 +11,8 @@ import pytest
 from flsec.errors import ConfigError
 from flsec.registry import say_usual_name
 from flsec.simulations.config import make_config, packaged_experiments, resolve_experiment
-from flsec.simulations.describe import KINDS, describe
+from flsec.simulations.describe import describe
+from flsec.simulations.facts import KINDS
 
 OLD = {
     ("defenses", "fed_inv"): "fedinv",

@@ -21,7 +21,6 @@ __all__ = [
     "caption_of",
     "markdown",
     "read_csv",
-    "record_board",
     "settings_of",
     "table_of",
     "title_of",
@@ -193,28 +192,3 @@ def settings_of(board: Board, part: Part) -> dict[str, str]:
 def _settings_table(board: Board, part: Part) -> list[str]:
     head = ["Settings; all that is not stated has its default:", "", "| row | settings |", "| --- | --- |"]
     return [*head, *(f"| {label} | {text} |" for label, text in settings_of(board, part).items())]
-
-
-def record_board(board: Board, lines: Sequence[Line], folder: Path) -> list[Path]:
-    """Write what is kept of a board: ``NAME.csv``, ``NAME.md``, and the page ``NAME.html``.
-
-    Args:
-        board: says which rows and columns there are.
-        lines: its cells.
-        folder: for the files.
-
-    Returns:
-        The files' paths.
-
-    Raises:
-        ConfigError: the packages that make pages are not installed.
-    """
-    from flsec.simulations.pages.board_page import write_board_page
-
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{board.name}{suffix}" for suffix in (".csv", ".md", ".html")]
-    write_csv(board, lines, paths[0])
-    with replacing(paths[1]) as file:
-        file.write(markdown(board, lines).encode())
-    write_board_page(board, lines, paths[2])
-    return paths

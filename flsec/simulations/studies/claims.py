@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from flsec.errors import ConfigError
 from flsec.parameters import Count, parameters_of
 from flsec.simulations.config import apply_override, make_config, resolve_experiment
+from flsec.simulations.names import elsewhere, packaged_claims
 from flsec.simulations.problems import Origin, Problem, as_yaml_data, blame_parameter, nearest, say_where
 from flsec.simulations.run_names import check_folder_name
 from flsec.simulations.schema import Config
@@ -179,12 +180,6 @@ class Claim:
         return self.file.paper.get(measure or self.file.measure, {})
 
 
-def packaged_claims() -> dict[str, Path]:
-    """Return {paper/claim: its file}."""
-    folder = Path(__file__).parents[1] / "claims"
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
-
-
 def resolve_claims(name: str | None) -> list[str]:
     """Return the names of the claims that a user means: all, a paper's, or one.
 
@@ -198,6 +193,8 @@ def resolve_claims(name: str | None) -> list[str]:
     claims = list(packaged_claims())
     chosen = [claim for claim in claims if name in (None, claim, claim.partition("/")[0])]
     if not chosen:
+        if sentence := elsewhere(str(name), "claims", "papers"):
+            raise ConfigError(sentence)
         known = [*dict.fromkeys(claim.partition("/")[0] for claim in claims), *claims]
         raise ConfigError(
             f"{name}: no claim has this name.{nearest(str(name), known)} `flsec reproduce --list` shows them all."

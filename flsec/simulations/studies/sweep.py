@@ -102,7 +102,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), further: Sequenc
     """Read a sweep and check every one of its runs.
 
     The file has ``experiment``, an experiment as for ``flsec run`` or the name of one, and ``vary``, the axes. An axis
-    is a list of values for the setting of that name (``seed: [1, 2]``, ``defenses.0.k: [0.01, 0.1]``), or a mapping of
+    is a list of values for the setting of that name (``seed: [1, 2]``, ``defenses[0].k: [0.01, 0.1]``), or a mapping of
     labels to the settings that they stand for (``median: {defenses: [{name: median}]}``). ``marks`` are places on a
     single axis that its picture shows (``{Algorithm 11: 0.095}``).
 
