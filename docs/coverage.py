@@ -74,11 +74,16 @@ def _is_method(name: str, value: Any) -> bool:
 
 
 def shares() -> dict[str, dict[str, float]]:
-    """Return {package: {mark: share of its items that have it}}, and the same of all under ``"all"``."""
+    """Return {package: {mark: share of its items that have it}}, and the same of all together.
+
+    ``"library"`` is all but ``simulations``: what programs import, and what is compared with other libraries. The
+    simulator's modules are behind a command, and few of their functions have to do with arrays or papers.
+    """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for name, item in public_items():
-        for package in (name.split(".")[1], "all"):
-            counts[package].update(["items", *(mark for mark in MARKS if has(item, mark))])
+        package = name.split(".")[1]
+        for group in (package, "all", *([] if package == "simulations" else ["library"])):
+            counts[group].update(["items", *(mark for mark in MARKS if has(item, mark))])
     return {package: {mark: count[mark] / count["items"] for mark in MARKS} for package, count in counts.items()}
 
 

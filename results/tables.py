@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from flsec.simulations.studies.board import load_board
+from flsec.simulations.studies.board_files import read_csv
+from flsec.simulations.studies.board_scores import parts, rows_of
 from flsec.simulations.studies.claim_results import judge, read_result
 from flsec.simulations.studies.claims import Claim, load_claim, packaged_claims
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "fidelity.md", ROOT / "docs" / "choosing.md")
-BOARD = ROOT / "results" / "leaderboard" / "summary.md"  # what the leaderboard shows, in a paragraph or a table
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in ("fidelity", "choosing", "leaderboard")))
+BOARDS = ROOT / "results" / "leaderboard"
 VERDICTS = ("comes out", "does not come out", "open")
 PAPERS = {
     "fedmlsecurity": "FedMLSecurity",
@@ -31,7 +34,9 @@ def page_with_tables(text: str) -> str:
 
 def _block(name: str, before: str) -> str:
     if name == "leaderboard":  # until there is one, what stands there
-        return BOARD.read_text().strip() if BOARD.is_file() else before
+        return "\n\n".join(file.read_text().strip() for file in sorted(BOARDS.glob("*.md"))) or before
+    if name == "best":
+        return _best() if (BOARDS / "digits.csv").is_file() else before
     if name == "summary":
         return _summary()
     return "\n\n".join(_section(claim) for claim in packaged_claims() if claim.startswith(f"{name}/"))
@@ -40,6 +45,35 @@ def _block(name: str, before: str) -> str:
 def verdict_of(name: str) -> dict[str, Any]:
     """Return the record of a claim; of one that was not recorded, an open verdict alone."""
     return read_result(name, ROOT / "results") or vars(judge(load_claim(name), {}))
+
+
+_SHOWN = 12  # rows of the board on the page for choosing, beside the well-known ones
+_WELL_KNOWN = (
+    "undefended", "krum", "multi_krum", "median", "trimmed_mean", "geometric_median", "fltrust", "norm_clipping"
+)  # fmt: skip
+
+
+def _best() -> str:
+    """Return the best rows of the board that need nothing, and those of the best-known defenses."""
+    board, lines = load_board("digits"), read_csv(BOARDS / "digits.csv")
+    rows = [row for row in rows_of(board, parts(board)[0], lines) if row.worst is not None]
+    bare = [row.defense for row in rows if not set(row.needs) - {"f"}][:_SHOWN]
+    known = (
+        "undefended",
+        "krum",
+        "multi_krum",
+        "median",
+        "trimmed_mean",
+        "geometric_median",
+        "fltrust",
+        "norm_clipping",
+    )
+    shown = [row for row in rows if row.defense in (*bare, *known)]
+    cells = [
+        (str(row.rank), f"`{row.defense}`", str(row.clean), str(row.worst), f"`{row.strongest}`", "; ".join(row.needs))
+        for row in shown
+    ]
+    return _table(("rank", "defense", "nobody attacks", "worst case", "by", "needs"), cells)
 
 
 def _summary() -> str:

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from flsec.errors import ConfigError
 from flsec.registry import find_spelling
-from flsec.simulations.index import INDEXED, members
+from flsec.simulations.catalogue import INDEXED
+from flsec.simulations.index import members
 from flsec.simulations.names import KINDS_OF_FILES, elsewhere, names_of, packaged_experiments
 from flsec.simulations.problems import nearest
 from flsec.simulations.yaml_lines import dump

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from flsec.errors import ConfigError
 from flsec.registry import find_spelling, say_usual_name
-from flsec.simulations.index import INDEXED, indexed
+from flsec.simulations.catalogue import INDEXED, indexed
 from flsec.simulations.problems import nearest
 from flsec.simulations.yaml_lines import read
 

@@ -7,7 +7,7 @@ import pytest
 
 from flsec.errors import ConfigError
 from flsec.simulations.facts import snippet
-from flsec.simulations.index import indexed
+from flsec.simulations.catalogue import indexed
 from flsec.simulations.json_schema import schema_of
 from flsec.simulations.names import KINDS_OF_FILES, packaged_experiments
 from flsec.simulations.schema import Config

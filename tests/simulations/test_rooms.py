@@ -39,6 +39,7 @@ def test_rooms_do_not_know_those_that_use_them():
             "doctor",
             "engine",
             "figure",
+            "leaderboard",
             "report",
         ):  # commands, and what they do
             assert not {other for other in others if "." in other}, name
@@ -50,8 +51,12 @@ def test_only_one_file_starts_flowers_simulation():
     ]
 
 
-def test_experiments_and_claims_are_in_one_folder_each():
-    assert {file.relative_to(ROOT).parts[0] for file in ROOT.rglob("*.yaml")} == {"experiments", "claims"}
+def test_experiments_claims_and_boards_are_in_one_folder_each():
+    assert {file.relative_to(ROOT).parts[0] for file in ROOT.rglob("*.yaml")} == {
+        "experiments",
+        "claims",
+        "boards",
+    }
 
 
 def test_no_class_is_longer_than_250_lines():
