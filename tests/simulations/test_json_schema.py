@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from flsec.errors import ConfigError
-from flsec.simulations.facts import snippet
 from flsec.simulations.catalogue import indexed
+from flsec.simulations.facts import snippet
 from flsec.simulations.json_schema import schema_of
 from flsec.simulations.names import KINDS_OF_FILES, packaged_experiments
 from flsec.simulations.schema import Config
