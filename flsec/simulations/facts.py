@@ -157,11 +157,17 @@ def snippet(kind: str, name: str, member: Any = None) -> dict[str, Any]:
     entries = [{"name": name, **needed, **also} for also in ({}, *({k: v} for k, v in optional.items()))]
     for training in _TRAININGS if kind == "strategies" else ({},):
         for entry in entries:  # some take one of several
-            candidate = {**_section(kind, entry), **training}
+            candidate = {**_section(kind, entry), **training, **_other_half(kind, name)}
             with contextlib.suppress(ConfigError):
                 make_config({**_BASE, **candidate})
                 return candidate
     return _section(kind, {"name": name, **needed})
+
+
+def _other_half(kind: str, name: str) -> dict[str, Any]:
+    """Return the section of the only defense on which an attack has any effect, if that is so."""
+    needed = getattr(KINDS[kind].registry.get(name), "needs_defense", None) if kind == "attacks" else None
+    return {} if needed is None else {"defenses": [{"name": needed}]}
 
 
 _BASE: dict[str, Any] = {

@@ -18,7 +18,7 @@ from flsec.simulations.supplies import SUPPLIED_TO_ATTACKS, SUPPLIED_TO_DEFENSES
 from flsec.strategies import DEFENSES
 from flsec.tasks import NextToken
 from flsec.training import predictions_of
-from tests.simulations.test_batch_norm import entry
+from tests.simulations.test_batch_norm import defense_needed_by, entry
 from tests.support.topics import VOCABULARY, Recurrent, answers, lines, topics
 
 EXPERIMENT = """
@@ -99,7 +99,7 @@ SETTINGS_BY_KIND["all"] = SETTINGS_BY_KIND["last"]
 def test_every_attack_works_or_is_refused(name, kind, run):
     own = SETTINGS_BY_KIND[kind].get(name, {})
     wanted = entry(ATTACKS, name, SUPPLIED_TO_ATTACKS, **own)
-    settings = [*KINDS[kind], f"attacks={wanted}", BY]
+    settings = [*KINDS[kind], f"attacks={wanted}", BY, *defense_needed_by(name)]
     if name not in REFUSED[kind]:
         check_rounds(run(*settings))
         return

@@ -61,7 +61,13 @@ def check_run(tmp_path, *settings):
 
 @pytest.mark.parametrize("name", [n for n, a in ATTACKS.items() if getattr(a, "fits_inputs", None) != "tokens"])
 def test_every_attack_works_on_a_model_with_batch_norm(tmp_path, name):
-    check_run(tmp_path, f"attacks={entry(ATTACKS, name, SUPPLIED_TO_ATTACKS)}", BY)
+    check_run(tmp_path, f"attacks={entry(ATTACKS, name, SUPPLIED_TO_ATTACKS)}", BY, *defense_needed_by(name))
+
+
+def defense_needed_by(attack: str) -> list[str]:
+    """Return the setting of the only defense on which an attack has any effect, if that is so."""
+    needed = ATTACKS.get(attack).needs_defense
+    return [] if needed is None else [f"defenses={entry(DEFENSES, needed, SUPPLIED_TO_DEFENSES)}"]
 
 
 def test_attackers_who_try_the_defense_out_know_the_whole_model(tmp_path):
