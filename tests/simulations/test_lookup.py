@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import flsec
 from flsec.errors import ConfigError
-from flsec.simulations import cli, index
+from flsec.simulations import catalogue, cli, index
 from flsec.simulations.config import load_config, packaged_experiments, resolve_experiment
 from flsec.simulations.describe import describe, description, listed
 from flsec.simulations.facts import facts_of, members_of
@@ -23,7 +23,7 @@ from flsec.simulations.lookup import names_or_files
 from flsec.simulations.names import KINDS_OF_FILES, elsewhere, elsewhere_in_file, names_of
 from flsec.simulations.yaml_lines import read
 
-EVERYTHING = [(kind, name) for kind in index.INDEXED for name in names_of(kind)]
+EVERYTHING = [(kind, name) for kind in catalogue.INDEXED for name in names_of(kind)]
 FILES = [(kind, name) for kind in KINDS_OF_FILES for name in names_of(kind)]
 
 
@@ -43,8 +43,8 @@ def test_the_files_are_up_to_date() -> None:
 
 @pytest.mark.parametrize("changed", ["changed", "gone", "new"])
 def test_what_has_changed_since_is_read_from_the_code(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert index.members("tasks")["gan"] is index.indexed("tasks")["gan"]
-    written = index._read("tasks")
+    assert index.members("tasks")["gan"] is catalogue.indexed("tasks")["gan"]
+    written = catalogue._read("tasks")
     sources = dict(written["sources"])
     if changed == "changed":
         sources["tasks/gan.py"] = "0" * 12
@@ -52,13 +52,13 @@ def test_what_has_changed_since_is_read_from_the_code(changed: str, monkeypatch:
         sources["tasks/nowhere.py"] = "0" * 12
     else:
         del sources["tasks/gan.py"]
-    monkeypatch.setattr(index, "_read", lambda kind: {**written, "sources": sources, "members": {}})
+    monkeypatch.setattr(catalogue, "_read", lambda kind: {**written, "sources": sources, "members": {}})
     assert index.members("tasks")["gan"]["name"] == "gan"
 
 
 def test_the_check_fails_with_the_command_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     file = tmp_path / "tasks.json"
-    monkeypatch.setattr(index, "_PACKAGE", tmp_path / "flsec")
+    monkeypatch.setattr(index, "PACKAGE", tmp_path / "flsec")
     monkeypatch.setattr(index, "outdated", lambda: {} if file.is_file() else {file: "made"})
     assert index.main(["--check"]) == 1
     assert f"run: {index.COMMAND}" in capsys.readouterr().out
@@ -230,7 +230,7 @@ def test_every_name_is_told_from_every_other_kind() -> None:
     for kind in ("sweeps", "reconstructions", "tasks", "models"):
         for name in names_of(kind):
             assert elsewhere(name, "kinds") is not None
-            if sum(name in names_of(other) for other in (*index.INDEXED, *KINDS_OF_FILES, "papers", "claims")) == 1:
+            if sum(name in names_of(other) for other in (*catalogue.INDEXED, *KINDS_OF_FILES, "papers", "claims")) == 1:
                 assert elsewhere(name, kind) is None
     assert elsewhere("nothing of the kind") is elsewhere_in_file("nothing of the kind") is None
 

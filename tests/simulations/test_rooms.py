@@ -39,6 +39,7 @@ def test_rooms_do_not_know_those_that_use_them():
             "doctor",
             "engine",
             "figure",
+            "json_schema",
             "leaderboard",
             "report",
         ):  # commands, and what they do
