@@ -21,6 +21,7 @@ from flsec.simulations.describe import describe, description, listed
 from flsec.simulations.facts import facts_of, members_of
 from flsec.simulations.lookup import names_or_files
 from flsec.simulations.names import KINDS_OF_FILES, elsewhere, elsewhere_in_file, names_of
+from flsec.simulations.studies.sweep import load_sweep
 from flsec.simulations.yaml_lines import read
 
 EVERYTHING = [(kind, name) for kind in catalogue.INDEXED for name in names_of(kind)]
@@ -291,7 +292,10 @@ def test_what_init_wrote_runs_to_the_same_numbers(tmp_path: Path, monkeypatch: p
 def test_a_sweep_from_init_finds_the_experiment_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my.yaml").write_text(said("init", "sparsefed/trade_off"))
-    assert "fine: " in said("check", "my.yaml")
+    mine, packaged = load_sweep("my.yaml"), load_sweep(resolve_experiment("sparsefed/trade_off", ".sweep"))
+    assert [cell.labels for cell in mine.cells] == [cell.labels for cell in packaged.cells]
+    for cell, other in zip(mine.cells, packaged.cells, strict=True):
+        assert cell.config.to_dict() | {"output": None} == other.config.to_dict() | {"output": None}
 
 
 # --- help and completion ---
