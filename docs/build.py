@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sphinx.cmd.build import main as sphinx
 
-from docs.pages import write_pages
+from docs.pages import write_board_pages, write_pages
 
 __all__ = ["build"]
 
@@ -37,7 +37,9 @@ def build(output: Path) -> int:
             shutil.copy2(file, source / file.name)
         write_pages(source / "docs")
         options = ["-b", "html", "-W", "--keep-going", "-n", "-q", "-j", "2", "-c", str(source / "docs")]
-        return sphinx([*options, "-d", str(source / ".doctrees"), str(source), str(output)])
+        status = sphinx([*options, "-d", str(source / ".doctrees"), str(source), str(output)])
+    write_board_pages(output / "docs")
+    return status
 
 
 if __name__ == "__main__":

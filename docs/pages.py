@@ -20,6 +20,10 @@ from flsec.errors import ConfigError
 from flsec.simulations.attack_forms import forms_in_words
 from flsec.simulations.config import packaged_experiments
 from flsec.simulations.facts import KINDS, _knowledge, _needs, _serves, snippet
+from flsec.simulations.pages.board_page import write_board_page
+from flsec.simulations.studies.board import Board, load_board, packaged_boards
+from flsec.simulations.studies.board_files import read_csv
+from flsec.simulations.studies.board_scores import Row, parts, rows_of
 from flsec.simulations.studies.claim_results import read_result
 from flsec.simulations.studies.claims import packaged_claims
 from flsec.simulations.yaml_lines import dump
@@ -27,7 +31,7 @@ from flsec.strategies import RobustStrategy
 from flsec.tasks import fits_in_words
 from flsec.testing import example
 
-__all__ = ["Member", "members", "write_pages"]
+__all__ = ["Member", "members", "write_board_pages", "write_pages"]
 
 ROOT = Path(__file__).parents[1]
 ONE = {
@@ -119,6 +123,7 @@ def _page(member: Member) -> list[str]:
         "## Its parts" if beside else "",
         *(_autodoc(path) for path in beside),
         _measured(member),
+        _on_the_board(member),
         _cost(member),
         _limits(member),
         _used(member),
@@ -210,6 +215,41 @@ def _measured(member: Member) -> str:
         "[All of them, and what they mean](../fidelity.md).\n\n"
         f"| claim | curve | measure | here | 95 % | paper |\n|---|---|---|---|---|---|\n{shown}"
     )
+
+
+def _on_the_board(member: Member) -> str:
+    """Return what the recorded leaderboards say of a defense: under no attack, and under each."""
+    text = []
+    for board, rows in _boards():
+        row = next((row for row in rows if row.defense == member.name), None) if member.kind == "defenses" else None
+        if row is None or row.clean is None:
+            continue
+        lines = [("no attack", str(row.clean)), *((f"`{attack}`", str(score)) for attack, score in row.attacks.items())]
+        place = "" if row.rank is None else f" Rank {row.rank} of {sum(other.rank is not None for other in rows)} rows."
+        table = "\n".join(f"| {attack} | {score} |" for attack, score in lines)
+        text.append(f"{board.file.title}.{place}\n\n| under | accuracy |\n|---|---|\n{table}")
+    head = "## On the leaderboard\n\nMean over seeds and half the 95 % interval; [what it means](../leaderboard.md)."
+    return "\n\n".join([head, *text]) if text else ""
+
+
+def write_board_pages(docs: Path) -> None:
+    """Write the page of every recorded leaderboard, ``board-NAME.html``, into the site's folder of pages."""
+    for file in _board_files():
+        write_board_page(load_board(file.stem), read_csv(file), docs / f"board-{file.stem}.html")
+
+
+def _board_files() -> list[Path]:
+    return [file for file in sorted((ROOT / "results" / "leaderboard").glob("*.csv")) if file.stem in packaged_boards()]
+
+
+@cache
+def _boards() -> list[tuple[Board, list[Row]]]:
+    """Return the recorded boards that rank defenses, with the rows of their first part."""
+    files = [
+        file for file in sorted((ROOT / "results" / "leaderboard").glob("*.csv")) if file.stem in packaged_boards()
+    ]
+    boards = [(load_board(file.stem), read_csv(file)) for file in files]
+    return [(board, rows_of(board, parts(board)[0], lines)) for board, lines in boards]
 
 
 @cache
