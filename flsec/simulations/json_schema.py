@@ -35,7 +35,7 @@ def schema_of(kind: str = "experiments") -> Schema:
         ConfigError: no such kind.
 
     Example:
-        >>> schema_of()["properties"]["seed"]["minimum"]
+        >>> schema_of()["properties"]["seed"]["anyOf"][0]["minimum"]
         0
     """
     if kind not in KINDS_OF_FILES:

@@ -95,7 +95,7 @@ def test_a_strategy_that_flower_adds_is_noticed(api, monkeypatch):
 def test_the_matrix_prints_as_markdown(matrix):
     text = as_markdown(list(matrix.values()))
     for api in APIS:
-        assert f"### {api} API" in text
+        assert f"## {api} API" in text
         for name in flower_strategies(api):
             assert f"| {name} | " in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
