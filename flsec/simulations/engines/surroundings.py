@@ -88,6 +88,7 @@ def logged(path: Path, verbose: bool) -> Iterator[None]:
             if verbose or name == "flsec":
                 handlers += [to_terminal, steps]
             stack.enter_context(_handlers(logging.getLogger(name), handlers))
+        stack.enter_context(_handlers(logging.getLogger(_PRINTED), [to_file]))
         stack.enter_context(_prints_logged())
         try:
             yield
@@ -111,8 +112,7 @@ class _OthersLogged:
 
     def __init__(self, stream: Any):
         self._stream = stream
-        self._log = logging.getLogger("ray.printed")  # below "ray", whose level Ray sets
-        self._log.setLevel(logging.INFO)
+        self._log = logging.getLogger(_PRINTED)
 
     def write(self, text: str) -> int:
         """Write, or log."""
@@ -129,11 +129,13 @@ class _OthersLogged:
 def _package_that_writes() -> str:
     """Return the package whose code has printed or warned; ``print`` has no frame of its own."""
     frame = sys._getframe(2)
-    while frame.f_globals.get("__name__") == "warnings" and frame.f_back is not None:
+    while frame.f_globals.get("__name__") in _PASSING_ON and frame.f_back is not None:
         frame = frame.f_back
     return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
+_PRINTED = "printed by ray or flwr"  # a logger of its own: Ray gives a handler to those below "ray"
+_PASSING_ON = ("warnings", "ray.experimental.tqdm_ray")  # print for others; Ray puts its own in the place of print
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -40,6 +40,18 @@ def test_what_ray_and_flower_print_is_logged_and_all_else_is_printed(tmp_path, s
     assert "\x1b" not in log
 
 
+def test_print_is_ones_own_also_where_ray_has_put_its_own_in_its_place(tmp_path, monkeypatch):
+    from ray.experimental import tqdm_ray
+
+    monkeypatch.setattr("builtins.print", tqdm_ray.safe_print)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), logged(tmp_path / "run.log", verbose=False):
+        print("mine")
+        as_if_in("ray._private.worker", "theirs")
+    assert printed.getvalue() == "mine\n"
+    assert "theirs" in (tmp_path / "run.log").read_text()
+
+
 WARNS = """
 import pathlib, warnings
 from flsec.simulations.engines.surroundings import logged
