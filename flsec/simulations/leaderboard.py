@@ -1,15 +1,14 @@
 """The command ``flsec leaderboard``: defenses against attacks, with what that will cost told before it starts."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flsec.errors import ConfigError
+from flsec.simulations.terminal import console, errors, is_plain, print_json, show_table
 
 if TYPE_CHECKING:
     from flsec.simulations.studies.board import Board, Cell
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["leaderboard"]
 
-_console, _errors = Console(), Console(stderr=True)
 _ENGINES = ("inprocess", "pooled", "flower")
 
 
@@ -72,7 +70,7 @@ def leaderboard(
         cells = asked.chosen(defenses=[row_label(name) for name in defense or []], attacks=attack or []).cells()
         lines = finish(list(cells))
     except KeyboardInterrupt:
-        _errors.print("Stopped. The same command goes on.", style="yellow")
+        errors.print("Stopped. The same command goes on.", style="yellow")
         raise typer.Exit(130) from None
     if own:
         stored = against or Path("results/leaderboard") / f"{asked.name}.csv"
@@ -80,18 +78,18 @@ def leaderboard(
             mine = {row_label(name) for name in own}
             lines = [*lines, *(line for line in read_csv(stored) if line["defense"] not in mine)]
         else:
-            _errors.print(f"No recorded board at {stored}: the row stands alone. --against names one.", style="yellow")
+            errors.print(f"No recorded board at {stored}: the row stands alone. --against names one.", style="yellow")
     _print(asked, lines, as_json)
     if record is not None:
         for file in _record(asked, lines, record):
-            _errors.print(f"Recorded: {file}", soft_wrap=True)
+            errors.print(f"Recorded: {file}", soft_wrap=True)
 
 
 def _with_own(board: "Board", name: str) -> "Board":
     """Return the board with a row of somebody else's, whose defense keeps what all defenses keep."""
     from flsec.simulations.studies.board_rows import check_contract
 
-    _errors.print(f"Contract tests of {name} ...")
+    errors.print(f"Contract tests of {name} ...")
     check_contract(name)
     return board.with_row(name)
 
@@ -106,12 +104,12 @@ def _finish(cells: Sequence["Cell"], path: Path, jobs: int, machinery: dict[str,
         return
     seconds = estimated(missing, known, jobs=jobs)
     total = sum(seconds[cell.place] for cell in missing)
-    _errors.print(f"{len(missing)} runs, about {_duration(total / jobs)} with --jobs {jobs}.")
+    errors.print(f"{len(missing)} runs, about {_duration(total / jobs)} with --jobs {jobs}.")
     if only_estimate:
         raise typer.Exit
     ordered = sorted(missing, key=lambda cell: -seconds[cell.place])
     columns = (MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=_errors) as bar:
+    with Progress(*columns, console=errors) as bar:
         task, left = bar.add_task("", total=len(ordered)), [total]
 
         def on_line(cell: "Cell", line: "Line") -> None:
@@ -148,7 +146,8 @@ def _print(board: "Board", lines: Sequence["Line"], as_json: bool) -> None:
 
     found = {part: rows_of(board, part, lines) for part in parts(board)}
     if as_json:
-        _console.print_json(json.dumps([as_data(part, row) for part, rows in found.items() for row in rows]))
+        print_json([as_data(part, row) for part, rows in found.items() for row in rows])
         return
     for part, rows in found.items():
-        _console.print(table_of(board, part, [row for row in rows if row.clean or row.attacks or row.refused]))
+        there = [row for row in rows if row.clean or row.attacks or row.refused]
+        show_table(table_of(board, part, there, 1000 if is_plain(console) else console.width))

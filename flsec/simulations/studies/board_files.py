@@ -113,16 +113,30 @@ def _text(value: Score | str | None) -> str:
     return "" if value is None else str(value)
 
 
-def table_of(board: Board, part: Part, rows: Sequence[Row]) -> Table:
-    """Return the table of a part of a board for a terminal."""
+def table_of(board: Board, part: Part, rows: Sequence[Row], width: int = 200) -> Table:
+    """Return the table of a part of a board for a terminal.
+
+    Args:
+        board: the board.
+        part: which of its parts.
+        rows: best first.
+        width: of the terminal, in characters; a narrow one gets the most telling columns.
+    """
+    shown = [column for column, least in _LEAST_WIDTH.items() if width >= least]
     table = Table(title=title_of(board, part), caption=caption_of(board, part))
-    for name in _HEAD:
-        table.add_column(
-            name, justify="left" if name in ("defense", "by", "needs") else "right", no_wrap=name != "needs"
-        )
+    for name in shown:
+        table.add_column(name, justify="left" if name in _TEXT_COLUMNS else "right", no_wrap=name != "needs")
     for row in rows:
-        table.add_row(*_cells(row))
+        cells = dict(zip(_HEAD, _cells(row), strict=True))
+        table.add_row(*(cells[name] for name in shown))
     return table
+
+
+_TEXT_COLUMNS = ("defense", "by", "needs")
+_LEAST_WIDTH = {  # of the terminal at which a column is shown
+    "rank": 0, "defense": 0, "clean": 100, "worst case": 0, "by": 0, "damage": 190, "cost": 190, "backdoor": 120,
+    "dropped: hostile": 160, "honest": 160, "needs": 160,
+}  # fmt: skip
 
 
 def as_data(part: Part, row: Row) -> dict[str, Any]:
