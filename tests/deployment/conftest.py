@@ -1,6 +1,7 @@
 """One SuperLink with TLS and SuperNode authentication, and five SuperNodes, for all tests of deployments."""
 
 import os
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -55,7 +56,10 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             started.start_node(f"node-{partition}", partition_id=partition, num_partitions=CLIENTS)
         families = [started.family(started.superlink), *(started.family(n.process) for n in started.nodes.values())]
         yield started
-    left = [pid for family in families for pid in family if Path(f"/proc/{pid}").exists()]
+    left = [pid for family in families for pid in family]
+    deadline = time.monotonic() + 20.0  # on a busy machine they take a moment to go
+    while (left := [pid for pid in left if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert left == [], f"processes that go on after the end: {left}"
     assert _command_lines(str(folder)) == []
 

@@ -78,7 +78,7 @@ def test_each_is_a_flower_app_that_is_run_and_listed(folder):
     for name in settings["components"].values():
         assert (folder / (name.partition(":")[0].replace(".", "/") + ".py")).is_file()
     assert [f"examples.{folder.name}"] in run_all.commands()
-    assert f"({folder.name}/)" in (EXAMPLES / "README.md").read_text()
+    assert f"({folder.name}/README.md)" in (EXAMPLES / "README.md").read_text()
 
 
 def test_what_holds_its_claims_passes(app_that_reaches, capsys):
